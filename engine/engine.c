@@ -1,0 +1,264 @@
+/* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in engine/report.c. */
+#include "engine/model.h"
+
+#include <string.h>
+
+struct qd_quant_options qd_quant_defaults(void)
+{
+    return (struct qd_quant_options){
+        .mode = QD_MODE_EMA,
+        .guard = QD_GUARD_WIDEN,
+        .activation_scheme = QD_ASYMMETRIC,
+        .weight_granularity = QD_PER_CHANNEL,
+        .precision = QD_PRECISION_AUTO,
+        .averaging_constant = 0.01,
+        .max_step = 2,
+        .guard_tolerance = 0.25,
+        .publish_tolerance = 0.01,
+        .min_observations = 8,
+        .epochs_kept = 8,
+    };
+}
+
+static enum qd_status check_options(const struct qd_quant_options *o, struct qd_error *error)
+{
+    if (o->mode == QD_MODE_STATIC)
+        return qd_fail(error, QD_ERR_UNSUPPORTED, "mode 'static' is entered by freezing learned ranges");
+    if (o->guard == QD_GUARD_ESCALATE)
+        return qd_fail(error, QD_ERR_UNSUPPORTED, "guard 'escalate' is not supported yet");
+    if (o->precision == QD_INT16)
+        return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
+    if (o->weight_granularity == QD_PER_ROW)
+        return qd_fail(error, QD_ERR_INVALID, "weights have a scale per tensor or per channel, not per row");
+    if (!(o->averaging_constant > 0 && o->averaging_constant <= 1))
+        return qd_fail(error, QD_ERR_INVALID, "averaging_constant must be above 0 and at most 1");
+    if (!(o->max_step > 0) || !(o->guard_tolerance >= 0) || !(o->publish_tolerance >= 0))
+        return qd_fail(error, QD_ERR_INVALID, "max_step must be positive, tolerances must not be negative");
+    if (o->epochs_kept < 1 || o->epochs_kept > 64)
+        return qd_fail(error, QD_ERR_INVALID, "epochs_kept must lie in 1..64");
+    return QD_OK;
+}
+
+enum qd_status qd_engine_create(const struct qd_engine_options *options, struct qd_engine **out, struct qd_error *error)
+{
+    struct qd_engine *engine = qd_calloc(1, sizeof *engine);
+    if (!engine)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the engine");
+    enum qd_status status = qd_kernels_get(&engine->kernels, error);
+    if (!status)
+        status = qd_team_create(options->threads, &engine->team, error);
+    if (status) {
+        qd_engine_destroy(&engine);
+        return status;
+    }
+    *out = engine;
+    return QD_OK;
+}
+
+void qd_engine_destroy(struct qd_engine **engine)
+{
+    if (!*engine)
+        return;
+    qd_team_destroy(&(*engine)->team);
+    qd_free(*engine);
+    *engine = NULL;
+}
+
+const char *qd_engine_isa(const struct qd_engine *engine) { return engine->kernels->isa_name; }
+uint32_t qd_engine_threads(const struct qd_engine *engine) { return qd_team_parallel(engine->team)->threads; }
+
+bool qd_engine_selftest(const struct qd_engine *engine, uint64_t seed, struct qd_error *error)
+{
+    return qd_kernels_selftest(engine->kernels, seed, error) == QD_OK;
+}
+
+static struct qd_io describe(const struct qd_value *value)
+{
+    struct qd_io io = {.name = value->name, .dtype = value->info.dtype, .shape = value->info.shape, .optional = value->constant};
+    memcpy(io.dim_names, value->dim_names, sizeof io.dim_names);
+    if (io.shape.rank < 0)
+        io.shape.rank = 0;
+    return io;
+}
+
+static enum qd_status describe_signature(struct qd_model *model, struct qd_error *error)
+{
+    const struct qd_graph *graph = model->graph;
+    model->inputs = qd_arena_alloc(graph->arena, (size_t)graph->input_count, sizeof *model->inputs);
+    model->outputs = qd_arena_alloc(graph->arena, (size_t)graph->output_count, sizeof *model->outputs);
+    if (!model->inputs || !model->outputs)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    for (int i = 0; i < graph->input_count; i++) {
+        model->inputs[i] = describe(&graph->values[graph->inputs[i]]);
+        if (graph->values[graph->inputs[i]].info.shape.rank < 0)
+            return qd_fail(error, QD_ERR_UNSUPPORTED, "input '%s' has no declared rank", model->inputs[i].name);
+    }
+    for (int i = 0; i < graph->output_count; i++)
+        model->outputs[i] = describe(&graph->values[graph->outputs[i]]);
+    return QD_OK;
+}
+
+struct qd_plan_options qd_model_plan_options(const struct qd_quant_options *options)
+{
+    return (struct qd_plan_options){
+        .fp32 = options->precision == QD_FP32,
+        .symmetric = options->activation_scheme == QD_SYMMETRIC,
+        .weights_per_tensor = options->weight_granularity == QD_PER_TENSOR,
+    };
+}
+
+static struct qd_learner_rules learner_rules(const struct qd_quant_options *o)
+{
+    return (struct qd_learner_rules){
+        .range = {o->averaging_constant, o->max_step},
+        .publish_tolerance = o->publish_tolerance,
+        .min_observations = o->min_observations,
+        .epochs_kept = o->epochs_kept,
+        .always_own_range = o->mode == QD_MODE_REQUEST,
+        .symmetric = o->activation_scheme == QD_SYMMETRIC,
+    };
+}
+
+/* Multiply-adds per step with unknown dimensions taken as 1. A model that such shapes don't fit just reports none. */
+static enum qd_status count_macs(struct qd_model *model, struct qd_error *error)
+{
+    struct qd_arena *arena = model->graph->arena;
+    struct qd_shaped *shaped;
+    struct qd_shape *shapes = qd_arena_alloc(arena, (size_t)model->graph->input_count, sizeof *shapes);
+    model->step_macs = qd_arena_alloc(arena, (size_t)model->plan->step_count, sizeof *model->step_macs);
+    if (!shapes || !model->step_macs)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    for (int i = 0; i < model->graph->input_count; i++) {
+        shapes[i] = model->inputs[i].shape;
+        for (int d = 0; d < shapes[i].rank; d++)
+            shapes[i].dims[d] = shapes[i].dims[d] < 0 ? 1 : shapes[i].dims[d];
+    }
+    if (qd_plan_shape(model->plan, shapes, &shaped, NULL) != QD_OK)
+        return QD_OK;
+    for (int s = 0; s < shaped->static_steps; s++)
+        model->step_macs[s] = qd_step_macs(&model->plan->steps[s], shaped);
+    qd_shaped_unref(&shaped);
+    return QD_OK;
+}
+
+static enum qd_status build(struct qd_model *model, const void *bytes, size_t size, struct qd_error *error)
+{
+    struct qd_plan_options options = qd_model_plan_options(&model->options);
+    struct qd_learner_rules rules = learner_rules(&model->options);
+    model->file_bytes = size;
+    enum qd_status status = qd_onnx_import(bytes, size, &model->graph, error);
+    if (!status)
+        status = describe_signature(model, error);
+    if (!status)
+        status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
+                                 &model->plan, error);
+    if (!status)
+        status = count_macs(model, error);
+    if (status)
+        return status;
+    size_t sites = (size_t)model->plan->site_count;
+    model->utilization = qd_calloc(sites, sizeof *model->utilization);
+    if (!model->utilization || qd_learner_create(&rules, sites, &model->learner) != QD_OK)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
+    if (model->file.bytes && !model->plan->options.fp32)
+        qd_file_release(&model->file); /* the packed weights are what requests read */
+    return QD_OK;
+}
+
+static enum qd_status create(struct qd_engine *engine, const char *name, const struct qd_quant_options *options,
+                             struct qd_model **out, struct qd_error *error)
+{
+    enum qd_status status = check_options(options, error);
+    if (status)
+        return status;
+    struct qd_model *model = qd_calloc(1, sizeof *model);
+    if (!model)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    qd_ref_init(&model->ref);
+    pthread_mutex_init(&model->fp32_lock, NULL);
+    model->engine = engine;
+    model->options = *options;
+    model->name = qd_strndup(name, strlen(name));
+    if (!model->name) {
+        qd_model_unref(&model);
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    }
+    *out = model;
+    return QD_OK;
+}
+
+enum qd_status qd_model_load_memory(struct qd_engine *engine, const char *name, const void *bytes, size_t size,
+                                    const struct qd_quant_options *options, struct qd_model **out, struct qd_error *error)
+{
+    struct qd_model *model;
+    enum qd_status status = create(engine, name, options, &model, error);
+    if (status)
+        return status;
+    status = build(model, bytes, size, error);
+    if (status)
+        qd_model_unref(&model);
+    else
+        *out = model;
+    return status;
+}
+
+enum qd_status qd_model_load_file(struct qd_engine *engine, const char *name, const char *path,
+                                  const struct qd_quant_options *options, struct qd_model **out, struct qd_error *error)
+{
+    struct qd_model *model;
+    enum qd_status status = create(engine, name, options, &model, error);
+    if (status)
+        return status;
+    status = qd_file_map(path, &model->file, error);
+    if (!status)
+        status = build(model, model->file.bytes, model->file.size, error);
+    if (status)
+        qd_model_unref(&model);
+    else
+        *out = model;
+    return status;
+}
+
+struct qd_model *qd_model_ref(struct qd_model *model)
+{
+    qd_ref_take(&model->ref);
+    return model;
+}
+
+void qd_model_unref(struct qd_model **model)
+{
+    struct qd_model *m = *model;
+    *model = NULL;
+    if (!m || !qd_ref_drop(&m->ref))
+        return;
+    qd_learner_destroy(&m->learner);
+    qd_plan_unref(&m->plan_fp32);
+    qd_plan_unref(&m->plan);
+    qd_graph_destroy(&m->graph);
+    qd_file_unmap(&m->file);
+    pthread_mutex_destroy(&m->fp32_lock);
+    qd_free(m->utilization);
+    qd_free(m->name);
+    qd_free(m);
+}
+
+const char *qd_model_name(const struct qd_model *model) { return model->name; }
+size_t qd_model_input_count(const struct qd_model *model) { return (size_t)model->graph->input_count; }
+size_t qd_model_output_count(const struct qd_model *model) { return (size_t)model->graph->output_count; }
+const struct qd_io *qd_model_input(const struct qd_model *model, size_t i) { return &model->inputs[i]; }
+const struct qd_io *qd_model_output(const struct qd_model *model, size_t i) { return &model->outputs[i]; }
+
+enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error)
+{
+    struct qd_plan_options options = qd_model_plan_options(&model->options);
+    enum qd_status status = QD_OK;
+    options.fp32 = true;
+    pthread_mutex_lock(&model->fp32_lock);
+    if (!model->plan_fp32)
+        status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
+                                 &model->plan_fp32, error);
+    if (!status)
+        *out = model->plan_fp32;
+    pthread_mutex_unlock(&model->fp32_lock);
+    return status;
+}

@@ -1,0 +1,228 @@
+/* quantd's engine: load an ONNX model, run requests in INT8 under learned ranges, read what was learned.
+ * The one public header of the library; it knows nothing of HTTP, JSON, event loops or files of configuration.
+ *
+ * Threads: one thread (or one lock) owns a model's learning: every function marked [loop] is called from there.
+ * [worker] functions may run anywhere, at the same time, for different requests. [any] = no rule.
+ * A request's life: create [loop] -> inputs -> run [worker] -> finish [loop] -> read outputs -> destroy.
+ * Formulas and words (site, epoch, guard, observation): docs/QUANTIZATION.md. */
+#ifndef QD_ENGINE_ENGINE_H
+#define QD_ENGINE_ENGINE_H
+
+#include "base/status.h"
+#include "engine/ir/tensor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ------------------------------------------------------------------ options */
+
+enum qd_mode { QD_MODE_EMA, QD_MODE_REQUEST, QD_MODE_STATIC };
+enum qd_guard { QD_GUARD_WIDEN, QD_GUARD_CLIP, QD_GUARD_REJECT, QD_GUARD_ESCALATE };
+enum qd_scheme { QD_ASYMMETRIC, QD_SYMMETRIC };
+enum qd_granularity { QD_PER_TENSOR, QD_PER_CHANNEL, QD_PER_ROW };
+enum qd_precision { QD_INT8, QD_INT16, QD_FP32, QD_PRECISION_AUTO };
+
+/* Lower-case names as the wire and the configuration spell them ("ema", "widen", "asymmetric", "int8"); NULL out of range.
+ * The _from functions return false for an unknown name. [any] */
+const char *qd_mode_name(enum qd_mode mode);
+const char *qd_guard_name(enum qd_guard guard);
+const char *qd_scheme_name(enum qd_scheme scheme);
+const char *qd_granularity_name(enum qd_granularity granularity);
+const char *qd_precision_name(enum qd_precision precision);
+bool qd_mode_from(const char *name, enum qd_mode *out);
+bool qd_guard_from(const char *name, enum qd_guard *out);
+bool qd_scheme_from(const char *name, enum qd_scheme *out);
+bool qd_granularity_from(const char *name, enum qd_granularity *out);
+bool qd_precision_from(const char *name, enum qd_precision *out);
+
+struct qd_quant_options {
+    enum qd_mode mode;
+    enum qd_guard guard;
+    enum qd_scheme activation_scheme;        /* asymmetric u8 or symmetric s8 */
+    enum qd_granularity weight_granularity;  /* per channel or per tensor, symmetric s8 */
+    enum qd_precision precision;             /* QD_PRECISION_AUTO: int8 where it can run; QD_FP32: no quantization */
+    double averaging_constant;               /* c of equations (5) and (6), 0 < c <= 1 */
+    double max_step;                         /* winsorising: widths of the range one observation may move a bound by, times c_n */
+    double guard_tolerance;                  /* share of the width a request may leave the range by */
+    double publish_tolerance;                /* share of the width a bound moves before a new epoch */
+    uint32_t min_observations;               /* requests served by their own range before the average is used */
+    uint32_t epochs_kept;                    /* how many epochs can be replayed, 1..64 */
+};
+
+struct qd_engine_options {
+    uint32_t threads; /* of one request's parallel steps; 0 = what affinity and the cgroup allow */
+};
+
+/* The documented defaults. [any] */
+struct qd_quant_options qd_quant_defaults(void);
+
+/* ------------------------------------------------------------------ engine and models */
+
+struct qd_engine; /* the thread team and the chosen kernels; outlives its models */
+struct qd_model;  /* graph, plan, epochs, ranges; reference counted */
+
+enum qd_status qd_engine_create(const struct qd_engine_options *options, struct qd_engine **out,
+                                struct qd_error *error) QD_MUST_CHECK;
+void qd_engine_destroy(struct qd_engine **engine);
+/* "scalar", "avx2", "avx512vnni": the kernels in use. [any] */
+const char *qd_engine_isa(const struct qd_engine *engine);
+/* Threads in use, the caller's included. [any] */
+uint32_t qd_engine_threads(const struct qd_engine *engine);
+
+/* Maps and compiles a model. `name` is what errors and reports call it. A node that is not supported fails the load
+ * with its operator, name and opset. Slow (quantizes and packs all weights); any thread, nothing shared. */
+enum qd_status qd_model_load_file(struct qd_engine *engine, const char *name, const char *path,
+                                  const struct qd_quant_options *options, struct qd_model **out,
+                                  struct qd_error *error) QD_MUST_CHECK;
+/* The same from bytes that stay valid and unchanged until the last unref. */
+enum qd_status qd_model_load_memory(struct qd_engine *engine, const char *name, const void *bytes, size_t size,
+                                    const struct qd_quant_options *options, struct qd_model **out,
+                                    struct qd_error *error) QD_MUST_CHECK;
+struct qd_model *qd_model_ref(struct qd_model *model);
+void qd_model_unref(struct qd_model **model); /* clears the pointer; the last one frees */
+
+/* One input or output of the model. Strings live as long as the model. */
+struct qd_io {
+    const char *name;
+    enum qd_dtype dtype;
+    struct qd_shape shape;              /* -1: any size */
+    const char *dim_names[QD_MAX_RANK]; /* symbolic name of an unknown dimension, or NULL */
+    bool optional;                      /* an input with a default (an initializer of the same name) */
+};
+
+const char *qd_model_name(const struct qd_model *model);
+size_t qd_model_input_count(const struct qd_model *model);
+size_t qd_model_output_count(const struct qd_model *model);
+const struct qd_io *qd_model_input(const struct qd_model *model, size_t i);
+const struct qd_io *qd_model_output(const struct qd_model *model, size_t i);
+
+/* ------------------------------------------------------------------ requests */
+
+struct qd_infer_options {
+    uint64_t epoch;              /* 0: the current one; otherwise replay, QD_ERR_CONFLICT when it is no longer kept */
+    enum qd_precision precision; /* QD_PRECISION_AUTO: the plan's; QD_FP32: this answer in full precision */
+    bool observe;                /* learn from this request */
+};
+
+struct qd_infer_options qd_infer_defaults(void);
+
+/* One request: its inputs, its memory, its answer. One thread at a time; freed in one go. */
+struct qd_infer;
+
+/* Borrows the model's current plan and epoch. [loop] */
+enum qd_status qd_infer_create(struct qd_model *model, const struct qd_infer_options *options, struct qd_infer **out,
+                               struct qd_error *error) QD_MUST_CHECK;
+/* Changes the options of a request before qd_infer_prepare (they may come after its inputs). Errors: CONFLICT when the epoch
+ * is no longer kept, INVALID after prepare; the request then keeps its old options. [loop] */
+enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infer_options *options,
+                                    struct qd_error *error) QD_MUST_CHECK;
+/* Checks dtype and shape against the signature and gives memory for the input's elements (plain row-major layout, as many bytes
+ * as qd_tensor_bytes says), to be filled before the run. Errors: TYPE, SHAPE, TOO_LARGE, NO_MEMORY, INVALID when
+ * set twice. [any] */
+enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum qd_dtype dtype,
+                                    const struct qd_shape *shape, void **data, struct qd_error *error) QD_MUST_CHECK;
+/* The same with the caller's memory, borrowed until destroy, aligned for its type. [any] */
+enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor,
+                                     struct qd_error *error) QD_MUST_CHECK;
+/* Checks that all inputs are there and agree on named dimensions, and prepares what the shapes need (memory, shape-specialised
+ * layout): all that can fail fails here. [worker] */
+enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error) QD_MUST_CHECK;
+/* Runs prepared requests together ("lanes"; all of one model). No lane sees another: its bytes are the same alone. Each lane's own
+ * outcome (QD_OK, or QD_ERR_OUT_OF_RANGE by the guard `reject`) is its qd_infer_status. [worker] */
+void qd_infer_run(struct qd_infer *const *lanes, size_t count);
+/* The lane's outcome; fills *error (may be NULL) with the sentence. [any] */
+enum qd_status qd_infer_status(const struct qd_infer *infer, struct qd_error *error);
+/* Folds what the request observed into the model's ranges, may publish an epoch. Once, after the run, in order of
+ * completion; a failed or unobserving request only counts. [loop] */
+void qd_infer_finish(struct qd_infer *infer);
+/* Plain-layout tensor in the request's memory, valid until destroy. [any] */
+const struct qd_tensor *qd_infer_output(const struct qd_infer *infer, size_t output);
+
+/* What a response tells of how it was made. */
+struct qd_infer_report {
+    uint64_t epoch;              /* quant_epoch */
+    uint32_t plan;               /* quant_plan: the plan's digest */
+    uint32_t guarded;            /* quant_guarded: guard events */
+    uint64_t nonfinite;          /* non-finite elements met at sites */
+    enum qd_precision precision; /* quant_precision */
+};
+
+void qd_infer_report(const struct qd_infer *infer, struct qd_infer_report *out);
+void qd_infer_destroy(struct qd_infer **infer); /* [any] */
+
+/* ------------------------------------------------------------------ what was learned [loop] */
+
+struct qd_ranges_summary {
+    uint64_t epoch, requests; /* requests = folded by qd_infer_finish */
+    enum qd_mode mode;
+    double averaging_constant;
+    bool frozen;
+    size_t sites;
+};
+
+#define QD_MAX_CONSUMERS 16
+
+/* One site, field by field as docs/QUANTIZATION.md and the /ranges endpoint name them. Strings live as long as the model. */
+struct qd_range_report {
+    const char *name; /* the tensor */
+    const char *consumers[QD_MAX_CONSUMERS];
+    size_t consumer_count;
+    enum qd_mode mode;
+    enum qd_scheme scheme;
+    enum qd_dtype dtype; /* QD_U8 or QD_I8 */
+    enum qd_granularity granularity;
+    double ema_min, ema_max, observed_min, observed_max, last_min, last_max; /* 0 before the first observation */
+    float scale;        /* of the epoch in force, byte for byte */
+    int32_t zero_point; /* in dtype's own range */
+    uint64_t observations, elements, clipped_low, clipped_high, nonfinite, guarded;
+    double utilization;       /* share of the integer range the last request used */
+    int64_t updated_unix_ms;  /* 0: never */
+};
+
+void qd_model_ranges(const struct qd_model *model, struct qd_ranges_summary *out);
+/* i < summary.sites. */
+void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_report *out);
+/* Forget everything learned; the epoch number still grows. Errors: NO_MEMORY, then nothing has changed. */
+enum qd_status qd_model_ranges_reset(struct qd_model *model, struct qd_error *error) QD_MUST_CHECK;
+/* Stop learning and serve the learned ranges as `static`. Errors: CONFLICT before every site has an observation. */
+enum qd_status qd_model_ranges_freeze(struct qd_model *model, struct qd_error *error) QD_MUST_CHECK;
+/* Learn again from where it stopped. */
+enum qd_status qd_model_ranges_unfreeze(struct qd_model *model, struct qd_error *error) QD_MUST_CHECK;
+
+/* ------------------------------------------------------------------ the plan [any] */
+
+struct qd_step_report {
+    const char *node, *op; /* of the model, not of our fusion */
+    const char *fused;     /* names of nodes merged into this step, comma separated; "" when none */
+    enum qd_precision precision;
+    const char *reason;    /* why this precision, one phrase */
+    enum qd_scheme activation_scheme;
+    enum qd_granularity weight_granularity;
+    int weight_bits;       /* 0: no weights */
+    uint64_t macs;         /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */
+};
+
+struct qd_plan_report {
+    uint32_t digest;
+    size_t steps;
+    uint64_t model_file_bytes, packed_bytes; /* of the file, of the packed weights held */
+    uint64_t macs[3];                        /* by enum qd_precision int8, int16, fp32 */
+    int64_t opset;                           /* of the default domain */
+    size_t nodes;                            /* of the model */
+};
+
+void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out);
+void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report *out); /* i < steps */
+
+/* ------------------------------------------------------------------ checks and folders of test data */
+
+/* Compares every kernel of the ISA in use with plain arithmetic on seeded data; false names the first that differs. [any] */
+bool qd_engine_selftest(const struct qd_engine *engine, uint64_t seed, struct qd_error *error);
+
+/* Reads one serialized TensorProto (input_0.pb, output_0.pb). The data is malloc'ed; free tensor->data with qd_tensor_proto_free. */
+enum qd_status qd_tensor_proto_read(const void *bytes, size_t size, struct qd_tensor *out, char *name, size_t name_room,
+                                    struct qd_error *error) QD_MUST_CHECK;
+void qd_tensor_proto_free(struct qd_tensor *tensor);
+
+#endif

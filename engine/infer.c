@@ -1,0 +1,254 @@
+/* Requests: inputs checked against the signature, run under one plan and one epoch, observations folded afterwards. */
+#include "engine/model.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+/* Largest input accepted, in bytes: a bound for arithmetic, far above any body limit. */
+#define MAX_INPUT_BYTES ((int64_t)1 << 36)
+
+struct qd_infer_options qd_infer_defaults(void)
+{
+    return (struct qd_infer_options){.epoch = 0, .precision = QD_PRECISION_AUTO, .observe = true};
+}
+
+static enum qd_status borrow_epoch(struct qd_infer *infer, struct qd_error *error)
+{
+    struct qd_learner *learner = infer->model->learner;
+    uint64_t id = infer->options.epoch;
+    struct qd_epoch *epoch = id ? qd_learner_find(learner, id) : qd_learner_current(learner);
+    if (!epoch)
+        return qd_fail(error, QD_ERR_CONFLICT, "epoch %" PRIu64 " is not kept; the current one is %" PRIu64, id,
+                       qd_learner_current(learner)->id);
+    qd_epoch_unref(&infer->epoch);
+    infer->epoch = qd_epoch_ref(epoch);
+    return QD_OK;
+}
+
+enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infer_options *options, struct qd_error *error)
+{
+    if (infer->prepared)
+        return qd_fail(error, QD_ERR_INVALID, "options come before the request is prepared");
+    if (options->precision == QD_INT16)
+        return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
+    infer->options = *options;
+    return borrow_epoch(infer, error);
+}
+
+enum qd_status qd_infer_create(struct qd_model *model, const struct qd_infer_options *options, struct qd_infer **out,
+                               struct qd_error *error)
+{
+    struct qd_infer *infer = qd_calloc(1, sizeof *infer);
+    if (!infer)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the request");
+    infer->model = qd_model_ref(model);
+    enum qd_status status = qd_arena_create(8 << 10, &infer->arena);
+    if (!status) {
+        infer->inputs = qd_arena_alloc(infer->arena, qd_model_input_count(model), sizeof *infer->inputs);
+        status = infer->inputs ? QD_OK : QD_ERR_NO_MEMORY;
+    }
+    if (status)
+        status = qd_fail(error, status, "no memory for the request");
+    else
+        status = qd_infer_set_options(infer, options, error);
+    if (status)
+        qd_infer_destroy(&infer);
+    else
+        *out = infer;
+    return status;
+}
+
+static enum qd_status check_input(const struct qd_infer *infer, size_t input, enum qd_dtype dtype, const struct qd_shape *shape,
+                                  struct qd_error *error)
+{
+    char got[160], want[160];
+    int64_t elems;
+    if (input >= qd_model_input_count(infer->model))
+        return qd_fail(error, QD_ERR_INVALID, "the model has no input %zu", input);
+    const struct qd_io *io = qd_model_input(infer->model, input);
+    if (infer->inputs[input].dtype != QD_NONE)
+        return qd_fail(error, QD_ERR_INVALID, "input '%s' is given twice", io->name);
+    if (dtype != io->dtype)
+        return qd_fail(error, QD_ERR_TYPE, "input '%s' has datatype %s, the model wants %s", io->name, qd_dtype_name(dtype),
+                       qd_dtype_name(io->dtype));
+    bool fits = shape->rank == io->shape.rank;
+    for (int i = 0; fits && i < shape->rank; i++)
+        fits = shape->dims[i] >= 0 && (io->shape.dims[i] < 0 || io->shape.dims[i] == shape->dims[i]);
+    if (!fits)
+        return qd_fail(error, QD_ERR_SHAPE, "input '%s' has shape %s, the model wants %s", io->name,
+                       qd_shape_text(shape, got, sizeof got), qd_shape_text(&io->shape, want, sizeof want));
+    if (!qd_shape_elems(shape, &elems) || elems > MAX_INPUT_BYTES / 8)
+        return qd_fail(error, QD_ERR_TOO_LARGE, "input '%s' has shape %s: too large", io->name,
+                       qd_shape_text(shape, got, sizeof got));
+    return QD_OK;
+}
+
+enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum qd_dtype dtype, const struct qd_shape *shape,
+                                    void **data, struct qd_error *error)
+{
+    enum qd_status status = check_input(infer, input, dtype, shape, error);
+    if (status)
+        return status;
+    struct qd_tensor tensor = {.dtype = dtype, .shape = *shape};
+    tensor.data = qd_arena_alloc_raw(infer->arena, qd_tensor_bytes(&tensor));
+    if (!tensor.data)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for input '%s'", qd_model_input(infer->model, input)->name);
+    infer->inputs[input] = tensor;
+    *data = tensor.data;
+    return QD_OK;
+}
+
+enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor, struct qd_error *error)
+{
+    enum qd_status status = check_input(infer, input, tensor->dtype, &tensor->shape, error);
+    if (!status)
+        infer->inputs[input] = *tensor;
+    return status;
+}
+
+/* Dimensions that share a name share a size. */
+static enum qd_status check_names(const struct qd_infer *infer, struct qd_error *error)
+{
+    size_t count = qd_model_input_count(infer->model);
+    for (size_t a = 0; a < count; a++)
+        for (int i = 0; i < infer->inputs[a].shape.rank; i++) {
+            const char *name = qd_model_input(infer->model, a)->dim_names[i];
+            for (size_t b = 0; name && b <= a; b++)
+                for (int j = 0; j < infer->inputs[b].shape.rank; j++) {
+                    const char *other = qd_model_input(infer->model, b)->dim_names[j];
+                    int64_t x = infer->inputs[a].shape.dims[i], y = infer->inputs[b].shape.dims[j];
+                    if (other && x != y && infer->inputs[b].dtype != QD_NONE && strcmp(name, other) == 0)
+                        return qd_fail(error, QD_ERR_SHAPE, "dimension '%s' is %" PRId64 " in input '%s' and %" PRId64
+                                       " in input '%s'", name, x, qd_model_input(infer->model, a)->name, y,
+                                       qd_model_input(infer->model, b)->name);
+                }
+        }
+    return QD_OK;
+}
+
+static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error)
+{
+    struct qd_plan *plan = infer->model->plan;
+    if (infer->options.precision == QD_FP32 && !plan->options.fp32) {
+        enum qd_status status = qd_model_plan_fp32(infer->model, &plan, error);
+        if (status)
+            return status;
+    }
+    infer->plan = qd_plan_ref(plan);
+    return QD_OK;
+}
+
+enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
+{
+    size_t count = qd_model_input_count(infer->model);
+    if (infer->prepared)
+        return qd_fail(error, QD_ERR_INVALID, "the request is prepared already");
+    struct qd_shape *shapes = qd_arena_alloc(infer->arena, count, sizeof *shapes);
+    if (!shapes)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the request");
+    for (size_t i = 0; i < count; i++) {
+        const struct qd_io *io = qd_model_input(infer->model, i);
+        if (infer->inputs[i].dtype == QD_NONE && !io->optional)
+            return qd_fail(error, QD_ERR_INVALID, "input '%s' is missing", io->name);
+        shapes[i] = infer->inputs[i].dtype == QD_NONE ? io->shape : infer->inputs[i].shape;
+    }
+    enum qd_status status = check_names(infer, error);
+    if (!status)
+        status = choose_plan(infer, error);
+    if (!status)
+        status = qd_plan_shape(infer->plan, shapes, &infer->shaped, error);
+    if (status)
+        return status;
+    const struct qd_quant_options *options = &infer->model->options;
+    static const enum qd_guard_action actions[] = {
+        [QD_GUARD_WIDEN] = QD_GUARDED_WIDEN, [QD_GUARD_CLIP] = QD_GUARDED_CLIP, [QD_GUARD_REJECT] = QD_GUARDED_REJECT};
+    infer->lane = (struct qd_lane){
+        .plan = infer->plan,
+        .shaped = infer->shaped,
+        .epoch = infer->epoch,
+        .rules = {actions[options->guard], options->guard_tolerance, options->activation_scheme == QD_SYMMETRIC},
+        .arena = infer->arena,
+    };
+    status = qd_lane_bind(&infer->lane, infer->inputs, error);
+    infer->prepared = !status;
+    return status;
+}
+
+void qd_infer_run(struct qd_infer *const *lanes, size_t count)
+{
+    struct qd_lane *group[64];
+    for (size_t i = 0; i < count; i++) {
+        if (lanes[i]->ran || !lanes[i]->prepared)
+            continue;
+        size_t n = 0;
+        for (size_t j = i; j < count && n < sizeof group / sizeof group[0]; j++)
+            if (lanes[j]->prepared && !lanes[j]->ran && lanes[j]->plan == lanes[i]->plan) {
+                group[n++] = &lanes[j]->lane;
+                lanes[j]->ran = true;
+            }
+        qd_exec_run(group, n);
+    }
+}
+
+enum qd_status qd_infer_status(const struct qd_infer *infer, struct qd_error *error)
+{
+    if (!infer->ran)
+        return qd_fail(error, QD_ERR_INVALID, "the request has not run");
+    if (infer->lane.status && error)
+        *error = infer->lane.error;
+    return infer->lane.status;
+}
+
+static int64_t unix_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void qd_infer_finish(struct qd_infer *infer)
+{
+    struct qd_model *model = infer->model;
+    if (!infer->ran || infer->finished)
+        return;
+    infer->finished = true;
+    bool learns = infer->options.observe && infer->lane.status == QD_OK && infer->plan == model->plan;
+    if (!learns) {
+        qd_learner_skip(model->learner);
+        return;
+    }
+    qd_learner_fold(model->learner, infer->lane.observations, infer->lane.guarded, unix_ms());
+    memcpy(model->utilization, infer->lane.utilization, (size_t)model->plan->site_count * sizeof *model->utilization);
+}
+
+const struct qd_tensor *qd_infer_output(const struct qd_infer *infer, size_t output)
+{
+    return &infer->lane.slots[infer->plan->output_slots[output]];
+}
+
+void qd_infer_report(const struct qd_infer *infer, struct qd_infer_report *out)
+{
+    *out = (struct qd_infer_report){.epoch = infer->epoch->id, .plan = infer->plan->digest, .precision = QD_FP32};
+    for (int i = 0; infer->ran && i < infer->plan->site_count; i++) {
+        out->guarded += infer->lane.guarded[i];
+        out->nonfinite += infer->lane.observations[i].nonfinite;
+    }
+    for (int i = 0; i < infer->plan->step_count; i++)
+        if (infer->plan->steps[i].int8)
+            out->precision = QD_INT8;
+}
+
+void qd_infer_destroy(struct qd_infer **infer)
+{
+    struct qd_infer *r = *infer;
+    *infer = NULL;
+    if (!r)
+        return;
+    qd_shaped_unref(&r->shaped);
+    qd_plan_unref(&r->plan);
+    qd_epoch_unref(&r->epoch);
+    qd_arena_destroy(&r->arena);
+    qd_model_unref(&r->model);
+    qd_free(r);
+}

@@ -1,0 +1,189 @@
+/* Running a plan. */
+#include "engine/plan/exec.h"
+
+#include "engine/plan/convert.h"
+
+#include <math.h>
+#include <string.h>
+
+static enum qd_status no_memory(struct qd_error *error) { return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the request"); }
+
+static int root_of(const struct qd_shaped *shaped, int slot)
+{
+    while (shaped->alias[slot] >= 0)
+        slot = shaped->alias[slot];
+    return slot;
+}
+
+/* Where each slot lies: the request's inputs, constants, or a place in the workspace; views last. */
+static void bind_slots(struct qd_lane *lane, const struct qd_tensor *inputs, unsigned char *workspace)
+{
+    const struct qd_shaped *shaped = lane->shaped;
+    memcpy(lane->slots, shaped->slots, (size_t)lane->plan->slot_count * sizeof *lane->slots);
+    for (int i = 0; i < lane->plan->slot_count; i++) {
+        const struct qd_slot *slot = &lane->plan->slots[i];
+        if (slot->input >= 0)
+            lane->slots[i].data = inputs[slot->input].dtype == QD_NONE ? slot->constant->data : inputs[slot->input].data;
+        else if (shaped->offsets[i] != SIZE_MAX)
+            lane->slots[i].data = workspace + shaped->offsets[i];
+    }
+    for (int i = 0; i < lane->plan->slot_count; i++)
+        if (shaped->alias[i] >= 0)
+            lane->slots[i].data = lane->slots[root_of(shaped, i)].data;
+}
+
+enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs, struct qd_error *error)
+{
+    size_t sites = (size_t)lane->plan->site_count;
+    lane->slots = qd_arena_alloc(lane->arena, (size_t)lane->plan->slot_count, sizeof *lane->slots);
+    lane->observations = qd_arena_alloc(lane->arena, sites, sizeof *lane->observations);
+    lane->guarded = qd_arena_alloc(lane->arena, sites, sizeof *lane->guarded);
+    lane->qparams = qd_arena_alloc(lane->arena, sites, sizeof *lane->qparams);
+    lane->utilization = qd_arena_alloc(lane->arena, sites, sizeof *lane->utilization);
+    unsigned char *workspace = qd_arena_alloc_raw(lane->arena, lane->shaped->workspace_bytes);
+    if (!lane->slots || !lane->observations || !lane->guarded || !lane->qparams || !lane->utilization || !workspace)
+        return no_memory(error);
+    for (size_t i = 0; i < sites; i++) {
+        lane->observations[i] = qd_observation_empty();
+        lane->qparams[i] = lane->epoch->sites[i].qp;
+    }
+    bind_slots(lane, inputs, workspace);
+    lane->scratch = workspace + lane->shaped->scratch_offset;
+    lane->status = QD_OK;
+    return QD_OK;
+}
+
+/* One pass of a step that writes a site, under the lane's present scale. */
+static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_observation *observe, void *scratch)
+{
+    const struct qd_plan *plan = lane->plan;
+    const struct qd_tensor *in = &lane->slots[step->in[0]];
+    struct qd_tensor *out = &lane->slots[step->out[0]];
+    int in_site = plan->slots[step->in[0]].site;
+    const struct qd_qparams *in_qp = in_site >= 0 ? &lane->qparams[in_site] : NULL;
+    const struct qd_qparams *out_qp = step->site >= 0 ? &lane->qparams[step->site] : NULL;
+    switch (step->kind) {
+    case QD_STEP_LINEAR: {
+        struct qd_linear_call call = {in, out, in_qp, out_qp, observe, scratch, plan->parallel};
+        qd_linear_run(step->linear, &call);
+        break;
+    }
+    case QD_STEP_QUANTIZE:
+        qd_convert_quantize(plan->kernels, in, out, out_qp, observe, scratch);
+        break;
+    case QD_STEP_DEQUANTIZE:
+        qd_convert_dequantize(plan->kernels, in, out, in_qp, scratch);
+        break;
+    case QD_STEP_RELAYOUT:
+        qd_convert_relayout(in, out);
+        break;
+    case QD_STEP_OP: /* has its own way, run_op */
+        break;
+    }
+}
+
+/* By how much an observation leaves a range, as a share of the range's width. */
+static double excess(const struct qd_observation *seen, const struct qd_site_params *site)
+{
+    double low = site->lo - (double)seen->min, high = (double)seen->max - site->hi;
+    double most = low > high ? low : high, width = site->hi - site->lo;
+    return most <= 0 ? 0 : width > 0 ? most / width : INFINITY;
+}
+
+static float utilization(const struct qd_observation *seen, const struct qd_qparams *qp)
+{
+    if (!(seen->min <= seen->max))
+        return 0;
+    int32_t low = qd_round_clamp(seen->min / qp->scale, qp), high = qd_round_clamp(seen->max / qp->scale, qp);
+    return (float)(high - low) / (float)(qp->qmax - qp->qmin);
+}
+
+/* The guard and the warm-up (docs/QUANTIZATION.md, section 5): the step has run under the epoch's scale and shown its real range; when
+ * that scale is not to be used, the step is run again under the lane's own. */
+static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scratch)
+{
+    struct qd_observation *seen = &lane->observations[step->site];
+    const struct qd_site_params *site = &lane->epoch->sites[step->site];
+    struct qd_qparams *qp = &lane->qparams[step->site];
+    pass(lane, step, seen, scratch);
+    bool finite = seen->min <= seen->max;
+    if (!site->ready) {
+        seen->clipped_low = seen->clipped_high = 0; /* no range was in force */
+        *qp = finite ? qd_qparams_from_range(seen->min, seen->max, lane->rules.symmetric)
+                     : qd_qparams_from_range(0, 0, lane->rules.symmetric);
+        pass(lane, step, NULL, scratch);
+    } else if (finite && excess(seen, site) > lane->rules.tolerance) {
+        lane->guarded[step->site]++;
+        if (lane->rules.action == QD_GUARDED_REJECT) {
+            lane->status = qd_fail(&lane->error, QD_ERR_OUT_OF_RANGE,
+                                   "tensor '%s' left its learned range [%.9g, %.9g]: it reached [%.9g, %.9g]",
+                                   lane->plan->graph.values[lane->plan->sites[step->site].value].name, site->lo, site->hi,
+                                   (double)seen->min, (double)seen->max);
+        } else if (lane->rules.action == QD_GUARDED_WIDEN) {
+            double lo = seen->min < site->lo ? seen->min : site->lo, hi = seen->max > site->hi ? seen->max : site->hi;
+            *qp = qd_qparams_from_range(lo, hi, lane->rules.symmetric);
+            pass(lane, step, NULL, scratch);
+        }
+    }
+    lane->utilization[step->site] = utilization(seen, qp);
+}
+
+static void run_op(struct qd_lane *lane, const struct qd_step *step, void *scratch)
+{
+    struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
+    struct qd_call call;
+    qd_step_call(lane->plan, step, lane->slots, in, out, &call);
+    call.scratch = scratch;
+    lane->status = step->op->run(&call, &lane->error);
+}
+
+/* A step whose shapes depend on data: inferred now, memory from the request's arena. Returns its scratch through *scratch. */
+static enum qd_status prepare_dynamic(struct qd_lane *lane, const struct qd_step *step, void **scratch)
+{
+    enum qd_status status = qd_step_infer(lane->plan, step, lane->slots, &lane->error);
+    if (status == QD_ERR_NEEDS_DATA)
+        return qd_fail(&lane->error, QD_ERR_INTERNAL, "node '%s' needs data that never came", step->node->name);
+    if (status)
+        return status;
+    for (int i = 0; i < step->out_count; i++) {
+        if (step->out[i] == QD_NO_VALUE)
+            continue;
+        struct qd_tensor *out = &lane->slots[step->out[i]];
+        bool view = i == 0 && step->kind == QD_STEP_OP && (step->op->flags & QD_OP_VIEW);
+        out->data = view ? lane->slots[step->in[0]].data : qd_arena_alloc_raw(lane->arena, qd_tensor_bytes(out));
+        if (!out->data && qd_tensor_elems(out))
+            return no_memory(&lane->error);
+    }
+    size_t bytes = qd_step_scratch(lane->plan, step, lane->slots);
+    *scratch = bytes ? qd_arena_alloc_raw(lane->arena, bytes) : NULL;
+    return bytes && !*scratch ? no_memory(&lane->error) : QD_OK;
+}
+
+static void run_step(struct qd_lane *lane, int index)
+{
+    const struct qd_step *step = &lane->plan->steps[index];
+    const struct qd_shaped *shaped = lane->shaped;
+    void *scratch = lane->scratch;
+    if (index < shaped->static_steps) {
+        if (shaped->done[index])
+            return;
+    } else {
+        lane->status = prepare_dynamic(lane, step, &scratch);
+        if (lane->status)
+            return;
+    }
+    if (step->kind == QD_STEP_OP)
+        run_op(lane, step, scratch);
+    else if (step->site >= 0)
+        run_site(lane, step, scratch);
+    else
+        pass(lane, step, NULL, scratch);
+}
+
+void qd_exec_run(struct qd_lane *const *lanes, size_t count)
+{
+    for (int s = 0; s < lanes[0]->plan->step_count; s++)
+        for (size_t i = 0; i < count; i++)
+            if (lanes[i]->status == QD_OK)
+                run_step(lanes[i], s);
+}

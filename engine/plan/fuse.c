@@ -1,0 +1,231 @@
+/* Fusing: batch normalization, constant additions and clipping activations go into the linear layer before them. */
+#include "engine/plan/fuse.h"
+
+#include "engine/ops/linear.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct fuser {
+    const struct qd_graph *graph;
+    struct qd_arena *arena;
+    int *readers; /* [value_count] how often a node or the model's outputs read it */
+    int *reader;  /* [value_count] the last node that reads it */
+    bool *merged; /* [node_count] */
+};
+
+static bool is_op(const struct qd_node *node, const char *op) { return node->domain[0] == 0 && strcmp(node->op, op) == 0; }
+
+/* The only reader of a value, or NULL when there are more, none, or the model gives it out. */
+static const struct qd_node *sole_reader(const struct fuser *f, int value)
+{
+    return f->readers[value] == 1 && f->reader[value] >= 0 ? &f->graph->nodes[f->reader[value]] : NULL;
+}
+
+static const struct qd_tensor *constant_f32(const struct qd_graph *graph, int value)
+{
+    if (value == QD_NO_VALUE)
+        return NULL;
+    const struct qd_value *v = &graph->values[value];
+    return v->constant && !v->is_input && v->info.dtype == QD_F32 && v->info.data ? &v->info : NULL;
+}
+
+/* A constant of one number per channel, whatever its rank: [N], or [N, 1, 1] against a convolution's [B, N, H, W]; also a scalar. */
+static bool per_channel(const struct qd_tensor *t, const struct qd_unit *unit, int out_rank, bool conv)
+{
+    int64_t elems;
+    if (!t || !qd_shape_elems(&t->shape, &elems))
+        return false;
+    if (elems == 1)
+        return t->shape.rank <= (out_rank > 0 ? out_rank : 1);
+    if (elems != unit->outputs || out_rank <= 0 || t->shape.rank > out_rank)
+        return false;
+    int channel_axis = conv ? 1 : out_rank - 1, axis = channel_axis - (out_rank - t->shape.rank);
+    return axis >= 0 && t->shape.dims[axis] == unit->outputs;
+}
+
+static float *floats(struct fuser *f, struct qd_unit *unit, float fill)
+{
+    float *values = qd_arena_alloc(f->arena, (size_t)unit->outputs, sizeof *values);
+    for (int64_t i = 0; values && i < unit->outputs; i++)
+        values[i] = fill;
+    return values;
+}
+
+static bool ensure(struct fuser *f, struct qd_unit *unit)
+{
+    if (!unit->factor)
+        unit->factor = floats(f, unit, 1);
+    if (!unit->bias)
+        unit->bias = floats(f, unit, 0);
+    return unit->factor && unit->bias;
+}
+
+static float at(const struct qd_tensor *t, int64_t i)
+{
+    return ((const float *)t->data)[qd_tensor_elems(t) == 1 ? 0 : i];
+}
+
+static bool merge_batch_norm(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
+{
+    const struct qd_tensor *p[4]; /* scale, bias, mean, variance */
+    if (node->in_count < 5 || qd_attr_int(node, "training_mode", 0) != 0)
+        return false;
+    for (int i = 0; i < 4; i++) {
+        p[i] = constant_f32(f->graph, node->in[i + 1]);
+        if (!p[i] || qd_tensor_elems(p[i]) != unit->outputs)
+            return false;
+    }
+    if (!ensure(f, unit))
+        return false;
+    float epsilon = qd_attr_float(node, "epsilon", 1e-5f);
+    for (int64_t i = 0; i < unit->outputs; i++) {
+        float g = at(p[0], i) / sqrtf(at(p[3], i) + epsilon);
+        unit->bias[i] = (unit->bias[i] - at(p[2], i)) * g + at(p[1], i);
+        unit->factor[i] *= g;
+    }
+    return true;
+}
+
+/* Add, Sub (constant second), Mul, Div (constant second) with one number per channel. */
+static bool merge_arithmetic(struct fuser *f, struct qd_unit *unit, const struct qd_node *node, bool conv)
+{
+    bool first = node->in[0] == unit->out;
+    const struct qd_tensor *c = constant_f32(f->graph, node->in[first ? 1 : 0]);
+    const struct qd_node *anchor = &f->graph->nodes[unit->node];
+    int rank = f->graph->values[conv ? anchor->in[1] : unit->out].info.shape.rank;
+    if (!first && (is_op(node, "Sub") || is_op(node, "Div")))
+        return false;
+    if (rank < 0 && c && qd_tensor_elems(c) == unit->outputs && !conv && c->shape.rank == 1)
+        rank = 2; /* a vector added to rows fits whatever their rank is */
+    if (!per_channel(c, unit, rank, conv) || !ensure(f, unit))
+        return false;
+    for (int64_t i = 0; i < unit->outputs; i++) {
+        float v = at(c, i);
+        if (is_op(node, "Add"))
+            unit->bias[i] += v;
+        else if (is_op(node, "Sub"))
+            unit->bias[i] -= v;
+        else {
+            float scale = is_op(node, "Mul") ? v : 1 / v;
+            unit->bias[i] *= scale;
+            unit->factor[i] *= scale;
+        }
+    }
+    return true;
+}
+
+static bool merge_clip(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
+{
+    float lo = -INFINITY, hi = INFINITY;
+    if (is_op(node, "Relu")) {
+        lo = 0;
+    } else if (node->opset < 11) {
+        lo = qd_attr_float(node, "min", -INFINITY);
+        hi = qd_attr_float(node, "max", INFINITY);
+    } else {
+        float *bound[2] = {&lo, &hi};
+        for (int i = 1; i <= 2 && i < node->in_count; i++) {
+            if (node->in[i] == QD_NO_VALUE)
+                continue;
+            const struct qd_tensor *t = constant_f32(f->graph, node->in[i]);
+            if (!t || qd_tensor_elems(t) != 1)
+                return false;
+            *bound[i - 1] = *(const float *)t->data;
+        }
+    }
+    unit->act = QD_ACT_CLIP;
+    unit->act_lo = lo;
+    unit->act_hi = hi;
+    return !(lo > hi) && lo == lo && hi == hi;
+}
+
+static bool append_name(struct fuser *f, struct qd_unit *unit, const char *name)
+{
+    size_t old = strlen(unit->fused), n = strlen(name);
+    char *text = qd_arena_alloc(f->arena, old + n + 2, 1);
+    if (!text)
+        return false;
+    snprintf(text, old + n + 2, "%s%s%s", unit->fused, old ? "," : "", name);
+    unit->fused = text;
+    return true;
+}
+
+/* Merges the sole reader of the unit's output when it can be; false ends the chain. */
+static bool merge_next(struct fuser *f, struct qd_unit *unit, bool conv)
+{
+    const struct qd_node *next = sole_reader(f, unit->out);
+    if (!next || next->out_count < 1 || next->out[0] == QD_NO_VALUE || unit->act != QD_ACT_NONE)
+        return false;
+    bool ok = false;
+    if (is_op(next, "BatchNormalization"))
+        ok = conv && next->in[0] == unit->out && merge_batch_norm(f, unit, next);
+    else if (is_op(next, "Add") || is_op(next, "Sub") || is_op(next, "Mul") || is_op(next, "Div"))
+        ok = merge_arithmetic(f, unit, next, conv);
+    else if (is_op(next, "Relu") || is_op(next, "Clip"))
+        ok = next->in[0] == unit->out && merge_clip(f, unit, next);
+    if (!ok) {
+        unit->act = QD_ACT_NONE;
+        return false;
+    }
+    f->merged[next - f->graph->nodes] = true;
+    unit->out = next->out[0];
+    return append_name(f, unit, next->name);
+}
+
+/* The node's own bias input becomes the unit's. False when there is one that is no constant vector. */
+static bool own_bias(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
+{
+    if (node->in_count < 3 || node->in[2] == QD_NO_VALUE)
+        return true;
+    const struct qd_tensor *bias = constant_f32(f->graph, node->in[2]);
+    int64_t elems = bias ? qd_tensor_elems(bias) : 0;
+    if (!bias || (elems != unit->outputs && elems != 1) || (elems > 1 && bias->shape.dims[bias->shape.rank - 1] != elems))
+        return false;
+    float beta = is_op(node, "Gemm") ? qd_attr_float(node, "beta", 1) : 1;
+    unit->bias = floats(f, unit, 0);
+    for (int64_t i = 0; unit->bias && i < unit->outputs; i++)
+        unit->bias[i] = beta * at(bias, i);
+    return unit->bias != NULL;
+}
+
+static void count_readers(struct fuser *f)
+{
+    for (int v = 0; v < f->graph->value_count; v++)
+        f->reader[v] = -1;
+    for (int n = 0; n < f->graph->node_count; n++)
+        for (int i = 0; i < f->graph->nodes[n].in_count; i++)
+            if (f->graph->nodes[n].in[i] != QD_NO_VALUE) {
+                f->readers[f->graph->nodes[n].in[i]]++;
+                f->reader[f->graph->nodes[n].in[i]] = n;
+            }
+    for (int i = 0; i < f->graph->output_count; i++)
+        f->readers[f->graph->outputs[i]] += 2; /* never the sole reader's */
+}
+
+enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, struct qd_unit **units, int *unit_count,
+                       struct qd_error *error)
+{
+    struct fuser f = {graph, arena, qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
+                      qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
+                      qd_arena_alloc(arena, (size_t)graph->node_count, sizeof(bool))};
+    *units = qd_arena_alloc(arena, (size_t)graph->node_count, sizeof **units);
+    *unit_count = 0;
+    if (!f.readers || !f.reader || !f.merged || !*units)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
+    count_readers(&f);
+    for (int n = 0; n < graph->node_count; n++) {
+        const struct qd_node *node = &graph->nodes[n];
+        if (f.merged[n])
+            continue;
+        struct qd_unit *unit = &(*units)[(*unit_count)++];
+        *unit = (struct qd_unit){.node = n, .out = node->out_count ? node->out[0] : QD_NO_VALUE, .fused = ""};
+        unit->outputs = qd_linear_outputs(graph, node);
+        unit->linear = unit->outputs > 0 && own_bias(&f, unit, node);
+        bool conv = is_op(node, "Conv");
+        while (unit->linear && merge_next(&f, unit, conv))
+            ;
+    }
+    return QD_OK;
+}

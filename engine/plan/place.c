@@ -1,0 +1,341 @@
+/* Placing. A tensor that only integer steps read is handed over as u8 and becomes a site of whoever writes it; a tensor that
+ * somebody also reads as floats is written as floats, and a quantize step makes the u8 for the others. */
+#include "engine/plan/place.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct placer {
+    struct qd_plan *plan;
+    const struct qd_unit *units;
+    int unit_count;
+    bool *int8;                 /* [unit_count] linear units that run in INT8 */
+    const char **reason;        /* [unit_count] */
+    const struct qd_op **ops;   /* [unit_count] */
+    bool *only_q8;              /* [value_count] read by integer steps only */
+    int (*slot_of)[QD_FORM_COUNT]; /* [value_count] slot ids, -1 none */
+    int slot_room, step_room, site_room;
+    struct qd_error *error;
+};
+
+static enum qd_status no_memory(struct placer *p) { return qd_fail(p->error, QD_ERR_NO_MEMORY, "no memory to compile the model"); }
+
+/* Grows an array in the arena by doubling; the old copy stays with the arena. */
+static bool grow(struct placer *p, void **array, int count, int *room, size_t size)
+{
+    if (count < *room)
+        return true;
+    int wanted = *room ? *room * 2 : 64;
+    void *bigger = qd_arena_alloc(p->plan->arena, (size_t)wanted, size);
+    if (!bigger)
+        return false;
+    if (count)
+        memcpy(bigger, *array, (size_t)count * size);
+    *array = bigger;
+    *room = wanted;
+    return true;
+}
+
+static int add_slot(struct placer *p, int value, enum qd_form form, int site)
+{
+    if (!grow(p, (void **)&p->plan->slots, p->plan->slot_count, &p->slot_room, sizeof *p->plan->slots))
+        return -1;
+    int id = p->plan->slot_count++;
+    p->plan->slots[id] = (struct qd_slot){.value = value, .form = form, .site = site, .input = -1};
+    p->slot_of[value][form] = id;
+    return id;
+}
+
+static int add_site(struct placer *p, int value)
+{
+    if (!grow(p, (void **)&p->plan->sites, p->plan->site_count, &p->site_room, sizeof *p->plan->sites))
+        return -1;
+    int id = p->plan->site_count++;
+    p->plan->sites[id] = (struct qd_site){.value = value, .slot = -1};
+    return id;
+}
+
+static struct qd_step *add_step(struct placer *p, enum qd_step_kind kind, const struct qd_node *node, int in_count, int out_count)
+{
+    if (!grow(p, (void **)&p->plan->steps, p->plan->step_count, &p->step_room, sizeof *p->plan->steps))
+        return NULL;
+    int *ids = qd_arena_alloc(p->plan->arena, (size_t)(in_count + out_count) + 1, sizeof *ids);
+    if (!ids)
+        return NULL;
+    struct qd_step *step = &p->plan->steps[p->plan->step_count++];
+    *step = (struct qd_step){.kind = kind, .node = node, .fused = "", .reason = "", .in_count = in_count,
+                             .out_count = out_count, .in = ids, .out = ids + in_count, .site = -1};
+    return step;
+}
+
+static enum qd_form form_of(bool q8, bool channels_last)
+{
+    return q8 ? (channels_last ? QD_FORM_Q8_CL : QD_FORM_Q8) : channels_last ? QD_FORM_REAL_CL : QD_FORM_REAL;
+}
+
+static bool is_q8(enum qd_form form) { return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL; }
+
+/* One conversion from an existing slot to `form`; returns the new slot. */
+static int convert(struct placer *p, enum qd_step_kind kind, int from, enum qd_form form, const struct qd_node *node)
+{
+    int value = p->plan->slots[from].value, site = is_q8(form) ? p->plan->slots[from].site : -1;
+    if (kind == QD_STEP_QUANTIZE)
+        site = add_site(p, value);
+    if (is_q8(form) && site < 0)
+        return -1;
+    int slot = add_slot(p, value, form, site);
+    struct qd_step *step = slot < 0 ? NULL : add_step(p, kind, node, 1, 1);
+    if (!step)
+        return -1;
+    ((int *)step->in)[0] = from;
+    ((int *)step->out)[0] = slot;
+    step->int8 = is_q8(form);
+    if (kind == QD_STEP_QUANTIZE) {
+        step->site = site;
+        p->plan->sites[site].slot = slot;
+    }
+    return slot;
+}
+
+/* The slot of a value in a form, converted from the nearest form there is. -1: out of memory. */
+static int get_slot(struct placer *p, int value, enum qd_form form, const struct qd_node *node)
+{
+    static const struct {
+        enum qd_form want, have;
+        enum qd_step_kind kind;
+    } roads[] = {
+        {QD_FORM_REAL, QD_FORM_REAL_CL, QD_STEP_RELAYOUT}, {QD_FORM_REAL, QD_FORM_Q8, QD_STEP_DEQUANTIZE},
+        {QD_FORM_REAL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE}, {QD_FORM_Q8, QD_FORM_Q8_CL, QD_STEP_RELAYOUT},
+        {QD_FORM_REAL_CL, QD_FORM_REAL, QD_STEP_RELAYOUT}, {QD_FORM_Q8, QD_FORM_REAL, QD_STEP_QUANTIZE},
+        {QD_FORM_Q8_CL, QD_FORM_Q8, QD_STEP_RELAYOUT},
+        {QD_FORM_Q8_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE}, {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},
+    };
+    if (p->slot_of[value][form] >= 0)
+        return p->slot_of[value][form];
+    for (size_t i = 0; i < sizeof roads / sizeof roads[0]; i++)
+        if (roads[i].want == form && p->slot_of[value][roads[i].have] >= 0)
+            return convert(p, roads[i].kind, p->slot_of[value][roads[i].have], form, node);
+    if (form == QD_FORM_Q8 && p->slot_of[value][QD_FORM_REAL_CL] >= 0)
+        return get_slot(p, value, QD_FORM_REAL, node) < 0 ? -1 : get_slot(p, value, form, node);
+    return -1;
+}
+
+/* Precision of each linear unit and its reason. */
+static enum qd_status choose(struct placer *p)
+{
+    for (int u = 0; u < p->unit_count; u++) {
+        const struct qd_unit *unit = &p->units[u];
+        const struct qd_node *node = &p->plan->graph.nodes[unit->node];
+        p->ops[u] = qd_op_find(node, p->error);
+        if (!p->ops[u])
+            return p->error->status;
+        const char *refusal = "no integer form of this operator";
+        if (unit->linear)
+            refusal = p->plan->options.fp32 ? "full precision was asked for" : qd_linear_int8_refusal(&p->plan->graph, node);
+        p->int8[u] = unit->linear && !refusal;
+        p->reason[u] = refusal ? refusal : "linear layer with constant weights";
+    }
+    return QD_OK;
+}
+
+/* Operators that only move elements may carry u8; those that turn channels-last data must take it so (others get it plain). */
+static bool moves_q8(const struct placer *p, int u)
+{
+    return (p->ops[u]->flags & (QD_OP_MOVES | QD_OP_VIEW)) && p->plan->graph.nodes[p->units[u].node].out_count == 1;
+}
+
+/* Backwards over the units: a value is handed over as u8 when every reader takes u8. */
+static void find_only_q8(struct placer *p)
+{
+    const struct qd_graph *graph = &p->plan->graph;
+    for (int v = 0; v < graph->value_count; v++)
+        p->only_q8[v] = false;
+    bool *read = p->only_q8; /* true once an integer reader was met; a float reader is remembered in `floats` */
+    bool *floats = qd_arena_alloc(p->plan->arena, (size_t)graph->value_count, sizeof *floats);
+    if (!floats)
+        return; /* everything stays in floats: slower, still right */
+    for (int i = 0; i < graph->output_count; i++)
+        floats[graph->outputs[i]] = true;
+    for (int u = p->unit_count - 1; u >= 0; u--) {
+        const struct qd_node *node = &graph->nodes[p->units[u].node];
+        int out = p->units[u].out;
+        bool integer = p->int8[u] || (moves_q8(p, u) && out != QD_NO_VALUE && read[out] && !floats[out]);
+        for (int i = 0; i < node->in_count; i++)
+            if (node->in[i] != QD_NO_VALUE) {
+                if (i == 0 && integer && graph->values[node->in[0]].info.dtype != QD_STR)
+                    read[node->in[i]] = true;
+                else if (!(p->int8[u] && i > 0))
+                    floats[node->in[i]] = true;
+            }
+    }
+    for (int v = 0; v < graph->value_count; v++)
+        p->only_q8[v] = read[v] && !floats[v] && !graph->values[v].constant;
+}
+
+static enum qd_status add_roots(struct placer *p)
+{
+    const struct qd_graph *graph = &p->plan->graph;
+    for (int v = 0; v < graph->value_count; v++)
+        for (int f = 0; f < QD_FORM_COUNT; f++)
+            p->slot_of[v][f] = -1;
+    for (int v = 0; v < graph->value_count; v++)
+        if (graph->values[v].constant && !graph->values[v].is_input) {
+            int slot = add_slot(p, v, QD_FORM_REAL, -1);
+            if (slot < 0)
+                return no_memory(p);
+            p->plan->slots[slot].constant = &graph->values[v].info;
+        }
+    for (int i = 0; i < graph->input_count; i++) {
+        int slot = add_slot(p, graph->inputs[i], QD_FORM_REAL, -1);
+        if (slot < 0)
+            return no_memory(p);
+        p->plan->slots[slot].input = i;
+        if (graph->values[graph->inputs[i]].constant)
+            p->plan->slots[slot].constant = &graph->values[graph->inputs[i]].info; /* its default */
+    }
+    return QD_OK;
+}
+
+static enum qd_status place_linear(struct placer *p, int u)
+{
+    const struct qd_unit *unit = &p->units[u];
+    const struct qd_node *node = &p->plan->graph.nodes[unit->node];
+    bool int8 = p->int8[u];
+    struct qd_linear_spec spec = {.node = node, .weights = &p->plan->graph.values[node->in[1]].info, .factor = unit->factor,
+                                  .bias = unit->bias, .act = unit->act, .act_lo = unit->act_lo, .act_hi = unit->act_hi,
+                                  .int8 = int8, .per_tensor = p->plan->options.weights_per_tensor};
+    struct qd_linear *linear;
+    enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
+    if (status)
+        return status;
+    bool cl = qd_linear_is_conv(linear);
+    int in = get_slot(p, node->in[0], form_of(int8, cl), node);
+    bool out_q8 = int8 && p->only_q8[unit->out];
+    int site = out_q8 ? add_site(p, unit->out) : -1;
+    enum qd_form form = form_of(out_q8, cl);
+    int out = in < 0 || (out_q8 && site < 0) ? -1 : add_slot(p, unit->out, form, site);
+    struct qd_step *step = out < 0 ? NULL : add_step(p, QD_STEP_LINEAR, node, 1, 1);
+    if (!step)
+        return no_memory(p);
+    ((int *)step->in)[0] = in;
+    ((int *)step->out)[0] = out;
+    step->fused = unit->fused;
+    step->reason = p->reason[u];
+    step->int8 = int8;
+    step->linear = linear;
+    step->site = site;
+    if (out_q8)
+        p->plan->sites[site].slot = out;
+    p->plan->packed_bytes += qd_linear_packed_bytes(linear);
+    return QD_OK;
+}
+
+static enum qd_status place_op(struct placer *p, int u)
+{
+    const struct qd_unit *unit = &p->units[u];
+    const struct qd_node *node = &p->plan->graph.nodes[unit->node];
+    const struct qd_op *op = p->ops[u];
+    if (node->in_count > QD_MAX_STEP_TENSORS || node->out_count > QD_MAX_OUTPUTS)
+        return qd_fail(p->error, QD_ERR_UNSUPPORTED, "node '%s' has more than %d inputs or %d outputs", node->name,
+                       QD_MAX_STEP_TENSORS, QD_MAX_OUTPUTS);
+    void *prep = NULL;
+    if (op->prepare) {
+        enum qd_status status = op->prepare(node, p->plan->arena, &prep, p->error);
+        if (status)
+            return status;
+    }
+    bool q8 = moves_q8(p, u) && p->only_q8[node->out[0]] && p->only_q8[node->in[0]];
+    bool cl = q8 && (op->flags & QD_OP_CHANNELS_LAST);
+    enum qd_form form = form_of(q8, cl);
+    int slots[QD_MAX_STEP_TENSORS];
+    for (int i = 0; i < node->in_count; i++) {
+        slots[i] = node->in[i] == QD_NO_VALUE ? QD_NO_VALUE : get_slot(p, node->in[i], i == 0 ? form : QD_FORM_REAL, node);
+        if (slots[i] < 0 && node->in[i] != QD_NO_VALUE)
+            return no_memory(p);
+    }
+    struct qd_step *step = add_step(p, QD_STEP_OP, node, node->in_count, node->out_count);
+    if (!step)
+        return no_memory(p);
+    memcpy((int *)step->in, slots, (size_t)node->in_count * sizeof slots[0]);
+    for (int i = 0; i < node->out_count; i++) {
+        ((int *)step->out)[i] = QD_NO_VALUE;
+        if (node->out[i] == QD_NO_VALUE)
+            continue;
+        int site = q8 ? p->plan->slots[slots[0]].site : -1;
+        ((int *)step->out)[i] = add_slot(p, node->out[i], form, site);
+        if (step->out[i] < 0)
+            return no_memory(p);
+    }
+    step->op = op;
+    step->prep = prep;
+    step->int8 = q8;
+    step->reason = q8 ? "moves integers unchanged" : p->reason[u];
+    return QD_OK;
+}
+
+/* Lists, per site, the nodes that read its integers. */
+static enum qd_status list_consumers(struct placer *p)
+{
+    struct qd_plan *plan = p->plan;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int s = 0; s < plan->step_count; s++) {
+            const struct qd_step *step = &plan->steps[s];
+            if ((step->kind != QD_STEP_LINEAR && step->kind != QD_STEP_OP) || step->in_count == 0 || step->in[0] < 0)
+                continue;
+            int id = plan->slots[step->in[0]].site;
+            if (id < 0)
+                continue;
+            if (pass == 1)
+                ((const char **)plan->sites[id].consumers)[plan->sites[id].consumer_count] = step->node->name;
+            plan->sites[id].consumer_count++;
+        }
+        for (int i = 0; pass == 0 && i < plan->site_count; i++) {
+            plan->sites[i].consumers =
+                qd_arena_alloc(plan->arena, (size_t)plan->sites[i].consumer_count + 1, sizeof(const char *));
+            if (!plan->sites[i].consumers)
+                return no_memory(p);
+            plan->sites[i].consumer_count = 0;
+        }
+    }
+    return QD_OK;
+}
+
+static enum qd_status place_outputs(struct placer *p)
+{
+    struct qd_plan *plan = p->plan;
+    plan->output_slots = qd_arena_alloc(plan->arena, (size_t)plan->graph.output_count, sizeof(int));
+    if (!plan->output_slots)
+        return no_memory(p);
+    for (int i = 0; i < plan->graph.output_count; i++) {
+        int value = plan->graph.outputs[i];
+        const struct qd_node *node = plan->graph.node_count ? &plan->graph.nodes[plan->graph.node_count - 1] : NULL;
+        plan->output_slots[i] = get_slot(p, value, QD_FORM_REAL, node);
+        if (plan->output_slots[i] < 0)
+            return no_memory(p);
+    }
+    return QD_OK;
+}
+
+enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int unit_count, struct qd_error *error)
+{
+    struct qd_error local;
+    struct qd_arena *arena = plan->arena;
+    size_t values = (size_t)plan->graph.value_count, n = (size_t)unit_count;
+    struct placer p = {.plan = plan, .units = units, .unit_count = unit_count, .error = error ? error : &local,
+                       .int8 = qd_arena_alloc(arena, n, sizeof(bool)), .reason = qd_arena_alloc(arena, n, sizeof(char *)),
+                       .ops = qd_arena_alloc(arena, n, sizeof(struct qd_op *)),
+                       .only_q8 = qd_arena_alloc(arena, values, sizeof(bool)),
+                       .slot_of = qd_arena_alloc(arena, values, sizeof(int[QD_FORM_COUNT]))};
+    if (!p.int8 || !p.reason || !p.ops || !p.only_q8 || !p.slot_of)
+        return no_memory(&p);
+    enum qd_status status = choose(&p);
+    if (!status)
+        status = add_roots(&p);
+    if (!status)
+        find_only_q8(&p);
+    for (int u = 0; !status && u < unit_count; u++)
+        status = units[u].linear ? place_linear(&p, u) : place_op(&p, u);
+    if (!status)
+        status = place_outputs(&p);
+    return status ? status : list_consumers(&p);
+}

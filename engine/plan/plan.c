@@ -1,0 +1,215 @@
+/* A plan: compiling, references, and what a step makes of shapes. */
+#include "engine/plan/plan.h"
+
+#include "engine/plan/place.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The plan works on its own arrays of nodes and values, because folding edits them; names and tensors stay the model's. */
+static enum qd_status copy_graph(struct qd_plan *plan, const struct qd_graph *graph, struct qd_error *error)
+{
+    plan->graph = *graph;
+    plan->graph.nodes = qd_arena_alloc(plan->arena, (size_t)graph->node_count, sizeof *graph->nodes);
+    plan->graph.values = qd_arena_alloc(plan->arena, (size_t)graph->value_count, sizeof *graph->values);
+    if (!plan->graph.nodes || !plan->graph.values)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
+    memcpy(plan->graph.nodes, graph->nodes, (size_t)graph->node_count * sizeof *graph->nodes);
+    memcpy(plan->graph.values, graph->values, (size_t)graph->value_count * sizeof *graph->values);
+    return QD_OK;
+}
+
+static enum qd_status find_last_uses(struct qd_plan *plan, struct qd_error *error)
+{
+    plan->last_use = qd_arena_alloc(plan->arena, (size_t)plan->slot_count, sizeof(int));
+    if (!plan->last_use)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
+    for (int i = 0; i < plan->slot_count; i++)
+        plan->last_use[i] = -1;
+    for (int s = 0; s < plan->step_count; s++) {
+        const struct qd_step *step = &plan->steps[s];
+        for (int i = 0; i < step->out_count; i++)
+            if (step->out[i] != QD_NO_VALUE)
+                plan->last_use[step->out[i]] = s;
+        for (int i = 0; i < step->in_count; i++)
+            if (step->in[i] != QD_NO_VALUE)
+                plan->last_use[step->in[i]] = s;
+    }
+    for (int i = 0; i < plan->graph.output_count; i++)
+        plan->last_use[plan->output_slots[i]] = plan->step_count;
+    return QD_OK;
+}
+
+static uint32_t hash_text(uint32_t hash, const char *text)
+{
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * 16777619u;
+    return (hash ^ 0xffu) * 16777619u;
+}
+
+/* FNV-1a over everything that decides an answer's bytes: the model, and of each step its node, kind, precision and merged names. */
+static uint32_t digest(const struct qd_plan *plan)
+{
+    char text[96];
+    uint32_t hash = 2166136261u;
+    snprintf(text, sizeof text, "%016llx %d %d %d", (unsigned long long)plan->graph.digest, plan->options.fp32,
+             plan->options.symmetric, plan->options.weights_per_tensor);
+    hash = hash_text(hash, text);
+    for (int i = 0; i < plan->step_count; i++) {
+        const struct qd_step *step = &plan->steps[i];
+        snprintf(text, sizeof text, "%d %d %d", step->kind, step->int8, step->site);
+        hash = hash_text(hash_text(hash_text(hash, text), step->node ? step->node->name : ""), step->fused);
+    }
+    return hash;
+}
+
+enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_kernels *kernels, struct qd_parallel *parallel,
+                               const struct qd_plan_options *options, struct qd_plan **out, struct qd_error *error)
+{
+    struct qd_unit *units;
+    int unit_count;
+    struct qd_plan *plan = qd_calloc(1, sizeof *plan);
+    if (!plan)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
+    qd_ref_init(&plan->ref);
+    pthread_mutex_init(&plan->cache_lock, NULL);
+    plan->kernels = kernels;
+    plan->parallel = parallel;
+    plan->options = *options;
+    enum qd_status status = qd_arena_create(64 << 10, &plan->arena);
+    if (status)
+        status = qd_fail(error, status, "no memory to compile the model");
+    if (!status)
+        status = copy_graph(plan, graph, error);
+    if (!status)
+        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, error);
+    if (!status)
+        status = qd_fuse(&plan->graph, plan->arena, &units, &unit_count, error);
+    if (!status)
+        status = qd_place(plan, units, unit_count, error);
+    if (!status)
+        status = find_last_uses(plan, error);
+    if (status) {
+        qd_plan_unref(&plan);
+        return status;
+    }
+    plan->digest = digest(plan);
+    *out = plan;
+    return QD_OK;
+}
+
+struct qd_plan *qd_plan_ref(struct qd_plan *plan)
+{
+    qd_ref_take(&plan->ref);
+    return plan;
+}
+
+void qd_plan_unref(struct qd_plan **plan)
+{
+    struct qd_plan *p = *plan;
+    *plan = NULL;
+    if (!p || !qd_ref_drop(&p->ref))
+        return;
+    for (struct qd_shaped *shaped = p->cache, *next; shaped; shaped = next) {
+        next = shaped->next;
+        qd_shaped_unref(&shaped);
+    }
+    pthread_mutex_destroy(&p->cache_lock);
+    qd_arena_destroy(&p->arena);
+    qd_free(p);
+}
+
+void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots, struct qd_tensor *in,
+                  struct qd_tensor *out, struct qd_call *call)
+{
+    for (int i = 0; i < step->in_count; i++)
+        in[i] = step->in[i] == QD_NO_VALUE ? (struct qd_tensor){.dtype = QD_NONE} : slots[step->in[i]];
+    for (int i = 0; i < step->out_count; i++)
+        out[i] = step->out[i] == QD_NO_VALUE ? (struct qd_tensor){.dtype = QD_NONE} : slots[step->out[i]];
+    *call = (struct qd_call){.node = step->node, .prep = step->prep, .in_count = step->in_count, .out_count = step->out_count,
+                             .in = in, .out = out, .kernels = plan->kernels, .parallel = plan->parallel};
+}
+
+static enum qd_layout form_layout(enum qd_form form)
+{
+    return form == QD_FORM_REAL_CL || form == QD_FORM_Q8_CL ? QD_CHANNELS_LAST : QD_PLAIN;
+}
+
+static enum qd_status check_elems(const struct qd_step *step, const struct qd_tensor *tensor, struct qd_error *error)
+{
+    int64_t elems, bytes;
+    if (qd_shape_elems(&tensor->shape, &elems) && qd_i64_mul(elems, 8, &bytes))
+        return QD_OK;
+    return qd_fail(error, QD_ERR_TOO_LARGE, "node '%s' would make a tensor too large to address", step->node->name);
+}
+
+static enum qd_status infer_op(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
+                               struct qd_error *error)
+{
+    struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
+    struct qd_call call;
+    qd_step_call(plan, step, slots, in, out, &call);
+    for (int i = 0; i < step->out_count; i++)
+        out[i] = (struct qd_tensor){.dtype = QD_NONE};
+    enum qd_status status = step->op->infer(&call, error);
+    for (int i = 0; !status && i < step->out_count; i++) {
+        if (step->out[i] == QD_NO_VALUE)
+            continue;
+        status = check_elems(step, &out[i], error);
+        out[i].data = NULL;
+        slots[step->out[i]] = out[i];
+    }
+    return status;
+}
+
+enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
+                             struct qd_error *error)
+{
+    if (step->kind == QD_STEP_OP)
+        return infer_op(plan, step, slots, error);
+    const struct qd_tensor *in = &slots[step->in[0]];
+    struct qd_tensor *out = &slots[step->out[0]];
+    enum qd_form form = plan->slots[step->out[0]].form;
+    *out = (struct qd_tensor){.dtype = in->dtype, .layout = form_layout(form), .shape = in->shape};
+    if (step->kind == QD_STEP_RELAYOUT)
+        return QD_OK;
+    bool integer_in = step->kind == QD_STEP_DEQUANTIZE || (step->kind == QD_STEP_LINEAR && step->int8);
+    if (in->dtype != (integer_in ? QD_U8 : QD_F32))
+        return qd_fail(error, QD_ERR_TYPE, "%s node '%s' needs a FP32 tensor '%s', has %s", step->node->op, step->node->name,
+                       plan->graph.values[plan->slots[step->in[0]].value].name, qd_dtype_name(in->dtype));
+    out->dtype = form == QD_FORM_Q8 || form == QD_FORM_Q8_CL ? QD_U8 : QD_F32;
+    if (step->kind == QD_STEP_LINEAR) {
+        enum qd_status status = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
+        if (status)
+            return status;
+    }
+    if (out->layout == QD_CHANNELS_LAST && out->shape.rank < 2)
+        return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with channels", step->node->op, step->node->name);
+    return check_elems(step, out, error);
+}
+
+size_t qd_step_scratch(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots)
+{
+    struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
+    struct qd_call call;
+    switch (step->kind) {
+    case QD_STEP_LINEAR:
+        return qd_linear_scratch_bytes(step->linear, &slots[step->in[0]].shape, plan->parallel->threads);
+    case QD_STEP_OP:
+        if (!step->op->scratch)
+            return 0;
+        qd_step_call(plan, step, slots, in, out, &call);
+        return step->op->scratch(&call);
+    case QD_STEP_QUANTIZE:
+    case QD_STEP_DEQUANTIZE: /* integers on their way between layouts */
+        return (size_t)qd_tensor_elems(&slots[step->in[0]]);
+    case QD_STEP_RELAYOUT:
+        return 0;
+    }
+    return 0;
+}
+
+uint64_t qd_step_macs(const struct qd_step *step, const struct qd_shaped *shaped)
+{
+    return step->kind == QD_STEP_LINEAR ? qd_linear_macs(step->linear, &shaped->slots[step->out[0]].shape) : 0;
+}

@@ -1,0 +1,122 @@
+/* A plan: what runs, in which order, in which precision, on which bytes. Compiled once from a graph, immutable, shared by all
+ * requests. Slots are the plan's variables: a value of the graph in one form (real or 8 bit, plain or channels last).
+ * A shaped plan adds what one set of input shapes fixes: every slot's shape, place in memory, and what could be computed
+ * beforehand. Not for running (engine/plan/exec.h). */
+#ifndef QD_ENGINE_PLAN_PLAN_H
+#define QD_ENGINE_PLAN_PLAN_H
+
+#include "base/ref.h"
+#include "engine/ir/graph.h"
+#include "engine/ops/linear.h"
+#include "engine/ops/op.h"
+
+#include <pthread.h>
+
+enum qd_form {
+    QD_FORM_REAL,    /* the model's own dtype, plain layout */
+    QD_FORM_REAL_CL, /* floats, channels last */
+    QD_FORM_Q8,      /* u8 as carried (engine/quant/qparams.h), plain layout */
+    QD_FORM_Q8_CL,   /* u8, channels last */
+    QD_FORM_COUNT,
+};
+
+struct qd_slot {
+    int value; /* of the graph */
+    enum qd_form form;
+    int site;         /* whose scale and zero point the bytes have; -1 for real forms */
+    const struct qd_tensor *constant; /* a constant's tensor, or NULL */
+    int input;        /* index of the model's input, or -1 */
+};
+
+enum qd_step_kind { QD_STEP_OP, QD_STEP_LINEAR, QD_STEP_QUANTIZE, QD_STEP_DEQUANTIZE, QD_STEP_RELAYOUT };
+
+struct qd_step {
+    enum qd_step_kind kind;
+    const struct qd_node *node; /* of the model; for a conversion: the node that wanted it */
+    const char *fused;          /* names of merged nodes, comma separated */
+    const char *reason;         /* why this precision */
+    bool int8;
+    int in_count, out_count;
+    const int *in, *out; /* slots; QD_NO_VALUE = absent */
+    int site;            /* the site this step writes, or -1 */
+    const struct qd_op *op;
+    const void *prep;
+    const struct qd_linear *linear;
+};
+
+struct qd_site {
+    int value;       /* the tensor it is named after */
+    int slot;        /* written in that form first */
+    const char *const *consumers; /* nodes that read its integers */
+    int consumer_count;
+};
+
+struct qd_plan_options {
+    bool fp32;                /* no quantization at all */
+    bool symmetric;           /* activations s8 instead of u8 */
+    bool weights_per_tensor;
+};
+
+struct qd_shaped {
+    struct qd_ref ref;
+    struct qd_shaped *next;  /* in the plan's cache, the last used first */
+    struct qd_shape *inputs; /* the key: [graph->input_count] */
+    struct qd_arena *arena;
+    struct qd_tensor *slots; /* [slot_count] dtype, layout, shape; data: of constants and folded values, else NULL */
+    size_t *offsets;         /* [slot_count] into a request's workspace; SIZE_MAX: not there */
+    int *alias;              /* [slot_count] slot whose memory it shares, or -1 */
+    bool *done;              /* [step_count] nothing to run: folded, or a view */
+    size_t workspace_bytes, scratch_offset, scratch_bytes;
+    int static_steps; /* from this step on shapes depend on data and are inferred while running */
+};
+
+struct qd_plan {
+    struct qd_ref ref;
+    struct qd_arena *arena;
+    struct qd_graph graph; /* the model's, with constants folded; arrays in the plan's arena */
+    const struct qd_kernels *kernels;
+    struct qd_parallel *parallel;
+    struct qd_plan_options options;
+    int slot_count, step_count, site_count;
+    struct qd_slot *slots;
+    struct qd_step *steps;
+    struct qd_site *sites;
+    int *output_slots; /* [graph.output_count] */
+    int *last_use;     /* [slot_count] last step that reads it; step_count for outputs */
+    size_t packed_bytes;
+    uint32_t digest;
+    pthread_mutex_t cache_lock;
+    struct qd_shaped *cache; /* at most QD_SHAPES_KEPT */
+};
+
+/* Folds constants, fuses, chooses forms, packs. `graph` is borrowed and outlives the plan. Errors name the node. [any] */
+enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_kernels *kernels, struct qd_parallel *parallel,
+                               const struct qd_plan_options *options, struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
+struct qd_plan *qd_plan_ref(struct qd_plan *plan);
+void qd_plan_unref(struct qd_plan **plan);
+
+/* How many sets of input shapes a plan remembers; the least recently used goes first. */
+#define QD_SHAPES_KEPT 32
+
+/* The plan for these input shapes (by graph.inputs; the default's own shape where the request gives none), from the cache or made
+ * now; a reference of the caller's. Errors: SHAPE naming a node, TOO_LARGE, NO_MEMORY. [any] */
+enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out,
+                             struct qd_error *error) QD_MUST_CHECK;
+void qd_shaped_unref(struct qd_shaped **shaped);
+
+/* Multiply-adds of a linear step under a shaped plan, 0 for others. */
+uint64_t qd_step_macs(const struct qd_step *step, const struct qd_shaped *shaped);
+
+/* Fills `call` for one generic step from tensors by slot; `in` and `out` have room for the step's counts. */
+void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots, struct qd_tensor *in,
+                  struct qd_tensor *out, struct qd_call *call);
+/* Shapes of a step's outputs from its inputs' (written to slots[]); QD_ERR_NEEDS_DATA as in engine/ops/op.h. */
+enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
+                             struct qd_error *error) QD_MUST_CHECK;
+/* Scratch bytes of a step whose shapes are known. */
+size_t qd_step_scratch(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots);
+
+/* Most inputs or outputs a step may have; checked when the plan is compiled. */
+#define QD_MAX_STEP_TENSORS 256
+
+#endif

@@ -1,0 +1,170 @@
+/* Epochs and the learner. */
+#include "engine/quant/epoch.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <string.h>
+
+struct qd_learner {
+    struct qd_learner_rules rules;
+    size_t site_count;
+    struct qd_range *ranges; /* [site_count] */
+    struct qd_epoch **kept;  /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
+    uint64_t newest, requests;
+    bool frozen;
+};
+
+struct qd_epoch *qd_epoch_ref(struct qd_epoch *epoch)
+{
+    qd_ref_take(&epoch->ref);
+    return epoch;
+}
+
+void qd_epoch_unref(struct qd_epoch **epoch)
+{
+    if (*epoch && qd_ref_drop(&(*epoch)->ref))
+        qd_free(*epoch);
+    *epoch = NULL;
+}
+
+static struct qd_site_params site_params(const struct qd_learner *learner, const struct qd_range *range, bool frozen)
+{
+    struct qd_site_params site = {.qp = qd_qparams_from_range(0, 0, learner->rules.symmetric)};
+    if (range->n == 0)
+        return site;
+    site.lo = range->lo < 0 ? range->lo : 0;
+    site.hi = range->hi > 0 ? range->hi : 0;
+    site.qp = qd_qparams_from_range(site.lo, site.hi, learner->rules.symmetric);
+    site.ready = frozen || (!learner->rules.always_own_range && range->n >= learner->rules.min_observations);
+    return site;
+}
+
+static enum qd_status publish(struct qd_learner *learner, bool frozen)
+{
+    size_t bytes;
+    if (!qd_size_mul(learner->site_count, sizeof(struct qd_site_params), &bytes) ||
+        !qd_size_add(bytes, sizeof(struct qd_epoch), &bytes))
+        return QD_ERR_NO_MEMORY;
+    struct qd_epoch *epoch = qd_calloc(1, bytes);
+    if (!epoch)
+        return QD_ERR_NO_MEMORY;
+    qd_ref_init(&epoch->ref);
+    epoch->id = ++learner->newest;
+    epoch->frozen = frozen;
+    epoch->site_count = learner->site_count;
+    for (size_t i = 0; i < learner->site_count; i++)
+        epoch->sites[i] = site_params(learner, &learner->ranges[i], frozen);
+
+    struct qd_epoch **slot = &learner->kept[epoch->id % learner->rules.epochs_kept];
+    qd_epoch_unref(slot);
+    *slot = epoch;
+    learner->frozen = frozen;
+    return QD_OK;
+}
+
+enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t site_count, struct qd_learner **out)
+{
+    enum qd_status status = QD_ERR_NO_MEMORY;
+    struct qd_learner *learner = qd_calloc(1, sizeof *learner);
+    if (!learner)
+        return status;
+    learner->rules = *rules;
+    learner->site_count = site_count;
+    learner->ranges = qd_calloc(site_count, sizeof *learner->ranges);
+    learner->kept = qd_calloc(rules->epochs_kept, sizeof(struct qd_epoch *));
+    if (!learner->ranges || !learner->kept)
+        goto fail;
+    status = publish(learner, false);
+    if (status)
+        goto fail;
+    *out = learner;
+    return QD_OK;
+fail:
+    qd_learner_destroy(&learner);
+    return status;
+}
+
+void qd_learner_destroy(struct qd_learner **learner)
+{
+    if (!*learner)
+        return;
+    for (uint32_t i = 0; (*learner)->kept && i < (*learner)->rules.epochs_kept; i++)
+        qd_epoch_unref(&(*learner)->kept[i]);
+    qd_free((*learner)->kept);
+    qd_free((*learner)->ranges);
+    qd_free(*learner);
+    *learner = NULL;
+}
+
+/* Has the range left what the epoch in force was made from, or has the site just warmed up? */
+static bool moved(const struct qd_learner *learner, const struct qd_site_params *now, const struct qd_range *range)
+{
+    if (range->n == 0 || learner->rules.always_own_range)
+        return false;
+    if (!now->ready)
+        return range->n >= learner->rules.min_observations;
+    double lo = range->lo < 0 ? range->lo : 0, hi = range->hi > 0 ? range->hi : 0;
+    double tolerance = learner->rules.publish_tolerance * (now->hi - now->lo);
+    return fabs(lo - now->lo) > tolerance || fabs(hi - now->hi) > tolerance;
+}
+
+void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *observations, const uint32_t *guarded,
+                     int64_t now_unix_ms)
+{
+    learner->requests++;
+    const struct qd_epoch *epoch = qd_learner_current(learner);
+    bool changed = false;
+    for (size_t i = 0; i < learner->site_count; i++) {
+        if (learner->frozen) {
+            qd_range_count(&learner->ranges[i], &observations[i], guarded[i], now_unix_ms);
+            continue;
+        }
+        qd_range_fold(&learner->ranges[i], &learner->rules.range, &observations[i], guarded[i], now_unix_ms);
+        changed |= moved(learner, &epoch->sites[i], &learner->ranges[i]);
+    }
+    if (changed && publish(learner, false) != QD_OK)
+        return; /* the epoch in force stays; `moved` will be true again */
+}
+
+void qd_learner_skip(struct qd_learner *learner) { learner->requests++; }
+
+struct qd_epoch *qd_learner_find(const struct qd_learner *learner, uint64_t id)
+{
+    struct qd_epoch *epoch = learner->kept[id % learner->rules.epochs_kept];
+    return epoch && epoch->id == id ? epoch : NULL;
+}
+
+struct qd_epoch *qd_learner_current(const struct qd_learner *learner) { return qd_learner_find(learner, learner->newest); }
+const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t site) { return &learner->ranges[site]; }
+uint64_t qd_learner_requests(const struct qd_learner *learner) { return learner->requests; }
+bool qd_learner_frozen(const struct qd_learner *learner) { return learner->frozen; }
+
+enum qd_status qd_learner_reset(struct qd_learner *learner)
+{
+    struct qd_range *empty = qd_calloc(learner->site_count, sizeof *empty), *old = learner->ranges;
+    if (!empty)
+        return QD_ERR_NO_MEMORY;
+    learner->ranges = empty;
+    enum qd_status status = publish(learner, false);
+    if (status) {
+        learner->ranges = old;
+        qd_free(empty);
+        return status;
+    }
+    learner->requests = 0;
+    qd_free(old);
+    return QD_OK;
+}
+
+enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t *unseen_site)
+{
+    for (size_t i = 0; i < learner->site_count; i++)
+        if (learner->ranges[i].n == 0) {
+            *unseen_site = i;
+            return QD_ERR_CONFLICT;
+        }
+    return learner->frozen ? QD_OK : publish(learner, true);
+}
+
+enum qd_status qd_learner_unfreeze(struct qd_learner *learner) { return learner->frozen ? publish(learner, false) : QD_OK; }

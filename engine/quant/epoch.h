@@ -1,0 +1,65 @@
+/* Epochs: immutable sets of scale and zero point for all sites of a model, and the learner that publishes them
+ * (docs/QUANTIZATION.md, section 4). The learner belongs to one thread [loop]; a published epoch is read by any number. */
+#ifndef QD_ENGINE_QUANT_EPOCH_H
+#define QD_ENGINE_QUANT_EPOCH_H
+
+#include "base/ref.h"
+#include "base/status.h"
+#include "engine/quant/qparams.h"
+#include "engine/quant/range.h"
+
+#include <stddef.h>
+
+struct qd_site_params {
+    struct qd_qparams qp;
+    double lo, hi; /* the range it was made from, zero included */
+    bool ready;    /* false: serve each request by its own range (warm-up, or mode `request`) */
+};
+
+struct qd_epoch {
+    struct qd_ref ref;
+    uint64_t id;
+    bool frozen;
+    size_t site_count;
+    struct qd_site_params sites[];
+};
+
+struct qd_epoch *qd_epoch_ref(struct qd_epoch *epoch); /* [any] */
+void qd_epoch_unref(struct qd_epoch **epoch);          /* [any] clears the pointer */
+
+struct qd_learner_rules {
+    struct qd_range_rules range;
+    double publish_tolerance;  /* share of the width */
+    uint32_t min_observations; /* before a site is ready */
+    uint32_t epochs_kept;      /* >= 1 */
+    bool always_own_range;     /* mode `request`: no site ever gets ready */
+    bool symmetric;            /* scheme of the sites */
+};
+
+struct qd_learner;
+
+/* Starts with epoch 1, in which no site is ready. */
+enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t site_count, struct qd_learner **out) QD_MUST_CHECK;
+void qd_learner_destroy(struct qd_learner **learner);
+
+/* Folds one request (observations and guard events by site) and publishes a new epoch when a bound moved enough or a site got
+ * ready. When memory is out the epoch in force stays and publishing is tried again at the next fold. */
+void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *observations, const uint32_t *guarded,
+                     int64_t now_unix_ms);
+/* A request was served whose observations are not to be learned. */
+void qd_learner_skip(struct qd_learner *learner);
+
+/* The epoch in force, or the kept one of that id; borrowed, NULL when it is gone. */
+struct qd_epoch *qd_learner_current(const struct qd_learner *learner);
+struct qd_epoch *qd_learner_find(const struct qd_learner *learner, uint64_t id);
+const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t site);
+uint64_t qd_learner_requests(const struct qd_learner *learner);
+bool qd_learner_frozen(const struct qd_learner *learner);
+
+/* Errors of the three: NO_MEMORY, then nothing has changed. */
+enum qd_status qd_learner_reset(struct qd_learner *learner) QD_MUST_CHECK;
+/* CONFLICT while a site has no observation: there would be nothing to serve it by. */
+enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t *unseen_site) QD_MUST_CHECK;
+enum qd_status qd_learner_unfreeze(struct qd_learner *learner) QD_MUST_CHECK;
+
+#endif

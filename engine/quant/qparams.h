@@ -1,0 +1,27 @@
+/* Scale and zero point of one tensor, from its range: equations (3) and (4) of docs/QUANTIZATION.md.
+ * 8-bit activations are carried as u8 in memory whatever the scheme: a symmetric s8 value q is carried as q + 128
+ * (zero point 128, limits 1..255), because the instruction multiplies u8 by s8. */
+#ifndef QD_ENGINE_QUANT_QPARAMS_H
+#define QD_ENGINE_QUANT_QPARAMS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct qd_qparams {
+    float scale;        /* S > 0, finite, normal */
+    int32_t zero_point; /* Z, qmin <= Z <= qmax */
+    int32_t qmin, qmax; /* 0..255 asymmetric, 1..255 symmetric (as carried) */
+};
+
+#define QD_CARRIER_OFFSET 128 /* carried = s8 value + 128 */
+
+/* From a range of real values, lo <= hi, both finite; zero is included here. `symmetric`: equation (4). [any] */
+struct qd_qparams qd_qparams_from_range(double lo, double hi, bool symmetric);
+/* The real values the integers can stand for. */
+double qd_qparams_lo(const struct qd_qparams *qp);
+double qd_qparams_hi(const struct qd_qparams *qp);
+
+/* Symmetric s8 scale of weights whose largest magnitude is `absmax`: absmax / 127; 1 for 0. */
+float qd_weight_scale_s8(float absmax);
+
+#endif

@@ -1,0 +1,82 @@
+/* The arithmetic of quantization to the last rounding bit: the specification every kernel is held to.
+ * Plain C, one function an equation of docs/QUANTIZATION.md; round half to even throughout; no fused multiply-add
+ * (the build sets -ffp-contract=off). Included by kernels: no graph, no allocation. */
+#ifndef QD_ENGINE_QUANT_REQUANT_H
+#define QD_ENGINE_QUANT_REQUANT_H
+
+#include "engine/quant/qparams.h"
+
+#include <math.h>
+#include <stdint.h>
+
+/* What one request's rows of a site showed. Real values, before any clamp. */
+struct qd_observation {
+    float min, max; /* of the finite values; +inf, -inf when there was none */
+    uint64_t elems, nonfinite;
+    uint64_t clipped_low, clipped_high; /* finite values that the range in force cut: q before clamping < qmin, > qmax */
+};
+
+static inline struct qd_observation qd_observation_empty(void)
+{
+    return (struct qd_observation){.min = INFINITY, .max = -INFINITY};
+}
+
+static inline void qd_observation_merge(struct qd_observation *into, const struct qd_observation *from)
+{
+    into->min = from->min < into->min ? from->min : into->min;
+    into->max = from->max > into->max ? from->max : into->max;
+    into->elems += from->elems;
+    into->nonfinite += from->nonfinite;
+    into->clipped_low += from->clipped_low;
+    into->clipped_high += from->clipped_high;
+}
+
+/* Clamp in float, then round: the same integer as rounding first, because the limits are integers; NaN gives qmin. */
+static inline int32_t qd_round_clamp(float scaled, const struct qd_qparams *qp)
+{
+    float lo = (float)(qp->qmin - qp->zero_point), hi = (float)(qp->qmax - qp->zero_point);
+    scaled = scaled > lo ? scaled : lo;
+    scaled = scaled < hi ? scaled : hi;
+    return (int32_t)rintf(scaled) + qp->zero_point;
+}
+
+/* (1) q = clamp(round(r / S) + Z): the quantize step, exact division. */
+static inline uint8_t qd_quantize_one(float real, const struct qd_qparams *qp)
+{
+    return (uint8_t)qd_round_clamp(real / qp->scale, qp);
+}
+
+/* (2) r = S (q - Z) */
+static inline float qd_dequantize_one(uint8_t q, const struct qd_qparams *qp)
+{
+    return qp->scale * (float)((int32_t)q - qp->zero_point);
+}
+
+/* (7) real value of an accumulator: r = acc * scale + bias, two roundings after the conversion's own. `acc` already has the
+ * zero point's part taken off: acc = sum_k x_k w_k - Z sum_k w_k; scale = Sx * Sw. */
+static inline float qd_real_one(int32_t acc, float scale, float bias) { return (float)acc * scale + bias; }
+
+/* (8) the epilogue's form of (1): multiply by the reciprocal rounded to float, inv = 1 / S. */
+static inline uint8_t qd_requantize_one(float real, float inv_scale, const struct qd_qparams *qp)
+{
+    return (uint8_t)qd_round_clamp(real * inv_scale, qp);
+}
+
+/* One value into an observation; `scaled` = real / S (or real * inv), `qp` the range in force or NULL to count no clipping. */
+static inline void qd_observe_one(struct qd_observation *obs, float real, float scaled, const struct qd_qparams *qp)
+{
+    obs->elems++;
+    if (!isfinite(real)) {
+        obs->nonfinite++;
+        return;
+    }
+    obs->min = real < obs->min ? real : obs->min;
+    obs->max = real > obs->max ? real : obs->max;
+    if (qp) {
+        float rounded = rintf(scaled);
+        obs->clipped_low += rounded < (float)(qp->qmin - qp->zero_point);
+        obs->clipped_high += rounded > (float)(qp->qmax - qp->zero_point);
+    }
+}
+
+#endif

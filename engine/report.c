@@ -1,0 +1,149 @@
+/* Reports: what was learned and what the plan is, in the words of engine/engine.h; and test data files. */
+#include "engine/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum qd_mode mode_in_force(const struct qd_model *model)
+{
+    return qd_learner_frozen(model->learner) ? QD_MODE_STATIC : model->options.mode;
+}
+
+void qd_model_ranges(const struct qd_model *model, struct qd_ranges_summary *out)
+{
+    *out = (struct qd_ranges_summary){
+        .epoch = qd_learner_current(model->learner)->id,
+        .requests = qd_learner_requests(model->learner),
+        .mode = mode_in_force(model),
+        .averaging_constant = model->options.averaging_constant,
+        .frozen = qd_learner_frozen(model->learner),
+        .sites = (size_t)model->plan->site_count,
+    };
+}
+
+void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_report *out)
+{
+    const struct qd_site *site = &model->plan->sites[i];
+    const struct qd_range *range = qd_learner_range(model->learner, i);
+    const struct qd_qparams *qp = &qd_learner_current(model->learner)->sites[i].qp;
+    bool symmetric = model->plan->options.symmetric;
+    *out = (struct qd_range_report){
+        .name = model->graph->values[site->value].name,
+        .mode = mode_in_force(model),
+        .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
+        .dtype = symmetric ? QD_I8 : QD_U8,
+        .granularity = QD_PER_TENSOR,
+        .ema_min = range->lo,
+        .ema_max = range->hi,
+        .observed_min = range->observed_min,
+        .observed_max = range->observed_max,
+        .last_min = range->last_min,
+        .last_max = range->last_max,
+        .scale = qp->scale,
+        .zero_point = qp->zero_point - (symmetric ? QD_CARRIER_OFFSET : 0),
+        .observations = range->n,
+        .elements = range->elems,
+        .clipped_low = range->clipped_low,
+        .clipped_high = range->clipped_high,
+        .nonfinite = range->nonfinite,
+        .guarded = range->guarded,
+        .utilization = (double)model->utilization[i],
+        .updated_unix_ms = range->updated_unix_ms,
+    };
+    for (int c = 0; c < site->consumer_count && c < QD_MAX_CONSUMERS; c++)
+        out->consumers[out->consumer_count++] = site->consumers[c];
+}
+
+enum qd_status qd_model_ranges_reset(struct qd_model *model, struct qd_error *error)
+{
+    if (qd_learner_reset(model->learner) != QD_OK)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to reset the ranges");
+    memset(model->utilization, 0, (size_t)model->plan->site_count * sizeof *model->utilization);
+    return QD_OK;
+}
+
+enum qd_status qd_model_ranges_freeze(struct qd_model *model, struct qd_error *error)
+{
+    size_t unseen = 0;
+    enum qd_status status = qd_learner_freeze(model->learner, &unseen);
+    if (status == QD_ERR_CONFLICT)
+        return qd_fail(error, status, "tensor '%s' has no observation yet: send a request before freezing",
+                       model->graph->values[model->plan->sites[unseen].value].name);
+    return status ? qd_fail(error, status, "no memory to freeze the ranges") : QD_OK;
+}
+
+enum qd_status qd_model_ranges_unfreeze(struct qd_model *model, struct qd_error *error)
+{
+    enum qd_status status = qd_learner_unfreeze(model->learner);
+    return status ? qd_fail(error, status, "no memory to unfreeze the ranges") : QD_OK;
+}
+
+static enum qd_precision step_precision(const struct qd_step *step) { return step->int8 ? QD_INT8 : QD_FP32; }
+
+void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
+{
+    const struct qd_plan *plan = model->plan;
+    *out = (struct qd_plan_report){
+        .digest = plan->digest,
+        .steps = (size_t)plan->step_count,
+        .model_file_bytes = model->file_bytes,
+        .packed_bytes = plan->packed_bytes,
+        .opset = model->graph->opset,
+        .nodes = (size_t)model->graph->node_count,
+    };
+    for (int i = 0; i < plan->step_count; i++)
+        out->macs[step_precision(&plan->steps[i])] += model->step_macs[i];
+}
+
+void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report *out)
+{
+    static const char *const conversions[] = {[QD_STEP_QUANTIZE] = "QuantizeLinear",
+                                              [QD_STEP_DEQUANTIZE] = "DequantizeLinear", [QD_STEP_RELAYOUT] = "Transpose"};
+    static const char *const reasons[] = {[QD_STEP_QUANTIZE] = "this node reads integers",
+                                          [QD_STEP_DEQUANTIZE] = "this node reads floats",
+                                          [QD_STEP_RELAYOUT] = "this node wants the other layout"};
+    const struct qd_plan *plan = model->plan;
+    const struct qd_step *step = &plan->steps[i];
+    bool own = step->kind == QD_STEP_OP || step->kind == QD_STEP_LINEAR;
+    *out = (struct qd_step_report){
+        .node = step->node ? step->node->name : "",
+        .op = own ? step->node->op : conversions[step->kind],
+        .fused = step->fused,
+        .precision = step_precision(step),
+        .reason = own ? step->reason : reasons[step->kind],
+        .activation_scheme = plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
+        .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
+        .weight_bits = step->kind != QD_STEP_LINEAR ? 0 : step->int8 ? 8 : 32,
+        .macs = model->step_macs[i],
+    };
+}
+
+enum qd_status qd_tensor_proto_read(const void *bytes, size_t size, struct qd_tensor *out, char *name, size_t name_room,
+                                    struct qd_error *error)
+{
+    struct qd_arena *arena;
+    struct qd_tensor view;
+    const char *tensor_name = "";
+    if (qd_arena_create(4 << 10, &arena) != QD_OK)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for a tensor");
+    enum qd_status status = qd_onnx_tensor(bytes, size, arena, &view, &tensor_name, error);
+    if (!status) {
+        size_t n = qd_tensor_bytes(&view);
+        *out = view;
+        out->data = qd_alloc_aligned(n);
+        if (!out->data)
+            status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for a tensor");
+        else if (n)
+            memcpy(out->data, view.data, n);
+        snprintf(name, name_room, "%s", tensor_name);
+    }
+    qd_arena_destroy(&arena);
+    return status;
+}
+
+void qd_tensor_proto_free(struct qd_tensor *tensor)
+{
+    qd_free(tensor->data);
+    tensor->data = NULL;
+}
