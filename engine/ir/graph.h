@@ -49,7 +49,7 @@ struct qd_value {
 };
 
 struct qd_node {
-    const char *name, *op, *domain; /* domain "" for the standard's */
+    const char *name, *op, *domain; /* a nameless node bears its first output's name; domain "" for the standard's */
     int64_t opset;                  /* version imported for its domain */
     int in_count, out_count, attr_count;
     const int *in, *out; /* value ids; QD_NO_VALUE = absent */

@@ -161,6 +161,8 @@ enum qd_status qd_op_recheck(const struct qd_call *call, enum qd_status (*infer)
 {
     struct qd_tensor now[QD_MAX_OUTPUTS] = {0};
     struct qd_call copy = *call;
+    if (call->out_count > QD_MAX_OUTPUTS)
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "has more than %d outputs", QD_MAX_OUTPUTS);
     copy.out = now;
     enum qd_status status = infer(&copy, error);
     if (status)

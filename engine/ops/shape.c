@@ -52,6 +52,8 @@ static enum qd_status dropout_infer(const struct qd_call *call, struct qd_error 
             return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "is in training mode");
     }
     enum qd_dtype mask = call->node->opset < 10 ? call->in[0].dtype : QD_BOOL;
+    if (qd_op_wants(call, 1) && mask != QD_BOOL && mask != QD_F32)
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "a mask of type %s is not supported", qd_dtype_name(mask));
     if (qd_op_wants(call, 1) && (status = qd_op_out(call, 1, mask, &call->in[0].shape, error)))
         return status;
     return qd_op_out(call, 0, call->in[0].dtype, &call->in[0].shape, error);
@@ -68,7 +70,7 @@ static enum qd_status dropout_run(const struct qd_call *call, struct qd_error *e
         for (int64_t i = 0; i < n; i++)
             ((float *)mask->data)[i] = 1.0f;
     else if (mask && n)
-        memset(mask->data, mask->dtype == QD_BOOL ? 1 : 0, (size_t)n * qd_dtype_bytes(mask->dtype));
+        memset(mask->data, 1, (size_t)n);
     return view_run(call, error);
 }
 

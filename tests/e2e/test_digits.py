@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """1,000 real digits through the daemon: INT8 accuracy against FP32's, and the ranges endpoint against an independent
 recomputation in numpy (tests/reference/intnet.py): the integer network by the contract's formulas, observations folded by hand."""
-import json
 import os
 import struct
 import subprocess
 import sys
-import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -17,28 +15,9 @@ try:
 except ImportError as missing:
     print(f"SKIP: {missing}")
     sys.exit(77)
-import daemon  # noqa: E402
 import intnet  # noqa: E402
-
-
-def infer(port, image, parameters=None):
-    """One binary request; returns logits and the response's parameters."""
-    body = image.astype("<f4").tobytes()
-    header = json.dumps({
-        "inputs": [{"name": "image", "shape": list(image.shape), "datatype": "FP32", "parameters": {"binary_data_size": len(body)}}],
-        "outputs": [{"name": "logits", "parameters": {"binary_data": True}}], **({"parameters": parameters} if parameters else {}),
-    }).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/v2/models/digits/infer", data=header + body,
-                                     headers={"Inference-Header-Content-Length": str(len(header))})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        size, data = int(answer.headers["Inference-Header-Content-Length"]), answer.read()
-    reply = json.loads(data[:size])
-    return np.frombuffer(data[size:], "<f4").reshape(image.shape[0], 10), reply["parameters"]
-
-
-def ranges(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/digits/ranges", timeout=30) as answer:
-        return json.load(answer)
+import serving  # noqa: E402
+from binary import infer  # noqa: E402
 
 
 def check_ranges(report, learner):
@@ -65,18 +44,18 @@ def main():
     net = intnet.IntNet(onnx.load(os.path.join(ROOT, "server", "builtin", "digits.onnx")))
     learner = intnet.Learner(net.sites)
     right = right_fp32 = different = 0
-    with daemon.start() as d:
+    with serving.Daemon() as d:
         for i, image in enumerate(x):
             expected, seen = net.run(image, learner.epoch)
-            logits, parameters = infer(d.port, image[None])
+            logits, parameters = infer(d, image[None])
             assert parameters["quant_epoch"] == learner.epoch_id, (i, parameters, learner.epoch_id)
             assert parameters["quant_guarded"] == sum(s[4] for s in seen.values()), (i, parameters)
             different += logits[0].tobytes() != expected.astype("<f4").tobytes()
             learner.fold(seen)
             right += int(logits[0].argmax() == y[i])
-        check_ranges(ranges(d.port), learner)
+        check_ranges(d.get("/v2/models/digits/ranges").json(), learner)
         for start in range(0, len(x), 50):
-            logits, _ = infer(d.port, x[start:start + 50], {"quant_precision": "fp32", "quant_observe": False})
+            logits, _ = infer(d, x[start:start + 50], {"quant_precision": "fp32", "quant_observe": False})
             right_fp32 += int((logits.argmax(1) == y[start:start + 50]).sum())
     n = len(x)
     print(f"{n} digits: INT8 {100 * right / n:.2f} %, FP32 {100 * right_fp32 / n:.2f} %; "

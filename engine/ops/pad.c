@@ -1,0 +1,207 @@
+/* Pad and Tile: an output index is mapped to an input index, dimension by dimension, or to the constant. Not for the
+ * padding of convolutions and pools (conv.c, pool.c), which never becomes a tensor. */
+#include "engine/ops/helpers.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum pad_mode { PAD_CONSTANT, PAD_EDGE, PAD_REFLECT, PAD_WRAP };
+
+struct pad {
+    enum pad_mode mode;
+    int64_t before[QD_MAX_RANK]; /* elements in front of dimension i; negative: cut off */
+    struct qd_shape out;
+};
+
+/* Index `i` (negative or too large in the padding) into a dimension of `dim` >= 1; -1: the constant. */
+static int64_t map(enum pad_mode mode, int64_t i, int64_t dim)
+{
+    if (i >= 0 && i < dim)
+        return i;
+    if (mode == PAD_CONSTANT)
+        return -1;
+    if (mode == PAD_EDGE || dim == 1)
+        return i < 0 ? 0 : dim - 1;
+    int64_t period = mode == PAD_WRAP ? dim : 2 * (dim - 1);
+    i %= period;
+    i += i < 0 ? period : 0;
+    return i < dim ? i : period - i;
+}
+
+struct pad_work {
+    const struct qd_call *call;
+    const struct pad *pad;
+    int64_t strides[QD_MAX_RANK];
+    unsigned char value[8];
+    size_t bytes;
+};
+
+/* Rows (of the last dimension) begin..end of the output. */
+static void pad_rows(void *ctx, int64_t begin, int64_t end)
+{
+    const struct pad_work *w = ctx;
+    const struct qd_shape *in = &w->call->in[0].shape, *out = &w->pad->out;
+    int last = out->rank - 1;
+    int64_t n = out->dims[last], dim = in->dims[last], shift = w->pad->before[last];
+    for (int64_t r = begin; r < end; r++) {
+        int64_t rest = r, at = 0;
+        for (int d = last - 1; d >= 0; d--) {
+            int64_t i = map(w->pad->mode, rest % out->dims[d] - w->pad->before[d], in->dims[d]);
+            at = i < 0 || at < 0 ? -1 : at + i * w->strides[d];
+            rest /= out->dims[d];
+        }
+        char *to = (char *)w->call->out[0].data + (size_t)(r * n) * w->bytes;
+        const char *from = (const char *)w->call->in[0].data + (at > 0 ? (size_t)at * w->bytes : 0);
+        for (int64_t j = 0; j < n;) {
+            int64_t i = at < 0 ? -1 : map(w->pad->mode, j - shift, dim), run = 1;
+            if (i >= 0 && i == j - shift) /* the input itself: all of it at once */
+                run = dim - i < n - j ? dim - i : n - j;
+            memcpy(to + (size_t)j * w->bytes, i < 0 ? (const char *)w->value : from + (size_t)i * w->bytes,
+                   (size_t)run * w->bytes);
+            j += run;
+        }
+    }
+}
+
+/* `pad` was checked: the input has elements wherever the mode reads them. */
+static void pad_apply(const struct qd_call *call, const struct pad *pad, const void *value)
+{
+    struct pad_work work = {.call = call, .pad = pad, .bytes = qd_dtype_bytes(call->in[0].dtype)};
+    if (qd_tensor_elems(&call->out[0]) == 0)
+        return;
+    if (value)
+        memcpy(work.value, value, work.bytes);
+    if (pad->out.rank == 0) {
+        memcpy(call->out[0].data, call->in[0].data, work.bytes);
+        return;
+    }
+    qd_op_strides(&call->in[0].shape, work.strides);
+    int64_t rows = qd_shape_span(&pad->out, 0, pad->out.rank - 1), n = pad->out.dims[pad->out.rank - 1];
+    qd_op_split(call, rows, 16384 / n + 1, pad_rows, &work);
+}
+
+/* ------------------------------------------------------------------ Pad */
+
+static enum qd_status pad_mode(const struct qd_call *call, enum pad_mode *mode, struct qd_error *error)
+{
+    static const char *const names[] = {"constant", "edge", "reflect", "wrap"};
+    int known = call->node->opset < 19 ? 3 : 4;
+    for (int i = 0; i < known; i++) {
+        if (qd_attr_is(call->node, "mode", "constant", names[i])) {
+            *mode = (enum pad_mode)i;
+            return QD_OK;
+        }
+    }
+    return qd_op_fail(call, error, QD_ERR_INVALID, "its mode is none of constant, edge, reflect%s", known == 4 ? ", wrap" : "");
+}
+
+/* The list of pads (begins, then ends) and the axes they are for. */
+static enum qd_status pad_lists(const struct qd_call *call, int64_t pads[2 * QD_MAX_RANK], int64_t axes[QD_MAX_RANK],
+                                size_t *count, struct qd_error *error)
+{
+    int rank = call->in[0].shape.rank;
+    size_t axis_count = (size_t)rank;
+    enum qd_status status = QD_OK;
+    for (int i = 0; i < rank; i++)
+        axes[i] = i;
+    if (call->node->opset < 11) {
+        const int64_t *attr = qd_attr_ints(call->node, "pads", count);
+        if (attr && *count <= 2 * QD_MAX_RANK)
+            memcpy(pads, attr, *count * sizeof pads[0]);
+    } else {
+        status = qd_op_ints(call, 1, pads, 2 * QD_MAX_RANK, count, error);
+        if (!status && qd_op_has(call, 3))
+            status = qd_op_ints(call, 3, axes, QD_MAX_RANK, &axis_count, error);
+    }
+    if (!status && *count != 2 * axis_count)
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "has %zu pads for %zu axes", *count, axis_count);
+    *count = axis_count;
+    return status;
+}
+
+static enum qd_status pad_plan(const struct qd_call *call, struct pad *pad, struct qd_error *error)
+{
+    int64_t pads[2 * QD_MAX_RANK] = {0}, axes[QD_MAX_RANK] = {0};
+    size_t count = 0;
+    memset(pad, 0, sizeof *pad);
+    pad->out = call->in[0].shape;
+    enum qd_status status = pad_mode(call, &pad->mode, error);
+    if (status || (status = pad_lists(call, pads, axes, &count, error)))
+        return status;
+    unsigned seen = 0;
+    for (size_t i = 0; i < count; i++) {
+        if ((status = qd_op_axis(call, &axes[i], pad->out.rank, error)))
+            return status;
+        int64_t dim = pad->out.dims[axes[i]], begin = pads[i], end = pads[count + i], size = 0;
+        if (seen >> axes[i] & 1 || begin < -(INT64_MAX / 2) || !qd_i64_add(dim, begin, &size) || !qd_i64_add(size, end, &size) || size < 0)
+            return qd_op_fail(call, error, QD_ERR_SHAPE, "pads %" PRId64 " and %" PRId64 " don't fit dimension %d of %" PRId64,
+                              begin, end, (int)axes[i], dim);
+        if (dim == 0 && size > 0 && pad->mode != PAD_CONSTANT)
+            return qd_op_fail(call, error, QD_ERR_SHAPE, "dimension %d has no elements to pad with", (int)axes[i]);
+        seen |= 1u << axes[i];
+        pad->before[axes[i]] = begin;
+        pad->out.dims[axes[i]] = size;
+    }
+    return QD_OK;
+}
+
+static enum qd_status pad_infer(const struct qd_call *call, struct qd_error *error)
+{
+    struct pad pad;
+    bool by_attr = call->node->opset < 11;
+    enum qd_status status = qd_op_inputs(call, by_attr ? 1 : 2, by_attr ? 1 : 4, error);
+    if (status || (status = qd_op_types(call, 0, by_attr ? QD_TYPES_FLOAT : QD_TYPES_ANY, error)))
+        return status;
+    if (qd_op_has(call, 2)) {
+        if ((status = qd_op_same_type(call, 0, 2, error)))
+            return status;
+        if (qd_tensor_elems(&call->in[2]) != 1)
+            return qd_op_fail(call, error, QD_ERR_SHAPE, "constant_value must have one element");
+    }
+    if ((status = pad_plan(call, &pad, error)))
+        return status;
+    return qd_op_out(call, 0, call->in[0].dtype, &pad.out, error);
+}
+
+static enum qd_status pad_run(const struct qd_call *call, struct qd_error *error)
+{
+    struct pad pad;
+    enum qd_status status = pad_plan(call, &pad, error);
+    if (status)
+        return status;
+    if (!qd_shape_equal(&pad.out, &call->out[0].shape))
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "the output's shape is not the planned one");
+    float value = call->node->opset < 11 ? qd_attr_float(call->node, "value", 0.0f) : 0.0f;
+    pad_apply(call, &pad, call->node->opset < 11 ? &value : qd_op_has(call, 2) ? call->in[2].data : NULL);
+    return QD_OK;
+}
+
+const struct qd_op qd_op_pad = {0, NULL, pad_infer, NULL, pad_run};
+
+/* ------------------------------------------------------------------ Tile: wrapping, with all padding at the end */
+
+static enum qd_status tile_infer(const struct qd_call *call, struct qd_error *error)
+{
+    int64_t repeats[QD_MAX_RANK];
+    size_t count = 0;
+    struct qd_shape out = call->in[0].shape;
+    enum qd_status status = qd_op_inputs(call, 2, 2, error);
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+        (status = qd_op_ints(call, 1, repeats, QD_MAX_RANK, &count, error)))
+        return status;
+    for (int i = 0; i < out.rank; i++)
+        if (count != (size_t)out.rank || repeats[i] < 0 || !qd_i64_mul(out.dims[i], repeats[i], &out.dims[i]))
+            return qd_op_fail(call, error, QD_ERR_SHAPE, "the repeats don't fit %d dimensions", out.rank);
+    return qd_op_out(call, 0, call->in[0].dtype, &out, error);
+}
+
+static enum qd_status tile_run(const struct qd_call *call, struct qd_error *error)
+{
+    struct pad pad = {.mode = PAD_WRAP, .out = call->out[0].shape};
+    enum qd_status status = qd_op_recheck(call, tile_infer, error);
+    if (!status)
+        pad_apply(call, &pad, NULL);
+    return status;
+}
+
+const struct qd_op qd_op_tile = {QD_OP_MOVES, NULL, tile_infer, NULL, tile_run};
