@@ -1,60 +1,60 @@
-/* Elementwise functions of two tensors (of any number: Min, Max, Sum, Mean) with numpy broadcasting: a table of rows, one
- * function per element type, one vtable for all of them; Where besides. Integers wrap around, and division by zero gives 0:
- * nothing here may trap. Not for fused additions of quantized tensors. */
+/* Elementwise functions of two tensors (of any number: Min, Max, Sum, Mean) with numpy broadcasting: a table of rows,
+ * one function per element type, one vtable for all of them; Where besides. Integers wrap around, and division by zero
+ * gives 0: nothing here may trap. Not for fused additions of quantized tensors. */
 #include "engine/ops/helpers.h"
 
 #include <math.h>
 #include <string.h>
 
 /* y[i] = f(a[i * sa], b[i * sb]); sa, sb are 0 or a stride. y may be a. */
-#define BINARY(name, type, result, value)                                                                                      \
-    static void name(const void *a_, int64_t sa, const void *b_, int64_t sb, void *y_, int64_t n)                              \
-    {                                                                                                                          \
-        const type *a = a_, *b = b_;                                                                                           \
-        result *out = y_;                                                                                                      \
-        if (sa == 1 && sb == 1) { /* written out so that these are vectorized */                                               \
-            for (int64_t i = 0; i < n; i++) {                                                                                  \
-                type x = a[i], y = b[i];                                                                                       \
-                out[i] = (result)(value);                                                                                      \
-            }                                                                                                                  \
-        } else if (sa == 1 && sb == 0) {                                                                                       \
-            type y = n > 0 ? b[0] : (type)0;                                                                                   \
-            for (int64_t i = 0; i < n; i++) {                                                                                  \
-                type x = a[i];                                                                                                 \
-                out[i] = (result)(value);                                                                                      \
-            }                                                                                                                  \
-        } else {                                                                                                               \
-            for (int64_t i = 0; i < n; i++) {                                                                                  \
-                type x = a[i * sa], y = b[i * sb];                                                                             \
-                out[i] = (result)(value);                                                                                      \
-            }                                                                                                                  \
-        }                                                                                                                      \
+#define BINARY(name, type, result, value)                                                                              \
+    static void name(const void *a_, int64_t sa, const void *b_, int64_t sb, void *y_, int64_t n)                      \
+    {                                                                                                                  \
+        const type *a = a_, *b = b_;                                                                                   \
+        result *out = y_;                                                                                              \
+        if (sa == 1 && sb == 1) { /* written out so that these are vectorized */                                       \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                type x = a[i], y = b[i];                                                                               \
+                out[i] = (result)(value);                                                                              \
+            }                                                                                                          \
+        } else if (sa == 1 && sb == 0) {                                                                               \
+            type y = n > 0 ? b[0] : (type)0;                                                                           \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                type x = a[i];                                                                                         \
+                out[i] = (result)(value);                                                                              \
+            }                                                                                                          \
+        } else {                                                                                                       \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                type x = a[i * sa], y = b[i * sb];                                                                     \
+                out[i] = (result)(value);                                                                              \
+            }                                                                                                          \
+        }                                                                                                              \
     }
 
 /* Integer results are computed modulo 2^64, which is right for every narrower type as well. */
 #define U(v) ((uint64_t)(v))
-#define ARITHMETIC(type, t)                                                                                                    \
-    BINARY(add_##t, type, type, U(x) + U(y))                                                                                   \
-    BINARY(sub_##t, type, type, U(x) - U(y))                                                                                   \
+#define ARITHMETIC(type, t)                                                                                            \
+    BINARY(add_##t, type, type, U(x) + U(y))                                                                           \
+    BINARY(sub_##t, type, type, U(x) - U(y))                                                                           \
     BINARY(mul_##t, type, type, U(x) * U(y))
-#define ORDER(type, t)                                                                                                         \
-    BINARY(min_##t, type, type, y < x ? y : x)                                                                                 \
-    BINARY(max_##t, type, type, y > x ? y : x)                                                                                 \
-    BINARY(equal_##t, type, uint8_t, x == y)                                                                                   \
-    BINARY(less_##t, type, uint8_t, x < y)                                                                                     \
-    BINARY(greater_##t, type, uint8_t, x > y)                                                                                  \
-    BINARY(less_or_equal_##t, type, uint8_t, x <= y)                                                                           \
+#define ORDER(type, t)                                                                                                 \
+    BINARY(min_##t, type, type, y < x ? y : x)                                                                         \
+    BINARY(max_##t, type, type, y > x ? y : x)                                                                         \
+    BINARY(equal_##t, type, uint8_t, x == y)                                                                           \
+    BINARY(less_##t, type, uint8_t, x < y)                                                                             \
+    BINARY(greater_##t, type, uint8_t, x > y)                                                                          \
+    BINARY(less_or_equal_##t, type, uint8_t, x <= y)                                                                   \
     BINARY(greater_or_equal_##t, type, uint8_t, x >= y)
 /* C truncates towards zero as the standard wants; x / -1 through negation, which wraps for the smallest number. */
-#define SIGNED_DIVISION(type, t)                                                                                               \
-    BINARY(div_##t, type, type, y == 0 ? 0 : y == -1 ? (type)(0 - U(x)) : (type)(x / y))                                       \
-    BINARY(mod_##t, type, type, y == 0 || y == -1 ? 0 : x % y != 0 && (x < 0) != (y < 0) ? x % y + y : x % y)                  \
+#define SIGNED_DIVISION(type, t)                                                                                       \
+    BINARY(div_##t, type, type, y == 0 ? 0 : y == -1 ? (type)(0 - U(x)) : (type)(x / y))                               \
+    BINARY(mod_##t, type, type, y == 0 || y == -1 ? 0 : x % y != 0 && (x < 0) != (y < 0) ? x % y + y : x % y)          \
     BINARY(fmod_##t, type, type, y == 0 || y == -1 ? 0 : x % y)
-#define UNSIGNED_DIVISION(type, t)                                                                                             \
-    BINARY(div_##t, type, type, y == 0 ? 0 : x / y)                                                                            \
+#define UNSIGNED_DIVISION(type, t)                                                                                     \
+    BINARY(div_##t, type, type, y == 0 ? 0 : x / y)                                                                    \
     BINARY(mod_##t, type, type, y == 0 ? 0 : x % y)
 
-#define SIGNED(type, t) ARITHMETIC(type, t) ORDER(type, t) SIGNED_DIVISION(type, t)
+#define SIGNED(type, t)   ARITHMETIC(type, t) ORDER(type, t) SIGNED_DIVISION(type, t)
 #define UNSIGNED(type, t) ARITHMETIC(type, t) ORDER(type, t) UNSIGNED_DIVISION(type, t)
 SIGNED(int8_t, i8)
 SIGNED(int16_t, i16)
@@ -66,32 +66,43 @@ UNSIGNED(uint32_t, u32)
 UNSIGNED(uint64_t, u64)
 
 /* Min and Max of a NaN and anything are NaN, as in numpy. */
-#define REAL(type, t, fmod_fn)                                                                                                 \
-    BINARY(add_##t, type, type, x + y)                                                                                         \
-    BINARY(sub_##t, type, type, x - y)                                                                                         \
-    BINARY(mul_##t, type, type, x *y)                                                                                          \
-    BINARY(div_##t, type, type, x / y)                                                                                         \
-    BINARY(fmod_##t, type, type, fmod_fn(x, y))                                                                                \
-    BINARY(min_##t, type, type, y < x || isnan(y) ? y : x)                                                                     \
-    BINARY(max_##t, type, type, y > x || isnan(y) ? y : x)                                                                     \
-    BINARY(equal_##t, type, uint8_t, x == y)                                                                                   \
-    BINARY(less_##t, type, uint8_t, x < y)                                                                                     \
-    BINARY(greater_##t, type, uint8_t, x > y)                                                                                  \
-    BINARY(less_or_equal_##t, type, uint8_t, x <= y)                                                                           \
+#define REAL(type, t, fmod_fn)                                                                                         \
+    BINARY(add_##t, type, type, x + y)                                                                                 \
+    BINARY(sub_##t, type, type, x - y)                                                                                 \
+    BINARY(mul_##t, type, type, x *y)                                                                                  \
+    BINARY(div_##t, type, type, x / y)                                                                                 \
+    BINARY(fmod_##t, type, type, fmod_fn(x, y))                                                                        \
+    BINARY(min_##t, type, type, y < x || isnan(y) ? y : x)                                                             \
+    BINARY(max_##t, type, type, y > x || isnan(y) ? y : x)                                                             \
+    BINARY(equal_##t, type, uint8_t, x == y)                                                                           \
+    BINARY(less_##t, type, uint8_t, x < y)                                                                             \
+    BINARY(greater_##t, type, uint8_t, x > y)                                                                          \
+    BINARY(less_or_equal_##t, type, uint8_t, x <= y)                                                                   \
     BINARY(greater_or_equal_##t, type, uint8_t, x >= y)
 REAL(float, f32, fmodf)
 REAL(double, f64, fmod)
+
+/* The remainder with the divisor's sign, as in numpy: also that of a zero. */
+static double floor_mod(double x, double y)
+{
+    double rest = fmod(x, y);
+    if (rest == 0)
+        return copysign(0.0, y);
+    return (rest < 0) != (y < 0) ? rest + y : rest;
+}
+BINARY(mod_f32, float, float, floor_mod((double)x, (double)y))
+BINARY(mod_f64, double, double, floor_mod(x, y))
 BINARY(prelu_f32, float, float, x < 0.0f ? x * y : x)
-BINARY(and_bool, uint8_t, uint8_t, x && y)
+BINARY(and_bool, uint8_t, uint8_t, x &&y)
 BINARY(or_bool, uint8_t, uint8_t, x || y)
 BINARY(xor_bool, uint8_t, uint8_t, !x != !y)
 BINARY(equal_bool, uint8_t, uint8_t, !x == !y)
 
-#define INTEGERS(f)                                                                                                            \
-    [QD_I8] = f##_i8, [QD_I16] = f##_i16, [QD_I32] = f##_i32, [QD_I64] = f##_i64, [QD_U8] = f##_u8, [QD_U16] = f##_u16,        \
-    [QD_U32] = f##_u32, [QD_U64] = f##_u64
+#define INTEGERS(f)                                                                                                    \
+    [QD_I8] = f##_i8, [QD_I16] = f##_i16, [QD_I32] = f##_i32, [QD_I64] = f##_i64, [QD_U8] = f##_u8,                    \
+    [QD_U16] = f##_u16, [QD_U32] = f##_u32, [QD_U64] = f##_u64
 #define NUMBERS(f) [QD_F32] = f##_f32, [QD_F64] = f##_f64, INTEGERS(f)
-#define REALS(f) [QD_F32] = f##_f32, [QD_F64] = f##_f64
+#define REALS(f)   [QD_F32] = f##_f32, [QD_F64] = f##_f64
 
 enum { ALL = 1, COMPARES = 2, MEAN = 4, FMOD = 8, ONE_WAY = 16 };
 
@@ -106,9 +117,11 @@ static const struct binary_row rows[] = {
     {"Sub", 0, {NUMBERS(sub)}},
     {"Mul", 0, {NUMBERS(mul)}},
     {"Div", 0, {NUMBERS(div)}},
-    {"Mod", 0, {INTEGERS(mod)}},
-    {"Mod", FMOD, {REALS(fmod), [QD_I8] = fmod_i8, [QD_I16] = fmod_i16, [QD_I32] = fmod_i32, [QD_I64] = fmod_i64,
-                   [QD_U8] = mod_u8, [QD_U16] = mod_u16, [QD_U32] = mod_u32, [QD_U64] = mod_u64}},
+    {"Mod", 0, {NUMBERS(mod)}},
+    {"Mod",
+     FMOD,
+     {REALS(fmod), [QD_I8] = fmod_i8, [QD_I16] = fmod_i16, [QD_I32] = fmod_i32, [QD_I64] = fmod_i64, [QD_U8] = mod_u8,
+      [QD_U16] = mod_u16, [QD_U32] = mod_u32, [QD_U64] = mod_u64}},
     {"Min", ALL, {NUMBERS(min)}},
     {"Max", ALL, {NUMBERS(max)}},
     {"Sum", ALL, {REALS(add)}},
@@ -124,7 +137,8 @@ static const struct binary_row rows[] = {
     {"PRelu", ONE_WAY, {[QD_F32] = prelu_f32}},
 };
 
-static enum qd_status binary_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status binary_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                     struct qd_error *error)
 {
     const struct binary_row **row = QD_PREP_NEW(arena, const struct binary_row *);
     if (!row)
@@ -139,7 +153,10 @@ static enum qd_status binary_prepare(const struct qd_node *node, struct qd_arena
     return QD_OK;
 }
 
-static const struct binary_row *row_of(const struct qd_call *call) { return *(const struct binary_row *const *)call->prep; }
+static const struct binary_row *row_of(const struct qd_call *call)
+{
+    return *(const struct binary_row *const *)call->prep;
+}
 
 static enum qd_status misfit(const struct qd_call *call, int i, const struct qd_shape *other, struct qd_error *error)
 {
@@ -228,13 +245,15 @@ const struct qd_op qd_op_binary = {0, binary_prepare, binary_infer, NULL, binary
 /* ------------------------------------------------------------------ Pow: the exponent may have another type */
 
 #define POW_TYPES (QD_TYPES_FLOAT | QD_TYPES_INDEX | QD_BIT(QD_F64))
-#define POW_EXPONENTS (POW_TYPES | QD_BIT(QD_I8) | QD_BIT(QD_I16) | QD_BIT(QD_U8) | QD_BIT(QD_U16) | QD_BIT(QD_U32) | QD_BIT(QD_U64))
+#define POW_EXPONENTS                                                                                                  \
+    (POW_TYPES | QD_BIT(QD_I8) | QD_BIT(QD_I16) | QD_BIT(QD_U8) | QD_BIT(QD_U16) | QD_BIT(QD_U32) | QD_BIT(QD_U64))
 
 static enum qd_status pow_infer(const struct qd_call *call, struct qd_error *error)
 {
     struct qd_shape shape;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, POW_TYPES, error)) || (status = qd_op_types(call, 1, POW_EXPONENTS, error)))
+    if (status || (status = qd_op_types(call, 0, POW_TYPES, error)) ||
+        (status = qd_op_types(call, 1, POW_EXPONENTS, error)))
         return status;
     if (!qd_broadcast(&call->in[0].shape, &call->in[1].shape, &shape))
         return misfit(call, 1, &call->in[0].shape, error);
@@ -244,16 +263,26 @@ static enum qd_status pow_infer(const struct qd_call *call, struct qd_error *err
 static double real_at(const struct qd_tensor *t, int64_t i)
 {
     switch (t->dtype) {
-    case QD_F32: return (double)((const float *)t->data)[i];
-    case QD_F64: return ((const double *)t->data)[i];
-    case QD_I8: return (double)((const int8_t *)t->data)[i];
-    case QD_I16: return (double)((const int16_t *)t->data)[i];
-    case QD_I32: return (double)((const int32_t *)t->data)[i];
-    case QD_I64: return (double)((const int64_t *)t->data)[i];
-    case QD_U8: return (double)((const uint8_t *)t->data)[i];
-    case QD_U16: return (double)((const uint16_t *)t->data)[i];
-    case QD_U32: return (double)((const uint32_t *)t->data)[i];
-    default: return (double)((const uint64_t *)t->data)[i];
+    case QD_F32:
+        return (double)((const float *)t->data)[i];
+    case QD_F64:
+        return ((const double *)t->data)[i];
+    case QD_I8:
+        return (double)((const int8_t *)t->data)[i];
+    case QD_I16:
+        return (double)((const int16_t *)t->data)[i];
+    case QD_I32:
+        return (double)((const int32_t *)t->data)[i];
+    case QD_I64:
+        return (double)((const int64_t *)t->data)[i];
+    case QD_U8:
+        return (double)((const uint8_t *)t->data)[i];
+    case QD_U16:
+        return (double)((const uint16_t *)t->data)[i];
+    case QD_U32:
+        return (double)((const uint32_t *)t->data)[i];
+    default:
+        return (double)((const uint64_t *)t->data)[i];
     }
 }
 
@@ -294,9 +323,9 @@ static void pow_piece(void *ctx, int64_t out_at, const int64_t *at, int64_t n)
             ((double *)out)[out_at + i] = pow(((const double *)a->data)[p], real_at(b, q));
         } else if (a->dtype == QD_I32) {
             int32_t x = ((const int32_t *)a->data)[p];
-            ((int32_t *)out)[out_at + i] = b->dtype == QD_I32
-                                               ? (int32_t)int_power(x, ((const int32_t *)b->data)[q])
-                                               : (int32_t)to_int(pow((double)x, real_at(b, q)), -2147483648.0, 2147483647.0);
+            ((int32_t *)out)[out_at + i] = b->dtype == QD_I32 ? (int32_t)int_power(x, ((const int32_t *)b->data)[q])
+                                                              : (int32_t)to_int(pow((double)x, real_at(b, q)),
+                                                                                -2147483648.0, 2147483647.0);
         } else {
             int64_t x = ((const int64_t *)a->data)[p];
             ((int64_t *)out)[out_at + i] = b->dtype == QD_I64 || b->dtype == QD_I32
@@ -352,8 +381,10 @@ static void where_piece(void *ctx, int64_t out_at, const int64_t *at, int64_t n)
     char *out = (char *)w->call->out[0].data + (size_t)out_at * w->elem_bytes;
     for (int64_t i = 0; i < n; i++, out += w->elem_bytes) {
         bool is = condition[i * w->strides[0]];
-        memcpy(out, is ? yes + (size_t)(at[1] + i * w->strides[1]) * w->elem_bytes
-                       : no + (size_t)(at[2] + i * w->strides[2]) * w->elem_bytes, w->elem_bytes);
+        memcpy(out,
+               is ? yes + (size_t)(at[1] + i * w->strides[1]) * w->elem_bytes
+                  : no + (size_t)(at[2] + i * w->strides[2]) * w->elem_bytes,
+               w->elem_bytes);
     }
 }
 

@@ -1,6 +1,6 @@
-/* Cast and CastLike between all number types. Elements pass through the widest type of their kind (double, int64, uint64), so
- * there is one rounding. Floats to integers truncate and saturate, NaN becomes 0; integers to narrower ones keep the low
- * bits. Not for quantization (QuantizeLinear) or text. */
+/* Cast and CastLike between all number types. Elements pass through the widest type of their kind (double, int64,
+ * uint64), so there is one rounding. Floats to integers truncate and saturate, NaN becomes 0; integers to narrower ones
+ * keep the low bits. Not for quantization (QuantizeLinear) or text. */
 #include "engine/ops/helpers.h"
 
 #include <inttypes.h>
@@ -51,7 +51,8 @@ static uint16_t half_from_real(double value, struct half h)
     frexp(value, &exponent); /* value = [0.5, 1) * 2^exponent */
     int least = 1 - bias;    /* exponent of the smallest normal number */
     int scale = exponent - 1 > least ? exponent - 1 : least;
-    double units = rint(ldexp(value, h.mantissa_bits - scale)); /* in units of the last place; may round up to the next power */
+    double units = rint(
+        ldexp(value, h.mantissa_bits - scale)); /* in units of the last place; may round up to the next power */
     if (scale > bias)
         return (uint16_t)(sign | infinity);
     unsigned bits = (unsigned)units + ((unsigned)(scale - least) << h.mantissa_bits);
@@ -60,12 +61,12 @@ static uint16_t half_from_real(double value, struct half h)
 
 /* ------------------------------------------------------------------ into the wide type, and out of it */
 
-#define LOAD(name, type, member, expression)                                                                                   \
-    static void name(const void *in_, union wide *wide, int n)                                                                 \
-    {                                                                                                                          \
-        const type *in = in_;                                                                                                  \
-        for (int i = 0; i < n; i++)                                                                                            \
-            wide->member[i] = expression;                                                                                      \
+#define LOAD(name, type, member, expression)                                                                           \
+    static void name(const void *in_, union wide *wide, int n)                                                         \
+    {                                                                                                                  \
+        const type *in = in_;                                                                                          \
+        for (int i = 0; i < n; i++)                                                                                    \
+            wide->member[i] = expression;                                                                              \
     }
 LOAD(load_f32, float, real, (double)in[i])
 LOAD(load_f64, double, real, in[i])
@@ -82,25 +83,28 @@ LOAD(load_u64, uint64_t, uint, in[i])
 LOAD(load_bool, uint8_t, uint, in[i] != 0)
 
 /* low and high are exact in double and high + 1 is out of range; the comparison sorts NaN out. */
-#define TO_INT(v, type, low, high_plus_1, high)                                                                                \
-    ((v) > (low) && (v) < (high_plus_1) ? (type)(v) : (v) >= (high_plus_1) ? (high) : (v) <= (low) ? (type)(low) : (type)0)
+#define TO_INT(v, type, low, high_plus_1, high)                                                                        \
+    ((v) > (low) && (v) < (high_plus_1) ? (type)(v)                                                                    \
+     : (v) >= (high_plus_1)             ? (high)                                                                       \
+     : (v) <= (low)                     ? (type)(low)                                                                  \
+                                        : (type)0)
 
-#define STORE(name, type, from_real, from_int)                                                                                 \
-    static void name(const union wide *wide, enum kind kind, void *out_, int n)                                                \
-    {                                                                                                                          \
-        type *out = out_;                                                                                                      \
-        for (int i = 0; i < n; i++) {                                                                                          \
-            if (kind == REAL) {                                                                                                \
-                double v = wide->real[i];                                                                                      \
-                out[i] = from_real;                                                                                            \
-            } else if (kind == SINT) {                                                                                         \
-                int64_t v = wide->sint[i];                                                                                     \
-                out[i] = from_int;                                                                                             \
-            } else {                                                                                                           \
-                uint64_t v = wide->uint[i];                                                                                    \
-                out[i] = from_int;                                                                                             \
-            }                                                                                                                  \
-        }                                                                                                                      \
+#define STORE(name, type, from_real, from_int)                                                                         \
+    static void name(const union wide *wide, enum kind kind, void *out_, int n)                                        \
+    {                                                                                                                  \
+        type *out = out_;                                                                                              \
+        for (int i = 0; i < n; i++) {                                                                                  \
+            if (kind == REAL) {                                                                                        \
+                double v = wide->real[i];                                                                              \
+                out[i] = from_real;                                                                                    \
+            } else if (kind == SINT) {                                                                                 \
+                int64_t v = wide->sint[i];                                                                             \
+                out[i] = from_int;                                                                                     \
+            } else {                                                                                                   \
+                uint64_t v = wide->uint[i];                                                                            \
+                out[i] = from_int;                                                                                     \
+            }                                                                                                          \
+        }                                                                                                              \
     }
 STORE(store_f32, float, (float)v, (float)v)
 STORE(store_f64, double, v, (double)v)

@@ -1,5 +1,5 @@
-/* Conv of any inputs in FP32: per image, group and block of output pixels, the input is unrolled into a matrix (one row a
- * pixel) that is the product's B. Convolutions with constant weights run in linear.h instead. */
+/* Conv of any inputs in FP32: per image, group and block of output pixels, the input is unrolled into a matrix (one row
+ * a pixel) that is the product's B. Convolutions with constant weights run in linear.h instead. */
 #include "engine/ops/product.h"
 #include "engine/ops/window.h"
 
@@ -11,7 +11,8 @@ struct conv {
     int64_t group;
 };
 
-static enum qd_status conv_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status conv_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                   struct qd_error *error)
 {
     struct conv *conv = QD_PREP_NEW(arena, struct conv);
     if (!conv)
@@ -30,7 +31,8 @@ static enum qd_status conv_plan(const struct qd_call *call, struct qd_window *wi
     int64_t channels = 0;
     if (x->rank != w->rank || x->rank < 3 || conv->group < 1 || !qd_i64_mul(w->dims[1], conv->group, &channels) ||
         channels != x->dims[1] || w->dims[0] % conv->group != 0)
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "weights of shape %s in %" PRId64 " groups don't fit an input of shape %s",
+        return qd_op_fail(call, error, QD_ERR_SHAPE,
+                          "weights of shape %s in %" PRId64 " groups don't fit an input of shape %s",
                           qd_shape_text(w, tw, sizeof tw), conv->group, qd_shape_text(x, tx, sizeof tx));
     bool kernel_fits = !conv->attrs.kernel_count || conv->attrs.kernel_count == (size_t)(w->rank - 2);
     for (size_t i = 0; i < conv->attrs.kernel_count && kernel_fits; i++)
@@ -49,8 +51,9 @@ static enum qd_status conv_infer(const struct qd_call *call, struct qd_error *er
     struct qd_window window;
     struct qd_shape out;
     enum qd_status status = qd_op_inputs(call, 2, 3, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) || (status = qd_op_same_type(call, 0, 1, error)) ||
-        (status = qd_op_types(call, 2, QD_TYPES_FLOAT, error)) || (status = conv_plan(call, &window, &out, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
+        (status = qd_op_same_type(call, 0, 1, error)) || (status = qd_op_types(call, 2, QD_TYPES_FLOAT, error)) ||
+        (status = conv_plan(call, &window, &out, error)))
         return status;
     if (qd_op_has(call, 2) && (call->in[2].shape.rank != 1 || call->in[2].shape.dims[0] != out.dims[1]))
         return qd_op_fail(call, error, QD_ERR_SHAPE, "the bias must have %" PRId64 " elements", out.dims[1]);
@@ -113,7 +116,9 @@ static void unroll(const struct conv_work *work, const float *image, size_t firs
         for (int64_t c = 0; c < (int64_t)work->channels; c++)
             for (int64_t z = a[0]; z < b[0]; z++)
                 for (int64_t y = a[1]; y < b[1]; y++) {
-                    int64_t from = c * plane + ((s[0] + z * w->dilation[0]) * w->in[1] + s[1] + y * w->dilation[1]) * w->in[2] + s[2];
+                    int64_t from = c * plane +
+                                   ((s[0] + z * w->dilation[0]) * w->in[1] + s[1] + y * w->dilation[1]) * w->in[2] +
+                                   s[2];
                     float *to = rows + ((c * w->kernel[0] + z) * w->kernel[1] + y) * w->kernel[2];
                     for (int64_t x = a[2]; x < b[2]; x++)
                         to[x] = image[from + x * w->dilation[2]];
@@ -134,9 +139,11 @@ static void conv_block(const struct conv_work *work, int64_t item, char *slot)
 {
     const struct qd_call *call = work->call;
     int64_t group = item / work->blocks % work->group, image = item / work->blocks / work->group;
-    size_t first = (size_t)(item % work->blocks) * work->block, m = work->outputs, set = (size_t)(image * work->group + group);
+    size_t first = (size_t)(item % work->blocks) * work->block, m = work->outputs,
+           set = (size_t)(image * work->group + group);
     size_t plane = (size_t)(work->w.in[0] * work->w.in[1] * work->w.in[2]);
-    const float *x = call->in[0].data, *bias = qd_op_has(call, 2) ? (const float *)call->in[2].data + (size_t)group * m : NULL;
+    const float *x = call->in[0].data,
+                *bias = qd_op_has(call, 2) ? (const float *)call->in[2].data + (size_t)group * m : NULL;
     x = work->k ? x + set * work->channels * plane : x;
     struct qd_product product = {
         .m = m,

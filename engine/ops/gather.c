@@ -1,5 +1,5 @@
-/* Operators that pick elements by indices found in data: Gather, GatherElements, GatherND. The indices are the user's, so
- * they are checked while running. Not for fixed patterns (move.c). */
+/* Operators that pick elements by indices found in data: Gather, GatherElements, GatherND. The indices are the user's,
+ * so they are checked while running. Not for fixed patterns (move.c). */
 #include "engine/ops/helpers.h"
 
 #include <inttypes.h>
@@ -16,8 +16,8 @@ static enum qd_status check(const struct qd_call *call, int64_t limit, struct qd
     for (int64_t i = 0, n = qd_tensor_elems(&call->in[1]); i < n; i++) {
         int64_t index = index_at(&call->in[1], i);
         if (index < -limit || index >= limit)
-            return qd_op_fail(call, error, QD_ERR_INVALID, "index %" PRId64 " is out of range for a dimension of %" PRId64,
-                              index, limit);
+            return qd_op_fail(call, error, QD_ERR_INVALID,
+                              "index %" PRId64 " is out of range for a dimension of %" PRId64, index, limit);
     }
     return QD_OK;
 }
@@ -104,7 +104,8 @@ static enum qd_status elements_run(const struct qd_call *call, struct qd_error *
             at += here * strides[d];
             rest /= out->dims[d];
         }
-        memcpy((char *)call->out[0].data + (size_t)i * bytes, (const char *)call->in[0].data + (size_t)at * bytes, bytes);
+        memcpy((char *)call->out[0].data + (size_t)i * bytes, (const char *)call->in[0].data + (size_t)at * bytes,
+               bytes);
     }
     return QD_OK;
 }
@@ -119,11 +120,13 @@ static enum qd_status nd_infer(const struct qd_call *call, struct qd_error *erro
     if (status)
         return status;
     if (in->rank < 1 || indices->rank < 1 || batch < 0 || batch >= in->rank || batch >= indices->rank)
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "data of rank %d, indices of rank %d and batch_dims %" PRId64 " don't fit",
-                          in->rank, indices->rank, batch);
+        return qd_op_fail(call, error, QD_ERR_SHAPE,
+                          "data of rank %d, indices of rank %d and batch_dims %" PRId64 " don't fit", in->rank,
+                          indices->rank, batch);
     int64_t depth = indices->dims[indices->rank - 1];
     if (depth < 1 || depth > in->rank - batch)
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "index tuples of %" PRId64 " don't fit data of rank %d", depth, in->rank);
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "index tuples of %" PRId64 " don't fit data of rank %d", depth,
+                          in->rank);
     for (int i = 0; i < batch; i++)
         if (in->dims[i] != indices->dims[i])
             return qd_op_fail(call, error, QD_ERR_SHAPE, "batch dimension %d of data and indices differ", i);
@@ -149,12 +152,13 @@ static enum qd_status nd_run(const struct qd_call *call, struct qd_error *error)
         for (int d = 0; d < depth; d++) {
             int64_t index = index_at(&call->in[1], t * depth + d), dim = in->dims[batch + d];
             if (index < -dim || index >= dim)
-                return qd_op_fail(call, error, QD_ERR_INVALID, "index %" PRId64 " is out of range for a dimension of %" PRId64,
-                                  index, dim);
+                return qd_op_fail(call, error, QD_ERR_INVALID,
+                                  "index %" PRId64 " is out of range for a dimension of %" PRId64, index, dim);
             at += (index < 0 ? index + dim : index) * strides[batch + d];
         }
         if (bytes)
-            memcpy((char *)call->out[0].data + (size_t)t * bytes, (const char *)call->in[0].data + (size_t)at * elem, bytes);
+            memcpy((char *)call->out[0].data + (size_t)t * bytes, (const char *)call->in[0].data + (size_t)at * elem,
+                   bytes);
     }
     return QD_OK;
 }

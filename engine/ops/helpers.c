@@ -6,15 +6,16 @@
 #include <stdio.h>
 #include <string.h>
 
-static enum qd_status fail_at(const struct qd_node *node, struct qd_error *error, enum qd_status status, const char *format,
-                              va_list list)
+static enum qd_status fail_at(const struct qd_node *node, struct qd_error *error, enum qd_status status,
+                              const char *format, va_list list)
 {
     char text[QD_ERROR_TEXT_BYTES], name[256];
     vsnprintf(text, sizeof text, format, list);
     return qd_fail(error, status, "%s: %s", qd_node_text(node, name, sizeof name), text);
 }
 
-enum qd_status qd_op_fail(const struct qd_call *call, struct qd_error *error, enum qd_status status, const char *format, ...)
+enum qd_status qd_op_fail(const struct qd_call *call, struct qd_error *error, enum qd_status status, const char *format,
+                          ...)
 {
     va_list list;
     va_start(list, format);
@@ -23,8 +24,8 @@ enum qd_status qd_op_fail(const struct qd_call *call, struct qd_error *error, en
     return result;
 }
 
-enum qd_status qd_op_refuse(const struct qd_node *node, struct qd_error *error, enum qd_status status, const char *format,
-                            ...)
+enum qd_status qd_op_refuse(const struct qd_node *node, struct qd_error *error, enum qd_status status,
+                            const char *format, ...)
 {
     va_list list;
     va_start(list, format);
@@ -101,7 +102,8 @@ enum qd_status qd_op_out(const struct qd_call *call, int i, enum qd_dtype dtype,
 {
     int64_t elems = 0, bytes = 0;
     char text[160];
-    if (!qd_shape_elems(shape, &elems) || !qd_i64_mul(elems, (int64_t)qd_dtype_bytes(dtype), &bytes) || bytes > PTRDIFF_MAX)
+    if (!qd_shape_elems(shape, &elems) || !qd_i64_mul(elems, (int64_t)qd_dtype_bytes(dtype), &bytes) ||
+        bytes > PTRDIFF_MAX)
         return qd_op_fail(call, error, QD_ERR_TOO_LARGE, "output %d of shape %s is too large", i,
                           qd_shape_text(shape, text, sizeof text));
     call->out[i].dtype = dtype;
@@ -115,12 +117,14 @@ enum qd_status qd_op_ints(const struct qd_call *call, int i, int64_t *out, size_
 {
     const struct qd_tensor *in = &call->in[i];
     if (!(QD_TYPES_INDEX & QD_BIT(in->dtype)))
-        return qd_op_fail(call, error, QD_ERR_TYPE, "input %d must be INT64 or INT32, not %s", i, qd_dtype_name(in->dtype));
+        return qd_op_fail(call, error, QD_ERR_TYPE, "input %d must be INT64 or INT32, not %s", i,
+                          qd_dtype_name(in->dtype));
     if (in->shape.rank > 1)
         return qd_op_fail(call, error, QD_ERR_SHAPE, "input %d must be a list, not of rank %d", i, in->shape.rank);
     *count = (size_t)qd_tensor_elems(in);
     if (*count > room)
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "input %d has %zu elements, at most %zu make sense", i, *count, room);
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "input %d has %zu elements, at most %zu make sense", i, *count,
+                          room);
     if (*count == 0)
         return QD_OK;
     if (!in->data)
@@ -138,17 +142,37 @@ enum qd_status qd_op_scalar(const struct qd_call *call, int i, double *out, stru
     if (!in->data)
         return QD_ERR_NEEDS_DATA;
     switch (in->dtype) {
-    case QD_F32: *out = (double)*(const float *)in->data; break;
-    case QD_F64: *out = *(const double *)in->data; break;
-    case QD_I64: *out = (double)*(const int64_t *)in->data; break;
-    case QD_I32: *out = (double)*(const int32_t *)in->data; break;
-    case QD_I16: *out = (double)*(const int16_t *)in->data; break;
-    case QD_I8: *out = (double)*(const int8_t *)in->data; break;
-    case QD_U64: *out = (double)*(const uint64_t *)in->data; break;
-    case QD_U32: *out = (double)*(const uint32_t *)in->data; break;
-    case QD_U16: *out = (double)*(const uint16_t *)in->data; break;
+    case QD_F32:
+        *out = (double)*(const float *)in->data;
+        break;
+    case QD_F64:
+        *out = *(const double *)in->data;
+        break;
+    case QD_I64:
+        *out = (double)*(const int64_t *)in->data;
+        break;
+    case QD_I32:
+        *out = (double)*(const int32_t *)in->data;
+        break;
+    case QD_I16:
+        *out = (double)*(const int16_t *)in->data;
+        break;
+    case QD_I8:
+        *out = (double)*(const int8_t *)in->data;
+        break;
+    case QD_U64:
+        *out = (double)*(const uint64_t *)in->data;
+        break;
+    case QD_U32:
+        *out = (double)*(const uint32_t *)in->data;
+        break;
+    case QD_U16:
+        *out = (double)*(const uint16_t *)in->data;
+        break;
     case QD_U8:
-    case QD_BOOL: *out = (double)*(const uint8_t *)in->data; break;
+    case QD_BOOL:
+        *out = (double)*(const uint8_t *)in->data;
+        break;
     default:
         return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "input %d of type %s is not supported", i,
                           qd_dtype_name(in->dtype));
@@ -156,8 +180,8 @@ enum qd_status qd_op_scalar(const struct qd_call *call, int i, double *out, stru
     return QD_OK;
 }
 
-enum qd_status qd_op_recheck(const struct qd_call *call, enum qd_status (*infer)(const struct qd_call *, struct qd_error *),
-                             struct qd_error *error)
+enum qd_status qd_op_recheck(const struct qd_call *call,
+                             enum qd_status (*infer)(const struct qd_call *, struct qd_error *), struct qd_error *error)
 {
     struct qd_tensor now[QD_MAX_OUTPUTS] = {0};
     struct qd_call copy = *call;
@@ -199,8 +223,8 @@ static void split_task(void *ctx, size_t task)
     split->fn(split->ctx, begin, begin + (left < split->each ? left : split->each));
 }
 
-void qd_op_split(const struct qd_call *call, int64_t items, int64_t grain, void (*fn)(void *ctx, int64_t begin, int64_t end),
-                 void *ctx)
+void qd_op_split(const struct qd_call *call, int64_t items, int64_t grain,
+                 void (*fn)(void *ctx, int64_t begin, int64_t end), void *ctx)
 {
     if (items <= 0)
         return;
@@ -328,14 +352,14 @@ struct copy {
     int64_t stride;
 };
 
-#define COPY(type)                                                                                                             \
-    static void copy_##type(void *ctx, int64_t out_at, const int64_t *at, int64_t n)                                           \
-    {                                                                                                                          \
-        const struct copy *c = ctx;                                                                                            \
-        const type *in = (const type *)c->in + at[0];                                                                          \
-        type *out = (type *)c->out + out_at;                                                                                   \
-        for (int64_t i = 0, j = 0; i < n; i++, j += c->stride)                                                                 \
-            out[i] = in[j];                                                                                                    \
+#define COPY(type)                                                                                                     \
+    static void copy_##type(void *ctx, int64_t out_at, const int64_t *at, int64_t n)                                   \
+    {                                                                                                                  \
+        const struct copy *c = ctx;                                                                                    \
+        const type *in = (const type *)c->in + at[0];                                                                  \
+        type *out = (type *)c->out + out_at;                                                                           \
+        for (int64_t i = 0, j = 0; i < n; i++, j += c->stride)                                                         \
+            out[i] = in[j];                                                                                            \
     }
 COPY(uint8_t)
 COPY(uint16_t)

@@ -10,10 +10,11 @@
 #undef QD_OP
 
 /* Sets of element types. */
-#define QD_BIT(dtype) (1u << (unsigned)(dtype))
+#define QD_BIT(dtype)  (1u << (unsigned)(dtype))
 #define QD_TYPES_FLOAT (QD_BIT(QD_F32))
 #define QD_TYPES_INDEX (QD_BIT(QD_I32) | QD_BIT(QD_I64))
-#define QD_TYPES_ANY (QD_BIT(QD_DTYPE_COUNT) - 1u - QD_BIT(QD_NONE) - QD_BIT(QD_STR)) /* all with a fixed element size */
+#define QD_TYPES_ANY                                                                                                   \
+    (QD_BIT(QD_DTYPE_COUNT) - 1u - QD_BIT(QD_NONE) - QD_BIT(QD_STR)) /* all with a fixed element size */
 
 /* ------------------------------------------------------------------ attributes, for prepare functions */
 
@@ -21,8 +22,8 @@
 #define QD_PREP_NEW(arena, type) ((type *)qd_arena_alloc((arena), 1, sizeof(type)))
 enum qd_status qd_op_no_memory(const struct qd_node *node, struct qd_error *error);
 /* As qd_op_fail, from a prepare function. */
-enum qd_status qd_op_refuse(const struct qd_node *node, struct qd_error *error, enum qd_status status, const char *format,
-                            ...) QD_PRINTF(4, 5);
+enum qd_status qd_op_refuse(const struct qd_node *node, struct qd_error *error, enum qd_status status,
+                            const char *format, ...) QD_PRINTF(4, 5);
 
 /* ------------------------------------------------------------------ checks, for infer functions */
 
@@ -46,8 +47,10 @@ enum qd_status qd_op_ints(const struct qd_call *call, int i, int64_t *out, size_
                           struct qd_error *error) QD_MUST_CHECK;
 /* The one element of input i (F32 or an integer type) as double; NEEDS_DATA as above. */
 enum qd_status qd_op_scalar(const struct qd_call *call, int i, double *out, struct qd_error *error) QD_MUST_CHECK;
-/* For run functions of operators whose output shape came from data: `infer` again, and SHAPE when a shape is another now. */
-enum qd_status qd_op_recheck(const struct qd_call *call, enum qd_status (*infer)(const struct qd_call *, struct qd_error *),
+/* For run functions of operators whose output shape came from data: `infer` again, and SHAPE when a shape is another
+ * now. */
+enum qd_status qd_op_recheck(const struct qd_call *call,
+                             enum qd_status (*infer)(const struct qd_call *, struct qd_error *),
                              struct qd_error *error) QD_MUST_CHECK;
 
 /* ------------------------------------------------------------------ work, for run functions */
@@ -55,8 +58,8 @@ enum qd_status qd_op_recheck(const struct qd_call *call, enum qd_status (*infer)
 /* memcpy that takes NULL for no bytes, and does nothing when both are the same. */
 void qd_op_copy(void *out, const void *in, size_t bytes);
 /* fn over disjoint pieces of [0, items), each of about `grain` items or more, on call->parallel. */
-void qd_op_split(const struct qd_call *call, int64_t items, int64_t grain, void (*fn)(void *ctx, int64_t begin, int64_t end),
-                 void *ctx);
+void qd_op_split(const struct qd_call *call, int64_t items, int64_t grain,
+                 void (*fn)(void *ctx, int64_t begin, int64_t end), void *ctx);
 /* How many of a run's tasks may work at once (>= 1): for scratch per task. */
 unsigned qd_op_threads(const struct qd_call *call);
 

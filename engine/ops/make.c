@@ -21,9 +21,10 @@ static struct qd_tensor constant_of(const struct qd_node *node)
         t.dtype = a->type == QD_ATTR_FLOATS || a->type == QD_ATTR_FLOAT ? QD_F32 : QD_I64;
         t.shape.rank = list ? 1 : 0;
         t.shape.dims[0] = (int64_t)a->count;
-        t.data = (void *)(uintptr_t)(a->type == QD_ATTR_FLOATS ? (const void *)a->floats
-                                     : a->type == QD_ATTR_INTS ? (const void *)a->ints
-                                     : a->type == QD_ATTR_FLOAT ? (const void *)&a->f : (const void *)&a->i);
+        t.data = (void *)(uintptr_t)(a->type == QD_ATTR_FLOATS  ? (const void *)a->floats
+                                     : a->type == QD_ATTR_INTS  ? (const void *)a->ints
+                                     : a->type == QD_ATTR_FLOAT ? (const void *)&a->f
+                                                                : (const void *)&a->i);
     }
     return t;
 }
@@ -138,12 +139,18 @@ static enum qd_status range_run(const struct qd_call *call, struct qd_error *err
     const void *start = call->in[0].data, *delta = call->in[2].data;
     for (int64_t i = 0, n = call->out[0].shape.dims[0]; i < n; i++) {
         switch (call->out[0].dtype) {
-        case QD_F32: ((float *)out)[i] = *(const float *)start + (float)i * *(const float *)delta; break;
-        case QD_F64: ((double *)out)[i] = *(const double *)start + (double)i * *(const double *)delta; break;
-        case QD_I32: ((int32_t *)out)[i] = (int32_t)(*(const int32_t *)start + i * *(const int32_t *)delta); break;
+        case QD_F32:
+            ((float *)out)[i] = *(const float *)start + (float)i * *(const float *)delta;
+            break;
+        case QD_F64:
+            ((double *)out)[i] = *(const double *)start + (double)i * *(const double *)delta;
+            break;
+        case QD_I32:
+            ((int32_t *)out)[i] = (int32_t)(*(const int32_t *)start + i * *(const int32_t *)delta);
+            break;
         default:
-            ((int64_t *)out)[i] =
-                (int64_t)(*(const uint64_t *)start + (uint64_t)i * *(const uint64_t *)delta); /* wraps, never beyond limit */
+            ((int64_t *)out)[i] = (int64_t)(*(const uint64_t *)start +
+                                            (uint64_t)i * *(const uint64_t *)delta); /* wraps, never beyond limit */
         }
     }
     return QD_OK;
@@ -167,22 +174,23 @@ static enum qd_status cumsum_infer(const struct qd_call *call, struct qd_error *
 {
     int64_t axis = 0;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, RANGE_TYPES, error)) || (status = qd_op_types(call, 1, QD_TYPES_INDEX, error)) ||
+    if (status || (status = qd_op_types(call, 0, RANGE_TYPES, error)) ||
+        (status = qd_op_types(call, 1, QD_TYPES_INDEX, error)) ||
         (call->in[1].data && (status = cumsum_axis(call, &axis, error))))
         return status;
     return qd_op_out(call, 0, call->in[0].dtype, &call->in[0].shape, error); /* the shape doesn't depend on the axis */
 }
 
-#define CUMSUM(name, type, sum_type)                                                                                           \
-    static void name(const type *in, type *out, int64_t n, int64_t stride, bool exclusive, bool reverse)                       \
-    {                                                                                                                          \
-        sum_type sum = 0;                                                                                                      \
-        for (int64_t i = 0; i < n; i++) {                                                                                      \
-            int64_t at = (reverse ? n - 1 - i : i) * stride;                                                                   \
-            sum_type before = sum;                                                                                             \
-            sum += (sum_type)in[at];                                                                                           \
-            out[at] = (type)(exclusive ? before : sum);                                                                        \
-        }                                                                                                                      \
+#define CUMSUM(name, type, sum_type)                                                                                   \
+    static void name(const type *in, type *out, int64_t n, int64_t stride, bool exclusive, bool reverse)               \
+    {                                                                                                                  \
+        sum_type sum = 0;                                                                                              \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            int64_t at = (reverse ? n - 1 - i : i) * stride;                                                           \
+            sum_type before = sum;                                                                                     \
+            sum += (sum_type)in[at];                                                                                   \
+            out[at] = (type)(exclusive ? before : sum);                                                                \
+        }                                                                                                              \
     }
 CUMSUM(cumsum_f32, float, double)
 CUMSUM(cumsum_f64, double, double)
@@ -202,10 +210,18 @@ static enum qd_status cumsum_run(const struct qd_call *call, struct qd_error *er
     for (int64_t s = 0; s < elems / n; s++) {
         int64_t at = s / inner * n * inner + s % inner;
         switch (in->dtype) {
-        case QD_F32: cumsum_f32((const float *)in->data + at, (float *)out + at, n, inner, exclusive, reverse); break;
-        case QD_F64: cumsum_f64((const double *)in->data + at, (double *)out + at, n, inner, exclusive, reverse); break;
-        case QD_I32: cumsum_i32((const int32_t *)in->data + at, (int32_t *)out + at, n, inner, exclusive, reverse); break;
-        default: cumsum_i64((const int64_t *)in->data + at, (int64_t *)out + at, n, inner, exclusive, reverse); break;
+        case QD_F32:
+            cumsum_f32((const float *)in->data + at, (float *)out + at, n, inner, exclusive, reverse);
+            break;
+        case QD_F64:
+            cumsum_f64((const double *)in->data + at, (double *)out + at, n, inner, exclusive, reverse);
+            break;
+        case QD_I32:
+            cumsum_i32((const int32_t *)in->data + at, (int32_t *)out + at, n, inner, exclusive, reverse);
+            break;
+        default:
+            cumsum_i64((const int64_t *)in->data + at, (int64_t *)out + at, n, inner, exclusive, reverse);
+            break;
         }
     }
     return QD_OK;

@@ -49,12 +49,14 @@ static enum qd_status matmul_infer(const struct qd_call *call, struct qd_error *
 {
     struct matmul mm;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) || (status = qd_op_same_type(call, 0, 1, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
+        (status = qd_op_same_type(call, 0, 1, error)))
         return status;
     char a[160], b[160];
     if (!matmul_fit(&call->in[0].shape, &call->in[1].shape, &mm))
         return qd_op_fail(call, error, QD_ERR_SHAPE, "matrices of shape %s and %s can't be multiplied",
-                          qd_shape_text(&call->in[0].shape, a, sizeof a), qd_shape_text(&call->in[1].shape, b, sizeof b));
+                          qd_shape_text(&call->in[0].shape, a, sizeof a),
+                          qd_shape_text(&call->in[1].shape, b, sizeof b));
     return qd_op_out(call, 0, QD_F32, &mm.out, error);
 }
 
@@ -141,7 +143,8 @@ struct gemm {
     float alpha, beta;
 };
 
-static enum qd_status gemm_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status gemm_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                   struct qd_error *error)
 {
     struct gemm *gemm = QD_PREP_NEW(arena, struct gemm);
     if (!gemm)
@@ -166,15 +169,15 @@ static enum qd_status gemm_infer(const struct qd_call *call, struct qd_error *er
 {
     const struct gemm *gemm = call->prep;
     enum qd_status status = qd_op_inputs(call, 2, 3, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) || (status = qd_op_same_type(call, 0, 1, error)) ||
-        (status = qd_op_types(call, 2, QD_TYPES_FLOAT, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
+        (status = qd_op_same_type(call, 0, 1, error)) || (status = qd_op_types(call, 2, QD_TYPES_FLOAT, error)))
         return status;
     const struct qd_shape *a = &call->in[0].shape, *b = &call->in[1].shape;
     char ta[160], tb[160];
     if (a->rank != 2 || b->rank != 2 || a->dims[gemm->trans_a ? 0 : 1] != b->dims[gemm->trans_b ? 1 : 0])
         return qd_op_fail(call, error, QD_ERR_SHAPE, "matrices of shape %s%s and %s%s can't be multiplied",
-                          qd_shape_text(a, ta, sizeof ta), gemm->trans_a ? " transposed" : "", qd_shape_text(b, tb, sizeof tb),
-                          gemm->trans_b ? " transposed" : "");
+                          qd_shape_text(a, ta, sizeof ta), gemm->trans_a ? " transposed" : "",
+                          qd_shape_text(b, tb, sizeof tb), gemm->trans_b ? " transposed" : "");
     struct qd_shape out = {.rank = 2}, with_c;
     out.dims[0] = a->dims[gemm->trans_a ? 1 : 0];
     out.dims[1] = b->dims[gemm->trans_b ? 0 : 1];
@@ -244,7 +247,8 @@ static enum qd_status gemm_run(const struct qd_call *call, struct qd_error *erro
 {
     (void)error;
     const struct gemm *gemm = call->prep;
-    struct gemm_work work = {.call = call, .a = call->in[0].data, .scratch = call->scratch, .tasks = qd_op_threads(call)};
+    struct gemm_work work = {
+        .call = call, .a = call->in[0].data, .scratch = call->scratch, .tasks = qd_op_threads(call)};
     gemm_sizes(call, &work.m, &work.n, &work.k);
     if (work.m == 0 || work.n == 0)
         return QD_OK;
@@ -267,8 +271,8 @@ static enum qd_status gemm_run(const struct qd_call *call, struct qd_error *erro
     qd_walk_begin(&walk, &call->out[0].shape);
     qd_walk_broadcast(&walk, c ? &call->in[2].shape : &scalar);
     qd_walk_join(&walk);
-    struct gemm_tail tail = {call->out[0].data, c ? call->in[2].data : NULL, walk.strides[0][walk.rank - 1], gemm->alpha,
-                             gemm->beta};
+    struct gemm_tail tail = {call->out[0].data, c ? call->in[2].data : NULL, walk.strides[0][walk.rank - 1],
+                             gemm->alpha, gemm->beta};
     qd_walk_run(&walk, call, gemm_add, &tail);
     return QD_OK;
 }

@@ -84,7 +84,8 @@ static enum qd_status slice_lists(const struct qd_call *call, int64_t lists[4][Q
         if (status)
             return status;
         if (i > 0 && counts[i] != counts[0] && (i == 1 || counts[i]))
-            return qd_op_fail(call, error, QD_ERR_SHAPE, "%s has %zu elements, starts has %zu", names[i], counts[i], counts[0]);
+            return qd_op_fail(call, error, QD_ERR_SHAPE, "%s has %zu elements, starts has %zu", names[i], counts[i],
+                              counts[0]);
     }
     return QD_OK;
 }
@@ -122,7 +123,8 @@ static enum qd_status slice_plan(const struct qd_call *call, struct slice *slice
         if ((status = qd_op_axis(call, &axis, in->rank, error)))
             break;
         if (step == 0 || seen >> axis & 1)
-            return qd_op_fail(call, error, QD_ERR_SHAPE, step ? "axis %d is sliced twice" : "the step of axis %d is 0", (int)axis);
+            return qd_op_fail(call, error, QD_ERR_SHAPE, step ? "axis %d is sliced twice" : "the step of axis %d is 0",
+                              (int)axis);
         seen |= 1u << axis;
         slice->start[axis] = lists[0][i];
         slice->step[axis] = step;
@@ -203,7 +205,8 @@ static enum qd_status concat_run(const struct qd_call *call, struct qd_error *er
     int64_t axis = qd_attr_int(call->node, "axis", 0);
     axis += axis < 0 ? out->shape.rank : 0;
     int64_t outer = qd_shape_span(&out->shape, 0, (int)axis);
-    size_t elem = qd_dtype_bytes(out->dtype), row = (size_t)qd_shape_span(&out->shape, (int)axis, out->shape.rank) * elem;
+    size_t elem = qd_dtype_bytes(out->dtype),
+           row = (size_t)qd_shape_span(&out->shape, (int)axis, out->shape.rank) * elem;
     char *to = out->data;
     for (int k = 0; k < call->in_count; k++) {
         size_t piece = (size_t)qd_shape_span(&call->in[k].shape, (int)axis, out->shape.rank) * elem;
@@ -221,8 +224,10 @@ const struct qd_op qd_op_concat = {0, NULL, concat_infer, NULL, concat_run};
 
 /* ------------------------------------------------------------------ Split */
 
-/* Sizes along the axis: given (attribute, or input 1 from opset 13), or equal parts, the last one smaller (opset 18). */
-static enum qd_status split_sizes(const struct qd_call *call, int64_t dim, int64_t sizes[QD_MAX_OUTPUTS], struct qd_error *error)
+/* Sizes along the axis: given (attribute, or input 1 from opset 13), or equal parts, the last one smaller (opset 18).
+ */
+static enum qd_status split_sizes(const struct qd_call *call, int64_t dim, int64_t sizes[QD_MAX_OUTPUTS],
+                                  struct qd_error *error)
 {
     size_t count = 0, outputs = (size_t)call->out_count;
     const int64_t *attr = call->node->opset < 13 ? qd_attr_ints(call->node, "split", &count) : NULL;
@@ -237,8 +242,8 @@ static enum qd_status split_sizes(const struct qd_call *call, int64_t dim, int64
     if (!given) {
         int64_t parts = qd_attr_int(call->node, "num_outputs", (int64_t)outputs), each = 0;
         if (parts != (int64_t)outputs || (call->node->opset < 18 && dim % parts != 0))
-            return qd_op_fail(call, error, QD_ERR_SHAPE, "can't split %" PRId64 " into %" PRId64 " parts for %zu outputs", dim,
-                              parts, outputs);
+            return qd_op_fail(call, error, QD_ERR_SHAPE,
+                              "can't split %" PRId64 " into %" PRId64 " parts for %zu outputs", dim, parts, outputs);
         each = dim / parts + (dim % parts != 0);
         for (size_t i = 0; i < outputs; i++)
             sizes[i] = dim - (int64_t)i * each < each ? (dim > (int64_t)i * each ? dim - (int64_t)i * each : 0) : each;
@@ -251,7 +256,8 @@ static enum qd_status split_sizes(const struct qd_call *call, int64_t dim, int64
             break;
     }
     if (count != outputs || left != 0)
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "the %zu parts don't split %" PRId64 " into %zu outputs", count, dim, outputs);
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "the %zu parts don't split %" PRId64 " into %zu outputs", count,
+                          dim, outputs);
     return QD_OK;
 }
 

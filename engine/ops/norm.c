@@ -1,4 +1,5 @@
-/* Normalizations at inference: BatchNormalization (what fusion left over), InstanceNormalization, LayerNormalization. */
+/* Normalizations at inference: BatchNormalization (what fusion left over), InstanceNormalization, LayerNormalization.
+ */
 #include "engine/ops/helpers.h"
 
 #include <inttypes.h>
@@ -18,8 +19,8 @@ static enum qd_status per_channel(const struct qd_call *call, int last, struct q
         const struct qd_shape *shape = &call->in[i].shape;
         status = qd_op_types(call, i, QD_TYPES_FLOAT, error);
         if (!status && (shape->rank != 1 || shape->dims[0] != channels))
-            return qd_op_fail(call, error, QD_ERR_SHAPE, "input %d must have one element for each of %" PRId64 " channels", i,
-                              channels);
+            return qd_op_fail(call, error, QD_ERR_SHAPE,
+                              "input %d must have one element for each of %" PRId64 " channels", i, channels);
     }
     return status;
 }
@@ -33,7 +34,8 @@ static enum qd_status batch_infer(const struct qd_call *call, struct qd_error *e
     for (int i = 1; i < call->out_count; i++)
         extra = extra || qd_op_wants(call, i);
     if (extra || qd_attr_int(call->node, "training_mode", 0) || qd_attr_int(call->node, "spatial", 1) == 0)
-        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "training mode, its outputs and spatial=0 are not supported");
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED,
+                          "training mode, its outputs and spatial=0 are not supported");
     if (call->in[0].shape.rank < 1)
         return qd_op_fail(call, error, QD_ERR_SHAPE, "the input must not be a scalar");
     return qd_op_out(call, 0, QD_F32, &call->in[0].shape, error);
@@ -88,7 +90,8 @@ static enum qd_status instance_infer(const struct qd_call *call, struct qd_error
     if (status || (status = per_channel(call, 2, error)))
         return status;
     if (call->in[0].shape.rank < 3)
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "an input of rank %d has no spatial dimensions", call->in[0].shape.rank);
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "an input of rank %d has no spatial dimensions",
+                          call->in[0].shape.rank);
     return qd_op_out(call, 0, QD_F32, &call->in[0].shape, error);
 }
 
@@ -146,7 +149,7 @@ static enum qd_status layer_infer(const struct qd_call *call, struct qd_error *e
 
 struct layer_work {
     const struct qd_call *call;
-    int64_t n; /* elements of a row */
+    int64_t n;           /* elements of a row */
     float *scale, *bias; /* expanded to a row, in scratch */
 };
 

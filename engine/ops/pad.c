@@ -92,7 +92,8 @@ static enum qd_status pad_mode(const struct qd_call *call, enum pad_mode *mode, 
             return QD_OK;
         }
     }
-    return qd_op_fail(call, error, QD_ERR_INVALID, "its mode is none of constant, edge, reflect%s", known == 4 ? ", wrap" : "");
+    return qd_op_fail(call, error, QD_ERR_INVALID, "its mode is none of constant, edge, reflect%s",
+                      known == 4 ? ", wrap" : "");
 }
 
 /* The list of pads (begins, then ends) and the axes they are for. */
@@ -133,9 +134,11 @@ static enum qd_status pad_plan(const struct qd_call *call, struct pad *pad, stru
         if ((status = qd_op_axis(call, &axes[i], pad->out.rank, error)))
             return status;
         int64_t dim = pad->out.dims[axes[i]], begin = pads[i], end = pads[count + i], size = 0;
-        if (seen >> axes[i] & 1 || begin < -(INT64_MAX / 2) || !qd_i64_add(dim, begin, &size) || !qd_i64_add(size, end, &size) || size < 0)
-            return qd_op_fail(call, error, QD_ERR_SHAPE, "pads %" PRId64 " and %" PRId64 " don't fit dimension %d of %" PRId64,
-                              begin, end, (int)axes[i], dim);
+        if (seen >> axes[i] & 1 || begin < -(INT64_MAX / 2) || !qd_i64_add(dim, begin, &size) ||
+            !qd_i64_add(size, end, &size) || size < 0)
+            return qd_op_fail(call, error, QD_ERR_SHAPE,
+                              "pads %" PRId64 " and %" PRId64 " don't fit dimension %d of %" PRId64, begin, end,
+                              (int)axes[i], dim);
         if (dim == 0 && size > 0 && pad->mode != PAD_CONSTANT)
             return qd_op_fail(call, error, QD_ERR_SHAPE, "dimension %d has no elements to pad with", (int)axes[i]);
         seen |= 1u << axes[i];

@@ -1,5 +1,5 @@
-/* Pools: MaxPool (float and 8 bit, plain or channels last, with Indices), AveragePool, GlobalAveragePool, GlobalMaxPool.
- * Not for ReduceMean and ReduceMax (reduce.c). */
+/* Pools: MaxPool (float and 8 bit, plain or channels last, with Indices), AveragePool, GlobalAveragePool,
+ * GlobalMaxPool. Not for ReduceMean and ReduceMax (reduce.c). */
 #include "engine/ops/window.h"
 
 #include <math.h>
@@ -7,11 +7,12 @@
 
 struct pool {
     struct qd_window_attrs attrs;
-    bool count_pads;       /* AveragePool: count_include_pad */
-    bool by_column;        /* MaxPool's storage_order 1, for Indices */
+    bool count_pads; /* AveragePool: count_include_pad */
+    bool by_column;  /* MaxPool's storage_order 1, for Indices */
 };
 
-static enum qd_status pool_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status pool_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                   struct qd_error *error)
 {
     struct pool *pool = QD_PREP_NEW(arena, struct pool);
     if (!pool)
@@ -64,39 +65,41 @@ struct pool_work {
 };
 
 /* A window's maximum over a plane, and where it stands; a NaN wins. */
-#define MAX_PLANES(name, type, lowest, newer)                                                                                  \
-    static void name(void *ctx, int64_t begin, int64_t end)                                                                    \
-    {                                                                                                                          \
-        const struct pool_work *work = ctx;                                                                                    \
-        const struct qd_window *w = &work->w;                                                                                  \
-        int64_t plane = w->in[0] * w->in[1] * w->in[2], to = begin * w->out[0] * w->out[1] * w->out[2];                        \
-        int64_t *indices = qd_op_wants(work->call, 1) ? work->call->out[1].data : NULL;                                        \
-        type *out = work->call->out[0].data;                                                                                   \
-        for (int64_t p = begin; p < end; p++)                                                                                  \
-            for (int64_t o = 0; o < w->out[0] * w->out[1] * w->out[2]; o++, to++) {                                            \
-                const type *in = (const type *)work->call->in[0].data + p * plane;                                             \
-                int64_t pos[3] = {o / w->out[2] / w->out[1], o / w->out[2] % w->out[1], o % w->out[2]}, a[3], b[3], s[3];      \
-                for (int d = 0; d < 3; d++) {                                                                                  \
-                    qd_window_taps(w, d, pos[d], &a[d], &b[d]);                                                                \
-                    s[d] = pos[d] * w->stride[d] - w->before[d];                                                               \
-                }                                                                                                              \
-                type best = lowest;                                                                                            \
-                int64_t at = -1;                                                                                               \
-                for (int64_t z = a[0]; z < b[0]; z++)                                                                          \
-                    for (int64_t y = a[1]; y < b[1]; y++)                                                                      \
-                        for (int64_t x = a[2]; x < b[2]; x++) {                                                                \
-                            int64_t i = ((s[0] + z * w->dilation[0]) * w->in[1] + s[1] + y * w->dilation[1]) * w->in[2] +      \
-                                        s[2] + x * w->dilation[2];                                                             \
-                            type v = in[i];                                                                                    \
-                            if (at < 0 || newer) {                                                                             \
-                                best = v;                                                                                      \
-                                at = i;                                                                                        \
-                            }                                                                                                  \
-                        }                                                                                                      \
-                out[to] = best;                                                                                                \
-                if (indices)                                                                                                   \
-                    indices[to] = at < 0 ? -1 : p * plane + place_of(work, at);                                                \
-            }                                                                                                                  \
+#define MAX_PLANES(name, type, lowest, newer)                                                                          \
+    static void name(void *ctx, int64_t begin, int64_t end)                                                            \
+    {                                                                                                                  \
+        const struct pool_work *work = ctx;                                                                            \
+        const struct qd_window *w = &work->w;                                                                          \
+        int64_t plane = w->in[0] * w->in[1] * w->in[2], to = begin * w->out[0] * w->out[1] * w->out[2];                \
+        int64_t *indices = qd_op_wants(work->call, 1) ? work->call->out[1].data : NULL;                                \
+        type *out = work->call->out[0].data;                                                                           \
+        for (int64_t p = begin; p < end; p++)                                                                          \
+            for (int64_t o = 0; o < w->out[0] * w->out[1] * w->out[2]; o++, to++) {                                    \
+                const type *in = (const type *)work->call->in[0].data + p * plane;                                     \
+                int64_t pos[3] = {o / w->out[2] / w->out[1], o / w->out[2] % w->out[1], o % w->out[2]}, a[3], b[3],    \
+                        s[3];                                                                                          \
+                for (int d = 0; d < 3; d++) {                                                                          \
+                    qd_window_taps(w, d, pos[d], &a[d], &b[d]);                                                        \
+                    s[d] = pos[d] * w->stride[d] - w->before[d];                                                       \
+                }                                                                                                      \
+                type best = lowest;                                                                                    \
+                int64_t at = -1;                                                                                       \
+                for (int64_t z = a[0]; z < b[0]; z++)                                                                  \
+                    for (int64_t y = a[1]; y < b[1]; y++)                                                              \
+                        for (int64_t x = a[2]; x < b[2]; x++) {                                                        \
+                            int64_t i = ((s[0] + z * w->dilation[0]) * w->in[1] + s[1] + y * w->dilation[1]) *         \
+                                            w->in[2] +                                                                 \
+                                        s[2] + x * w->dilation[2];                                                     \
+                            type v = in[i];                                                                            \
+                            if (at < 0 || newer) {                                                                     \
+                                best = v;                                                                              \
+                                at = i;                                                                                \
+                            }                                                                                          \
+                        }                                                                                              \
+                out[to] = best;                                                                                        \
+                if (indices)                                                                                           \
+                    indices[to] = at < 0 ? -1 : p * plane + place_of(work, at);                                        \
+            }                                                                                                          \
     }
 
 /* Index within a plane as Indices wants it: rows first, or (storage_order 1) columns first. */
@@ -137,7 +140,9 @@ static void max_channels_last(void *ctx, int64_t begin, int64_t end)
                 for (int64_t y = a[1]; y < b[1]; y++)
                     for (int64_t x = a[2]; x < b[2]; x++)
                         rows[n++] = in + (size_t)(((s[0] + z * w->dilation[0]) * w->in[1] + s[1] + y * w->dilation[1]) *
-                                                      w->in[2] + s[2] + x * w->dilation[2]) * c;
+                                                      w->in[2] +
+                                                  s[2] + x * w->dilation[2]) *
+                                             c;
             if (n)
                 work->call->kernels->max_rows_u8(rows, n, c, out);
             else
@@ -178,7 +183,9 @@ static enum qd_status max_run(const struct qd_call *call, struct qd_error *error
         qd_op_split(call, work.tasks, 1, max_channels_last, &work);
         return QD_OK;
     }
-    void (*fn)(void *, int64_t, int64_t) = call->in[0].dtype == QD_F32 ? max_f32 : call->in[0].dtype == QD_U8 ? max_u8 : max_i8;
+    void (*fn)(void *, int64_t, int64_t) = call->in[0].dtype == QD_F32  ? max_f32
+                                           : call->in[0].dtype == QD_U8 ? max_u8
+                                                                        : max_i8;
     qd_op_split(call, shape.dims[0] * shape.dims[1], 4, fn, &work);
     return QD_OK;
 }
@@ -219,8 +226,8 @@ static void average_planes(void *ctx, int64_t begin, int64_t end)
         for (int64_t z = a[0]; z < b[0]; z++)
             for (int64_t y = a[1]; y < b[1]; y++)
                 for (int64_t x = a[2]; x < b[2]; x++)
-                    sum += (double)in[((s[0] + z * w->dilation[0]) * w->in[1] + s[1] + y * w->dilation[1]) * w->in[2] + s[2] +
-                                      x * w->dilation[2]];
+                    sum += (double)in[((s[0] + z * w->dilation[0]) * w->in[1] + s[1] + y * w->dilation[1]) * w->in[2] +
+                                      s[2] + x * w->dilation[2]];
         ((float *)work->call->out[0].data)[to] = (float)(sum / (double)count);
     }
 }
@@ -321,4 +328,5 @@ static enum qd_status global_max_run(const struct qd_call *call, struct qd_error
 }
 
 const struct qd_op qd_op_global_average_pool = {0, NULL, global_average_infer, NULL, global_average_run};
-const struct qd_op qd_op_global_max_pool = {QD_OP_MOVES | QD_OP_CHANNELS_LAST, NULL, global_max_infer, NULL, global_max_run};
+const struct qd_op qd_op_global_max_pool = {QD_OP_MOVES | QD_OP_CHANNELS_LAST, NULL, global_max_infer, NULL,
+                                            global_max_run};

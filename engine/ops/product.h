@@ -1,5 +1,5 @@
-/* A matrix product in float on kernels->gemm_f32 with B packed at run time: what Gemm, MatMul and Conv come down to when
- * their weights are no constants. Private to engine/ops; constant weights are packed once, in linear.h. */
+/* A matrix product in float on kernels->gemm_f32 with B packed at run time: what Gemm, MatMul and Conv come down to
+ * when their weights are no constants. Private to engine/ops; constant weights are packed once, in linear.h. */
 #ifndef QD_ENGINE_OPS_PRODUCT_H
 #define QD_ENGINE_OPS_PRODUCT_H
 

@@ -13,9 +13,10 @@ static const struct reduce_row {
     enum reduce_kind kind;
     int64_t axes_input_since; /* opset from which the axes are input 1 */
 } rows[] = {
-    {"ReduceSum", SUM, 13},     {"ReduceMean", MEAN, 18}, {"ReduceProd", PROD, 18},
-    {"ReduceMax", MAX, 18},     {"ReduceMin", MIN, 18},   {"ReduceL1", L1, 18},
-    {"ReduceL2", L2, 18},       {"ReduceSumSquare", SUM_SQUARE, 18},
+    {"ReduceSum", SUM, 13},        {"ReduceMean", MEAN, 18},
+    {"ReduceProd", PROD, 18},      {"ReduceMax", MAX, 18},
+    {"ReduceMin", MIN, 18},        {"ReduceL1", L1, 18},
+    {"ReduceL2", L2, 18},          {"ReduceSumSquare", SUM_SQUARE, 18},
     {"ReduceLogSum", LOG_SUM, 18}, {"ReduceLogSumExp", LOG_SUM_EXP, 18},
 };
 
@@ -24,7 +25,8 @@ struct reduce {
     bool keep, none_is_none; /* keepdims, noop_with_empty_axes */
 };
 
-static enum qd_status reduce_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status reduce_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                     struct qd_error *error)
 {
     struct reduce *reduce = QD_PREP_NEW(arena, struct reduce);
     if (!reduce)
@@ -90,26 +92,26 @@ static enum qd_status reduce_infer(const struct qd_call *call, struct qd_error *
 struct reduce_work {
     const struct qd_call *call;
     enum reduce_kind kind;
-    int kept, gone;       /* number of dimensions kept and reduced */
+    int kept, gone; /* number of dimensions kept and reduced */
     int64_t kept_dims[QD_MAX_RANK], kept_strides[QD_MAX_RANK];
     int64_t gone_dims[QD_MAX_RANK], gone_strides[QD_MAX_RANK];
     int64_t count; /* elements reduced to one */
 };
 
 /* Calls BODY for each reduced element in order, with `at` its index. */
-#define EACH(w, base, BODY)                                                                                                    \
-    do {                                                                                                                       \
-        int64_t index_[QD_MAX_RANK] = {0}, at = (base);                                                                        \
-        for (int64_t i_ = 0; i_ < (w)->count; i_++) {                                                                          \
-            BODY;                                                                                                              \
-            for (int d_ = (w)->gone - 1; d_ >= 0; d_--) {                                                                      \
-                at += (w)->gone_strides[d_];                                                                                   \
-                if (++index_[d_] < (w)->gone_dims[d_])                                                                         \
-                    break;                                                                                                     \
-                at -= (w)->gone_strides[d_] * (w)->gone_dims[d_];                                                              \
-                index_[d_] = 0;                                                                                                \
-            }                                                                                                                  \
-        }                                                                                                                      \
+#define EACH(w, base, BODY)                                                                                            \
+    do {                                                                                                               \
+        int64_t index_[QD_MAX_RANK] = {0}, at = (base);                                                                \
+        for (int64_t i_ = 0; i_ < (w)->count; i_++) {                                                                  \
+            BODY;                                                                                                      \
+            for (int d_ = (w)->gone - 1; d_ >= 0; d_--) {                                                              \
+                at += (w)->gone_strides[d_];                                                                           \
+                if (++index_[d_] < (w)->gone_dims[d_])                                                                 \
+                    break;                                                                                             \
+                at -= (w)->gone_strides[d_] * (w)->gone_dims[d_];                                                      \
+                index_[d_] = 0;                                                                                        \
+            }                                                                                                          \
+        }                                                                                                              \
     } while (0)
 
 static int64_t base_of(const struct reduce_work *w, int64_t o)
@@ -122,65 +124,109 @@ static int64_t base_of(const struct reduce_work *w, int64_t o)
     return at;
 }
 
-#define REDUCE_REAL(name, type)                                                                                                \
-    static type name(const struct reduce_work *w, int64_t base)                                                                \
-    {                                                                                                                          \
-        const type *x = w->call->in[0].data;                                                                                   \
-        double sum = 0, most = -INFINITY;                                                                                      \
-        switch (w->kind) {                                                                                                     \
-        case SUM: EACH(w, base, sum += (double)x[at]); return (type)sum;                                                       \
-        case MEAN: EACH(w, base, sum += (double)x[at]); return (type)(sum / (double)w->count);                                 \
-        case LOG_SUM: EACH(w, base, sum += (double)x[at]); return (type)log(sum);                                              \
-        case L1: EACH(w, base, sum += fabs((double)x[at])); return (type)sum;                                                  \
-        case L2: EACH(w, base, sum += (double)x[at] * (double)x[at]); return (type)sqrt(sum);                                  \
-        case SUM_SQUARE: EACH(w, base, sum += (double)x[at] * (double)x[at]); return (type)sum;                                \
-        case PROD: sum = 1; EACH(w, base, sum *= (double)x[at]); return (type)sum;                                             \
-        case MAX: EACH(w, base, most = (double)x[at] > most || isnan(x[at]) ? (double)x[at] : most); return (type)most;        \
-        case MIN: most = INFINITY;                                                                                             \
-            EACH(w, base, most = (double)x[at] < most || isnan(x[at]) ? (double)x[at] : most); return (type)most;              \
-        case LOG_SUM_EXP:                                                                                                      \
-            EACH(w, base, most = (double)x[at] > most ? (double)x[at] : most);                                                 \
-            if (!isfinite(most))                                                                                               \
-                return (type)most;                                                                                             \
-            EACH(w, base, sum += exp((double)x[at] - most));                                                                   \
-            return (type)(most + log(sum));                                                                                    \
-        }                                                                                                                      \
-        return 0;                                                                                                              \
+#define REDUCE_REAL(name, type)                                                                                        \
+    static type name(const struct reduce_work *w, int64_t base)                                                        \
+    {                                                                                                                  \
+        const type *x = w->call->in[0].data;                                                                           \
+        double sum = 0, most = -INFINITY;                                                                              \
+        switch (w->kind) {                                                                                             \
+        case SUM:                                                                                                      \
+            EACH(w, base, sum += (double)x[at]);                                                                       \
+            return (type)sum;                                                                                          \
+        case MEAN:                                                                                                     \
+            EACH(w, base, sum += (double)x[at]);                                                                       \
+            return (type)(sum / (double)w->count);                                                                     \
+        case LOG_SUM:                                                                                                  \
+            EACH(w, base, sum += (double)x[at]);                                                                       \
+            return (type)log(sum);                                                                                     \
+        case L1:                                                                                                       \
+            EACH(w, base, sum += fabs((double)x[at]));                                                                 \
+            return (type)sum;                                                                                          \
+        case L2:                                                                                                       \
+            EACH(w, base, sum += (double)x[at] * (double)x[at]);                                                       \
+            return (type)sqrt(sum);                                                                                    \
+        case SUM_SQUARE:                                                                                               \
+            EACH(w, base, sum += (double)x[at] * (double)x[at]);                                                       \
+            return (type)sum;                                                                                          \
+        case PROD:                                                                                                     \
+            sum = 1;                                                                                                   \
+            EACH(w, base, sum *= (double)x[at]);                                                                       \
+            return (type)sum;                                                                                          \
+        case MAX:                                                                                                      \
+            EACH(w, base, most = (double)x[at] > most || isnan(x[at]) ? (double)x[at] : most);                         \
+            return (type)most;                                                                                         \
+        case MIN:                                                                                                      \
+            most = INFINITY;                                                                                           \
+            EACH(w, base, most = (double)x[at] < most || isnan(x[at]) ? (double)x[at] : most);                         \
+            return (type)most;                                                                                         \
+        case LOG_SUM_EXP:                                                                                              \
+            EACH(w, base, most = (double)x[at] > most ? (double)x[at] : most);                                         \
+            if (!isfinite(most))                                                                                       \
+                return (type)most;                                                                                     \
+            EACH(w, base, sum += exp((double)x[at] - most));                                                           \
+            return (type)(most + log(sum));                                                                            \
+        }                                                                                                              \
+        return 0;                                                                                                      \
     }
 REDUCE_REAL(reduce_f32, float)
 REDUCE_REAL(reduce_f64, double)
 
+/* Truncated, within int32 (roots and logarithms of integers seldom get there), 0 for NaN. */
+static int32_t int_of(double v)
+{
+    if (v > -2147483648.0 && v < 2147483647.0)
+        return (int32_t)v;
+    return v > 0 ? INT32_MAX : v < 0 ? INT32_MIN : 0;
+}
+
 /* Integers: exact modulo 2^64; means truncate; what goes through a logarithm or a root is computed in double. */
-#define REDUCE_INT(name, type, least, greatest)                                                                                \
-    static type name(const struct reduce_work *w, int64_t base)                                                                \
-    {                                                                                                                          \
-        const type *x = w->call->in[0].data;                                                                                   \
-        uint64_t sum = 0;                                                                                                      \
-        double real = 0;                                                                                                       \
-        type best = w->kind == MAX ? (least) : (greatest);                                                                     \
-        switch (w->kind) {                                                                                                     \
-        case SUM: EACH(w, base, sum += (uint64_t)x[at]); return (type)sum;                                                     \
-        case MEAN: EACH(w, base, sum += (uint64_t)x[at]); return (type)(w->count ? (int64_t)sum / w->count : 0);               \
-        case L1: EACH(w, base, sum += (uint64_t)(x[at] < 0 ? 0 - (uint64_t)x[at] : (uint64_t)x[at])); return (type)sum;        \
-        case SUM_SQUARE: EACH(w, base, sum += (uint64_t)x[at] * (uint64_t)x[at]); return (type)sum;                            \
-        case PROD: sum = 1; EACH(w, base, sum *= (uint64_t)x[at]); return (type)sum;                                           \
-        case MAX: EACH(w, base, best = x[at] > best ? x[at] : best); return best;                                              \
-        case MIN: EACH(w, base, best = x[at] < best ? x[at] : best); return best;                                              \
-        case L2: EACH(w, base, real += (double)x[at] * (double)x[at]); return int_of(sqrt(real));                              \
-        case LOG_SUM: EACH(w, base, real += (double)x[at]); return int_of(log(real));                                          \
-        case LOG_SUM_EXP: EACH(w, base, real += exp((double)x[at])); return int_of(log(real));                                 \
-        }                                                                                                                      \
-        return 0;                                                                                                              \
+#define REDUCE_INT(name, type, least, greatest)                                                                        \
+    static type name(const struct reduce_work *w, int64_t base)                                                        \
+    {                                                                                                                  \
+        const type *x = w->call->in[0].data;                                                                           \
+        uint64_t sum = 0;                                                                                              \
+        double real = 0;                                                                                               \
+        type best = w->kind == MAX ? (least) : (greatest);                                                             \
+        switch (w->kind) {                                                                                             \
+        case SUM:                                                                                                      \
+            EACH(w, base, sum += (uint64_t)x[at]);                                                                     \
+            return (type)sum;                                                                                          \
+        case MEAN:                                                                                                     \
+            EACH(w, base, sum += (uint64_t)x[at]);                                                                     \
+            return (type)(w->count ? (int64_t)sum / w->count : 0);                                                     \
+        case L1:                                                                                                       \
+            EACH(w, base, sum += (uint64_t)(x[at] < 0 ? 0 - (uint64_t)x[at] : (uint64_t)x[at]));                       \
+            return (type)sum;                                                                                          \
+        case SUM_SQUARE:                                                                                               \
+            EACH(w, base, sum += (uint64_t)x[at] * (uint64_t)x[at]);                                                   \
+            return (type)sum;                                                                                          \
+        case PROD:                                                                                                     \
+            sum = 1;                                                                                                   \
+            EACH(w, base, sum *= (uint64_t)x[at]);                                                                     \
+            return (type)sum;                                                                                          \
+        case MAX:                                                                                                      \
+            EACH(w, base, best = x[at] > best ? x[at] : best);                                                         \
+            return best;                                                                                               \
+        case MIN:                                                                                                      \
+            EACH(w, base, best = x[at] < best ? x[at] : best);                                                         \
+            return best;                                                                                               \
+        case L2:                                                                                                       \
+            EACH(w, base, real += (double)x[at] * (double)x[at]);                                                      \
+            return (type)int_of(sqrt(real));                                                                           \
+        case LOG_SUM:                                                                                                  \
+            EACH(w, base, real += (double)x[at]);                                                                      \
+            return (type)int_of(log(real));                                                                            \
+        case LOG_SUM_EXP:                                                                                              \
+            EACH(w, base, real += exp((double)x[at]));                                                                 \
+            return (type)int_of(log(real));                                                                            \
+        }                                                                                                              \
+        return 0;                                                                                                      \
     }
 
-/* Truncated, within int32 (roots and logarithms of integers are far smaller), 0 for NaN. */
-static int32_t int_of(double v) { return v > -2147483648.0 && v < 2147483647.0 ? (int32_t)v : v > 0 ? INT32_MAX : v < 0 ? INT32_MIN : 0; }
-#define int_of(v) ((__typeof__(best))int_of(v))
 REDUCE_INT(reduce_i64, int64_t, INT64_MIN, INT64_MAX)
 REDUCE_INT(reduce_i32, int32_t, INT32_MIN, INT32_MAX)
 REDUCE_INT(reduce_i8, int8_t, INT8_MIN, INT8_MAX)
 REDUCE_INT(reduce_u8, uint8_t, 0, UINT8_MAX)
-#undef int_of
 
 static void reduce_part(void *ctx, int64_t begin, int64_t end)
 {
@@ -189,15 +235,27 @@ static void reduce_part(void *ctx, int64_t begin, int64_t end)
     for (int64_t o = begin; o < end; o++) {
         int64_t base = base_of(w, o);
         switch (w->call->in[0].dtype) {
-        case QD_F32: ((float *)out)[o] = reduce_f32(w, base); break;
-        case QD_F64: ((double *)out)[o] = reduce_f64(w, base); break;
-        case QD_I64: ((int64_t *)out)[o] = reduce_i64(w, base); break;
-        case QD_I32: ((int32_t *)out)[o] = reduce_i32(w, base); break;
-        case QD_I8: ((int8_t *)out)[o] = reduce_i8(w, base); break;
+        case QD_F32:
+            ((float *)out)[o] = reduce_f32(w, base);
+            break;
+        case QD_F64:
+            ((double *)out)[o] = reduce_f64(w, base);
+            break;
+        case QD_I64:
+            ((int64_t *)out)[o] = reduce_i64(w, base);
+            break;
+        case QD_I32:
+            ((int32_t *)out)[o] = reduce_i32(w, base);
+            break;
+        case QD_I8:
+            ((int8_t *)out)[o] = reduce_i8(w, base);
+            break;
         case QD_BOOL: /* an empty set of a Min is true, not 255 */
             ((uint8_t *)out)[o] = reduce_u8(w, base) != 0;
             break;
-        default: ((uint8_t *)out)[o] = reduce_u8(w, base); break;
+        default:
+            ((uint8_t *)out)[o] = reduce_u8(w, base);
+            break;
         }
     }
 }
@@ -251,16 +309,16 @@ static enum qd_status arg_infer(const struct qd_call *call, struct qd_error *err
     return qd_op_out(call, 0, QD_I64, &out, error);
 }
 
-#define ARG(name, type)                                                                                                        \
-    static int64_t name(const type *x, int64_t n, int64_t stride, bool most, bool last)                                        \
-    {                                                                                                                          \
-        int64_t best = 0;                                                                                                      \
-        for (int64_t i = 1; i < n; i++) {                                                                                      \
-            type v = x[i * stride], b = x[best * stride];                                                                      \
-            if ((most ? v > b : v < b) || (last && v == b))                                                                    \
-                best = i;                                                                                                      \
-        }                                                                                                                      \
-        return best;                                                                                                           \
+#define ARG(name, type)                                                                                                \
+    static int64_t name(const type *x, int64_t n, int64_t stride, bool most, bool last)                                \
+    {                                                                                                                  \
+        int64_t best = 0;                                                                                              \
+        for (int64_t i = 1; i < n; i++) {                                                                              \
+            type v = x[i * stride], b = x[best * stride];                                                              \
+            if ((most ? v > b : v < b) || (last && v == b))                                                            \
+                best = i;                                                                                              \
+        }                                                                                                              \
+        return best;                                                                                                   \
     }
 ARG(arg_f32, float)
 ARG(arg_i32, int32_t)

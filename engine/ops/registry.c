@@ -21,8 +21,8 @@ const struct qd_op *qd_op_find(const struct qd_node *node, struct qd_error *erro
     const struct qd_op_row *best = NULL;
     const char *domain = strcmp(node->domain, "ai.onnx") == 0 ? "" : node->domain;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (rows[i].since <= node->opset && strcmp(rows[i].type, node->op) == 0 && strcmp(rows[i].domain, domain) == 0 &&
-            (!best || rows[i].since > best->since))
+        if (rows[i].since <= node->opset && strcmp(rows[i].type, node->op) == 0 &&
+            strcmp(rows[i].domain, domain) == 0 && (!best || rows[i].since > best->since))
             best = &rows[i];
     if (best)
         return best->op;

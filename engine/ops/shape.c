@@ -33,9 +33,11 @@ static enum qd_status identity_infer(const struct qd_call *call, struct qd_error
     return status;
 }
 
-const struct qd_op qd_op_identity = {QD_OP_VIEW | QD_OP_MOVES | QD_OP_ELEMENTWISE, NULL, identity_infer, NULL, view_run};
+const struct qd_op qd_op_identity = {QD_OP_VIEW | QD_OP_MOVES | QD_OP_ELEMENTWISE, NULL, identity_infer, NULL,
+                                     view_run};
 
-/* ------------------------------------------------------------------ Dropout: at inference the input, and a mask of ones */
+/* ------------------------------------------------------------------ Dropout: at inference the input, and a mask of
+ * ones */
 
 static enum qd_status dropout_infer(const struct qd_call *call, struct qd_error *error)
 {
@@ -115,7 +117,8 @@ static enum qd_status reshape_infer(const struct qd_call *call, struct qd_error 
     for (int i = 0; i < out.rank; i++) {
         if (out.dims[i] == 0 && !zero_is_zero) {
             if (i >= in->rank)
-                return qd_op_fail(call, error, QD_ERR_SHAPE, "dimension %d of the new shape is copied, but there is none", i);
+                return qd_op_fail(call, error, QD_ERR_SHAPE,
+                                  "dimension %d of the new shape is copied, but there is none", i);
             out.dims[i] = in->dims[i];
         } else if (out.dims[i] < -1 || (out.dims[i] == -1 && free_dim >= 0)) {
             return qd_op_fail(call, error, QD_ERR_SHAPE, "the new shape has a second -1, or a dimension below -1");
@@ -175,7 +178,8 @@ static enum qd_status squeeze_infer(const struct qd_call *call, struct qd_error 
     struct qd_shape out = {0};
     for (int i = 0; i < in->rank; i++) {
         if (given && set >> i & 1 && in->dims[i] != 1)
-            return qd_op_fail(call, error, QD_ERR_SHAPE, "dimension %d is %" PRId64 " and can't be squeezed", i, in->dims[i]);
+            return qd_op_fail(call, error, QD_ERR_SHAPE, "dimension %d is %" PRId64 " and can't be squeezed", i,
+                              in->dims[i]);
         if (given ? !(set >> i & 1) : in->dims[i] != 1)
             out.dims[out.rank++] = in->dims[i];
     }

@@ -9,7 +9,8 @@ struct softmax {
     int64_t axis;
 };
 
-static enum qd_status softmax_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status softmax_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                      struct qd_error *error)
 {
     struct softmax *softmax = QD_PREP_NEW(arena, struct softmax);
     if (!softmax)

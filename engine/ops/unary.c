@@ -1,5 +1,5 @@
-/* Elementwise functions of one tensor: a table of rows with a function per element type, one vtable for all of them; and
- * Clip, whose limits are attributes or inputs. Not for casts (cast.c) or fused activations (linear.h). */
+/* Elementwise functions of one tensor: a table of rows with a function per element type, one vtable for all of them;
+ * and Clip, whose limits are attributes or inputs. Not for casts (cast.c) or fused activations (linear.h). */
 #include "engine/ops/helpers.h"
 
 #include <math.h>
@@ -9,9 +9,10 @@ struct unary; /* a row with a node's attributes */
 
 struct unary_row {
     const char *op;
-    const char *first, *second;        /* names of its float attributes, or NULL */
+    const char *first, *second; /* names of its float attributes, or NULL */
     float first_default, second_default;
-    void (*fn[QD_DTYPE_COUNT])(const struct unary *u, const void *in, void *out, int64_t n); /* NULL: not for this type */
+    void (*fn[QD_DTYPE_COUNT])(const struct unary *u, const void *in, void *out,
+                               int64_t n); /* NULL: not for this type */
 };
 
 struct unary {
@@ -19,17 +20,17 @@ struct unary {
     float a, b; /* its attributes */
 };
 
-#define UNARY(name, type, value)                                                                                               \
-    static void name(const struct unary *u, const void *in, void *out, int64_t n)                                              \
-    {                                                                                                                          \
-        const type *x_ = in;                                                                                                   \
-        type *y_ = out;                                                                                                        \
-        float a = u->a, b = u->b;                                                                                              \
-        (void)a, (void)b;                                                                                                      \
-        for (int64_t i_ = 0; i_ < n; i_++) {                                                                                   \
-            type x = x_[i_];                                                                                                   \
-            y_[i_] = (type)(value);                                                                                            \
-        }                                                                                                                      \
+#define UNARY(name, type, value)                                                                                       \
+    static void name(const struct unary *u, const void *in, void *out, int64_t n)                                      \
+    {                                                                                                                  \
+        const type *x_ = in;                                                                                           \
+        type *y_ = out;                                                                                                \
+        float a = u->a, b = u->b;                                                                                      \
+        (void)a, (void)b;                                                                                              \
+        for (int64_t i_ = 0; i_ < n; i_++) {                                                                           \
+            type x = x_[i_];                                                                                           \
+            y_[i_] = (type)(value);                                                                                    \
+        }                                                                                                              \
     }
 
 UNARY(relu_f32, float, x < 0.0f ? 0.0f : x)
@@ -40,14 +41,14 @@ UNARY(leaky_relu_f32, float, x < 0.0f ? a * x : x)
 UNARY(thresholded_relu_f32, float, x > a ? x : 0.0f)
 UNARY(elu_f32, float, x < 0.0f ? a * expm1f(x) : x)
 UNARY(selu_f32, float, x > 0.0f ? b * x : b * a * expm1f(x))
-UNARY(celu_f32, float, fmaxf(0.0f, x) + fminf(0.0f, a * expm1f(x / a)))
-UNARY(hard_sigmoid_f32, float, fmaxf(0.0f, fminf(1.0f, a * x + b)))
-UNARY(hard_swish_f32, float, x * fmaxf(0.0f, fminf(1.0f, x / 6.0f + 0.5f)))
+UNARY(celu_f32, float, fmaxf(0.0f, x) + fminf(0.0f, a *expm1f(x / a)))
+UNARY(hard_sigmoid_f32, float, fmaxf(0.0f, fminf(1.0f, a *x + b)))
+UNARY(hard_swish_f32, float, x *fmaxf(0.0f, fminf(1.0f, x / 6.0f + 0.5f)))
 UNARY(sigmoid_f32, float, x < 0.0f ? expf(x) / (1.0f + expf(x)) : 1.0f / (1.0f + expf(-x)))
 UNARY(tanh_f32, float, tanhf(x))
 UNARY(softplus_f32, float, fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))))
 UNARY(softsign_f32, float, x / (1.0f + fabsf(x)))
-UNARY(mish_f32, float, x * tanhf(fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)))))
+UNARY(mish_f32, float, x *tanhf(fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)))))
 UNARY(exp_f32, float, expf(x))
 UNARY(log_f32, float, logf(x))
 UNARY(sqrt_f32, float, sqrtf(x))
@@ -85,8 +86,14 @@ UNARY(sign_i64, int64_t, (x > 0) - (x < 0))
 UNARY(same_u8, uint8_t, x)
 UNARY(sign_u8, uint8_t, x > 0)
 
-#define ONLY_F32(f) {[QD_F32] = f##_f32}
-#define SIGNED(f) {[QD_F32] = f##_f32, [QD_I8] = f##_i8, [QD_I32] = f##_i32, [QD_I64] = f##_i64}
+#define ONLY_F32(f)                                                                                                    \
+    {                                                                                                                  \
+        [QD_F32] = f##_f32                                                                                             \
+    }
+#define SIGNED(f)                                                                                                      \
+    {                                                                                                                  \
+        [QD_F32] = f##_f32, [QD_I8] = f##_i8, [QD_I32] = f##_i32, [QD_I64] = f##_i64                                   \
+    }
 
 static const struct unary_row rows[] = {
     {"Relu", NULL, NULL, 0, 0, SIGNED(relu)},
@@ -123,13 +130,22 @@ static const struct unary_row rows[] = {
     {"Atanh", NULL, NULL, 0, 0, ONLY_F32(atanh)},
     {"Not", NULL, NULL, 0, 0, {[QD_BOOL] = not_bool}},
     {"Neg", NULL, NULL, 0, 0, SIGNED(neg)},
-    {"Abs", NULL, NULL, 0, 0,
+    {"Abs",
+     NULL,
+     NULL,
+     0,
+     0,
      {[QD_F32] = abs_f32, [QD_I8] = abs_i8, [QD_I32] = abs_i32, [QD_I64] = abs_i64, [QD_U8] = same_u8}},
-    {"Sign", NULL, NULL, 0, 0,
+    {"Sign",
+     NULL,
+     NULL,
+     0,
+     0,
      {[QD_F32] = sign_f32, [QD_I8] = sign_i8, [QD_I32] = sign_i32, [QD_I64] = sign_i64, [QD_U8] = sign_u8}},
 };
 
-static enum qd_status unary_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status unary_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                    struct qd_error *error)
 {
     struct unary *u = QD_PREP_NEW(arena, struct unary);
     if (!u)
@@ -187,7 +203,8 @@ const struct qd_op qd_op_unary = {QD_OP_ELEMENTWISE, unary_prepare, unary_infer,
 
 /* ------------------------------------------------------------------ Gelu: two formulas by a string attribute */
 
-static enum qd_status gelu_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status gelu_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                   struct qd_error *error)
 {
     bool *by_tanh = QD_PREP_NEW(arena, bool);
     if (!by_tanh)
@@ -235,7 +252,8 @@ struct clip {
     float lo, hi;
 };
 
-static enum qd_status clip_6_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
+static enum qd_status clip_6_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
+                                     struct qd_error *error)
 {
     struct clip *clip = QD_PREP_NEW(arena, struct clip);
     if (!clip)
@@ -246,18 +264,18 @@ static enum qd_status clip_6_prepare(const struct qd_node *node, struct qd_arena
     return QD_OK;
 }
 
-#define CLIP(name, type, lowest, highest)                                                                                      \
-    static void name(const struct qd_call *call, int64_t begin, int64_t end)                                                   \
-    {                                                                                                                          \
-        const type *in = call->in[0].data;                                                                                     \
-        type *out = call->out[0].data;                                                                                         \
-        type lo = qd_op_has(call, 1) ? *(const type *)call->in[1].data : (type)(lowest);                                       \
-        type hi = qd_op_has(call, 2) ? *(const type *)call->in[2].data : (type)(highest);                                      \
-        for (int64_t i = begin; i < end; i++) {                                                                                \
-            type x = in[i];                                                                                                    \
-            x = x < lo ? lo : x;                                                                                               \
-            out[i] = x > hi ? hi : x;                                                                                          \
-        }                                                                                                                      \
+#define CLIP(name, type, lowest, highest)                                                                              \
+    static void name(const struct qd_call *call, int64_t begin, int64_t end)                                           \
+    {                                                                                                                  \
+        const type *in = call->in[0].data;                                                                             \
+        type *out = call->out[0].data;                                                                                 \
+        type lo = qd_op_has(call, 1) ? *(const type *)call->in[1].data : (type)(lowest);                               \
+        type hi = qd_op_has(call, 2) ? *(const type *)call->in[2].data : (type)(highest);                              \
+        for (int64_t i = begin; i < end; i++) {                                                                        \
+            type x = in[i];                                                                                            \
+            x = x < lo ? lo : x;                                                                                       \
+            out[i] = x > hi ? hi : x;                                                                                  \
+        }                                                                                                              \
     }
 CLIP(clip_f32, float, call->prep ? ((const struct clip *)call->prep)->lo : -INFINITY,
      call->prep ? ((const struct clip *)call->prep)->hi : INFINITY)
@@ -335,7 +353,8 @@ static enum qd_status is_inf_run(const struct qd_call *call, struct qd_error *er
     (void)error;
     const float *in = call->in[0].data;
     uint8_t *out = call->out[0].data;
-    bool positive = qd_attr_int(call->node, "detect_positive", 1), negative = qd_attr_int(call->node, "detect_negative", 1);
+    bool positive = qd_attr_int(call->node, "detect_positive", 1),
+         negative = qd_attr_int(call->node, "detect_negative", 1);
     for (int64_t i = 0, n = qd_tensor_elems(&call->in[0]); i < n; i++)
         out[i] = isinf(in[i]) && (in[i] > 0.0f ? positive : negative);
     return QD_OK;

@@ -59,7 +59,8 @@ enum qd_status qd_window_fit(const struct qd_call *call, const struct qd_window_
 {
     int spatial = in->rank - 2;
     if (spatial < 1 || spatial > 3)
-        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "an input of rank %d is not supported (3 to 5 are)", in->rank);
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "an input of rank %d is not supported (3 to 5 are)",
+                          in->rank);
     size_t n = (size_t)spatial;
     if ((attrs->stride_count && attrs->stride_count != n) || (attrs->dilation_count && attrs->dilation_count != n) ||
         (attrs->pad_count && attrs->pad_count != 2 * n))
@@ -76,10 +77,10 @@ enum qd_status qd_window_fit(const struct qd_call *call, const struct qd_window_
         char text[160];
         if (!fit(window, d, attrs, pool))
             return qd_op_fail(call, error, QD_ERR_SHAPE,
-                              "kernel %" PRId64 ", stride %" PRId64 ", dilation %" PRId64 " and pads %" PRId64 ", %" PRId64
-                              " of spatial dimension %d don't fit an input of shape %s",
-                              window->kernel[d], window->stride[d], window->dilation[d], window->before[d], window->after[d], i,
-                              qd_shape_text(in, text, sizeof text));
+                              "kernel %" PRId64 ", stride %" PRId64 ", dilation %" PRId64 " and pads %" PRId64
+                              ", %" PRId64 " of spatial dimension %d don't fit an input of shape %s",
+                              window->kernel[d], window->stride[d], window->dilation[d], window->before[d],
+                              window->after[d], i, qd_shape_text(in, text, sizeof text));
         if (i >= 0)
             out->dims[2 + i] = window->out[d];
     }

@@ -1,5 +1,6 @@
 /* The sliding windows of convolutions and pools: attributes read once, output sizes from input sizes with checked
- * arithmetic. One to three spatial dimensions, always handled as three (leading ones of size 1). Private to engine/ops. */
+ * arithmetic. One to three spatial dimensions, always handled as three (leading ones of size 1). Private to engine/ops.
+ */
 #ifndef QD_ENGINE_OPS_WINDOW_H
 #define QD_ENGINE_OPS_WINDOW_H
 
@@ -21,7 +22,8 @@ struct qd_window {
 };
 
 /* For prepare functions. Errors: INVALID. */
-enum qd_status qd_window_attrs(const struct qd_node *node, struct qd_window_attrs *attrs, struct qd_error *error) QD_MUST_CHECK;
+enum qd_status qd_window_attrs(const struct qd_node *node, struct qd_window_attrs *attrs,
+                               struct qd_error *error) QD_MUST_CHECK;
 /* `in` is [N, C, d1..dn], n in 1..3; kernel[n] the kernel's sizes. `pool`: pads must stay below the kernel.
  * Fills *window and the spatial dims of *out (rank and the first two set by the caller). Errors: SHAPE, UNSUPPORTED. */
 enum qd_status qd_window_fit(const struct qd_call *call, const struct qd_window_attrs *attrs, const struct qd_shape *in,

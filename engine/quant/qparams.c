@@ -1,0 +1,44 @@
+/* Scale and zero point from a range: equations (3) and (4) of docs/QUANTIZATION.md. Worked in double, so that any two floats
+ * make a range; the scale is rounded to float once, and the zero point fits that float. Not for the moving average
+ * (engine/quant/range) nor for the arithmetic on tensors (requant.h). */
+#include "engine/quant/qparams.h"
+
+#include <float.h>
+#include <math.h>
+
+/* A scale that no float can hold as a normal number counts as that of a constant zero tensor. */
+static float usable_scale(double scale)
+{
+    if (scale > (double)FLT_MAX)
+        return FLT_MAX;
+    float rounded = (float)scale;
+    return rounded >= FLT_MIN ? rounded : 0.0f;
+}
+
+struct qd_qparams qd_qparams_from_range(double lo, double hi, bool symmetric)
+{
+    lo = lo < 0.0 ? lo : 0.0;
+    hi = hi > 0.0 ? hi : 0.0;
+    if (symmetric) {
+        float scale = usable_scale((hi > -lo ? hi : -lo) / 127.0);
+        return (struct qd_qparams){scale > 0.0f ? scale : 1.0f, QD_CARRIER_OFFSET, 1, 255};
+    }
+    struct qd_qparams qp = {usable_scale((hi - lo) / 255.0), 0, 0, 255};
+    if (!(qp.scale > 0.0f)) {
+        qp.scale = 1.0f;
+        return qp;
+    }
+    double zero_point = rint(255.0 - hi / (double)qp.scale);
+    qp.zero_point = zero_point < 0.0 ? 0 : zero_point > 255.0 ? 255 : (int32_t)zero_point;
+    return qp;
+}
+
+double qd_qparams_lo(const struct qd_qparams *qp) { return (double)qp->scale * (qp->qmin - qp->zero_point); }
+
+double qd_qparams_hi(const struct qd_qparams *qp) { return (double)qp->scale * (qp->qmax - qp->zero_point); }
+
+float qd_weight_scale_s8(float absmax)
+{
+    float scale = usable_scale((double)absmax / 127.0);
+    return scale > 0.0f ? scale : 1.0f;
+}

@@ -1,0 +1,82 @@
+/* The plan as users see it: which node runs in which precision, and why. */
+#include "server/api.h"
+
+#include "server/routes.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* "a,b" as ["a","b"] */
+static void write_names(struct qd_text *out, const char *names)
+{
+    char one[256];
+    qd_text_puts(out, "[");
+    for (bool first = true; names && *names; first = false) {
+        size_t n = strcspn(names, ","), copied = n < sizeof one - 1 ? n : sizeof one - 1;
+        memcpy(one, names, copied);
+        one[copied] = 0;
+        qd_text_puts(out, first ? "" : ",");
+        qd_text_json_string(out, one);
+        names += n + (names[n] == ',');
+    }
+    qd_text_puts(out, "]");
+}
+
+static void write_step(struct qd_text *out, const struct qd_step_report *step)
+{
+    qd_text_puts(out, "{\"node\":");
+    qd_text_json_string(out, step->node);
+    qd_text_puts(out, ",\"op\":");
+    qd_text_json_string(out, step->op);
+    qd_text_puts(out, ",\"fused\":");
+    write_names(out, step->fused);
+    qd_text_printf(out, ",\"precision\":\"%s\",\"reason\":", qd_precision_name(step->precision));
+    qd_text_json_string(out, step->reason ? step->reason : "");
+    if (step->precision == QD_FP32)
+        qd_text_puts(out, ",\"scheme\":null");
+    else
+        qd_text_printf(out, ",\"scheme\":\"%s\"", qd_scheme_name(step->activation_scheme));
+    if (step->weight_bits)
+        qd_text_printf(out, ",\"weights\":{\"scheme\":\"symmetric\",\"granularity\":\"%s\",\"bits\":%d}",
+                       qd_granularity_name(step->weight_granularity), step->weight_bits);
+    else
+        qd_text_puts(out, ",\"weights\":null");
+    /* Errors and times per step are not measured yet: null says so. */
+    qd_text_printf(out, ",\"sqnr_db\":null,\"time_us\":null,\"macs\":%" PRIu64 ",\"pinned\":false}", step->macs);
+}
+
+void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry)
+{
+    struct qd_plan_report plan;
+    qd_model_plan(entry->model, &plan);
+    qd_text_puts(out, "{\"model\":");
+    qd_text_json_string(out, entry->name);
+    qd_text_printf(out, ",\"version\":\"" QD_MODEL_VERSION "\",\"plan\":\"%08" PRIx32 "\",\"steps\":[", plan.digest);
+    for (size_t i = 0; i < plan.steps; i++) {
+        struct qd_step_report step;
+        qd_model_step(entry->model, i, &step);
+        qd_text_puts(out, i ? "," : "");
+        write_step(out, &step);
+    }
+    qd_text_printf(out,
+                   "],\"totals\":{\"model_file_bytes\":%" PRIu64 ",\"packed_bytes\":%" PRIu64
+                   ",\"macs\":{\"int8\":%" PRIu64 ",\"int16\":%" PRIu64 ",\"fp32\":%" PRIu64
+                   "},\"nodes\":%zu,\"opset\":%" PRId64 "}}",
+                   plan.model_file_bytes, plan.packed_bytes, plan.macs[QD_INT8], plan.macs[QD_INT16],
+                   plan.macs[QD_FP32], plan.nodes, plan.opset);
+}
+
+/* ------------------------------------------------------------------ handlers */
+
+void qd_handle_quantization(struct qd_http_request *request)
+{
+    struct qd_error error = {0};
+    struct qd_text text = {0};
+    const struct qd_model_entry *entry = qd_api_ready_model(request, &error);
+    if (!entry) {
+        qd_http_fail(request, &error);
+        return;
+    }
+    qd_api_write_quantization(&text, entry);
+    qd_api_respond_json(request, &text);
+}

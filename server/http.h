@@ -1,0 +1,37 @@
+/* libmicrohttpd inside the libuv loop: one daemon in external epoll mode, pumped from the loop, with deadlines of our own. What it
+ * works around is listed in docs/HTTP.md; each has a test (tests/e2e/test_http_*.py). All [loop]. */
+#ifndef QD_SERVER_HTTP_H
+#define QD_SERVER_HTTP_H
+
+#include "base/status.h"
+#include "server/request.h"
+
+#include <uv.h>
+
+struct qd_http;
+
+/* Starts answering on a listening socket (owned from now on). `server` outlives it. Errors: UNAVAILABLE, NO_MEMORY. */
+enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int listen_fd, struct qd_http **out,
+                              struct qd_error *error) QD_MUST_CHECK;
+/* Lets libmicrohttpd do what is due: after answers were given from outside its own callbacks. */
+void qd_http_pump(struct qd_http *http);
+unsigned qd_http_connections(const struct qd_http *http);
+/* Accepts no more connections; those open go on, and are told to close with their next answer. */
+void qd_http_quiesce(struct qd_http *http);
+/* Ends every connection that waits for no job; with `all`, the others too once they have been answered. */
+void qd_http_shutdown_connections(struct qd_http *http);
+/* True when no connection is left. */
+bool qd_http_idle(const struct qd_http *http);
+/* Stops the daemon. No request may be suspended (answer them first). Handles close with the next turns of the loop. */
+void qd_http_destroy(struct qd_http **http);
+
+/* Binds and listens on a numeric address, or takes the socket that systemd passed ($LISTEN_FDS). *port gets the real port.
+ * Errors: INVALID, UNAVAILABLE (address in use...). */
+enum qd_status qd_http_listen(const char *address, int *fd, unsigned *port, struct qd_error *error) QD_MUST_CHECK;
+
+/* For request.c. */
+void qd_http_on_answer(struct qd_http_request *request);
+void qd_connection_watch(struct qd_connection *connection, struct qd_job *job);
+const char *qd_connection_header(const struct qd_connection *connection, const char *name);
+
+#endif

@@ -1,0 +1,21 @@
+/* Words and numbers of struct qd_config as struct qd_quant_options. */
+#include "server/quant_options.h"
+
+#include <stddef.h>
+
+void qd_config_quant(const struct qd_config *config, struct qd_quant_options *out)
+{
+    *out = qd_quant_defaults();
+    /* options.def lists only words that these know; tests/unit/test_config.c tries each. */
+    (void)qd_mode_from(config->mode, &out->mode);
+    (void)qd_guard_from(config->guard, &out->guard);
+    (void)qd_precision_from(config->precision, &out->precision);
+    (void)qd_scheme_from(config->activation_scheme, &out->activation_scheme);
+    (void)qd_granularity_from(config->weight_granularity, &out->weight_granularity);
+    out->averaging_constant = config->averaging_constant;
+    out->max_step = config->max_step;
+    out->guard_tolerance = config->guard_tolerance;
+    out->publish_tolerance = config->publish_tolerance;
+    out->min_observations = config->min_observations;
+    out->epochs_kept = config->epochs_kept;
+}

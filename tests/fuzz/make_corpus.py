@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz target fuzz_onnx: tiny models, each of another kind, so that the fuzzer and the replay in
+the tests start from every corner of the format. Needs the onnx package (tests/requirements.txt).
+
+    python3 tests/fuzz/make_corpus.py [FOLDER]     (tests/fuzz/corpus/onnx)
+
+Seeds whose names begin with `bad_` must be refused; the others must be read.
+"""
+import os
+import sys
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper
+
+RAW_TYPES = ["FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "BOOL", "FLOAT16", "DOUBLE", "UINT32", "UINT64",
+             "BFLOAT16"]
+BYTES = {"UINT8": 1, "INT8": 1, "BOOL": 1, "UINT16": 2, "INT16": 2, "FLOAT16": 2, "BFLOAT16": 2, "FLOAT": 4, "INT32": 4,
+         "UINT32": 4, "INT64": 8, "UINT64": 8, "DOUBLE": 8}
+SEEDS = {}
+
+
+def seed(build):
+    SEEDS[build.__name__] = build
+    return build
+
+
+def value(name, dims=(2,), kind=T.FLOAT):
+    return h.make_tensor_value_info(name, kind, list(dims) if dims is not None else None)
+
+
+def model(nodes, inputs, outputs, initializers=(), opset=17, ir=8, others=(), **more):
+    graph = h.make_graph(nodes, "g", inputs, outputs, list(initializers), value_info=more.pop("value_info", []))
+    graph.sparse_initializer.extend(more.pop("sparse", []))
+    imports = [h.make_opsetid("", opset)] + [h.make_opsetid(d, v) for d, v in others]
+    return h.make_model(graph, opset_imports=imports, ir_version=ir, **more)
+
+
+def raw(name, kind, dims, data):
+    return T(name=name, data_type=kind, dims=dims, raw_data=data)
+
+
+def weights(name, *dims):
+    array = np.arange(np.prod(dims), dtype=np.float32).reshape(dims) / 8
+    return numpy_helper.from_array(array, name)
+
+
+@seed
+def conv_chain():
+    nodes = [h.make_node("Conv", ["x", "w", "b"], ["c"], "conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=1),
+             h.make_node("Relu", ["c"], ["r"]),
+             h.make_node("Clip", ["r", "", "top"], ["y"], "clip")]
+    return model(nodes, [value("x", ("N", 1, 8, 8))], [value("y", ("N", 2, 8, 8))],
+                 [weights("w", 2, 1, 3, 3), weights("b", 2), raw("top", T.FLOAT, [], b"\0\0\xc0\x40")],
+                 value_info=[value("c", ("N", 2, 8, 8)), value("gone", (1,))])
+
+
+@seed
+def raw_types():
+    tensors = [raw("r" + k, getattr(T, k), [2], bytes(BYTES[k] * 2)) for k in RAW_TYPES]
+    return model([h.make_node("Identity", ["rFLOAT"], ["y"])], [], [value("y")], tensors)
+
+
+@seed
+def typed_storage():
+    tensors = [T(name="t" + k, data_type=getattr(T, k), dims=[3]) for k in RAW_TYPES]
+    for t in tensors:
+        if t.data_type == T.FLOAT:
+            t.float_data.extend([1, -2, 0.5])
+        elif t.data_type == T.DOUBLE:
+            t.double_data.extend([1, -2, 1e300])
+        elif t.data_type == T.INT64:
+            t.int64_data.extend([-1, 2**62, 0])
+        elif t.data_type in (T.UINT64, T.UINT32):
+            t.uint64_data.extend([0, 7, 2**31])
+        elif t.data_type in (T.INT8, T.INT16, T.INT32):
+            t.int32_data.extend([-128, 0, 127])
+        else:
+            t.int32_data.extend([0, 1, 1])
+    return model([h.make_node("Identity", ["tFLOAT"], ["y"])], [], [value("y", (3,))], tensors)
+
+
+@seed
+def empty_and_scalar():
+    return model([h.make_node("Add", ["x", "one"], ["y"])], [value("x", (0, "n"))], [value("y", None)],
+                 [raw("one", T.FLOAT, [], bytes(4)), raw("none", T.INT64, [0], b""), T(name="hole", data_type=7, dims=[2, 0])])
+
+
+@seed
+def default_input():
+    return model([h.make_node("Add", ["x", "b"], ["y"])], [value("x"), value("b", ("n",))], [value("y")], [weights("b", 2)],
+                 opset=9, ir=3)
+
+
+@seed
+def constants():
+    make = [("a", {"value": weights("", 2)}), ("b", {"value_float": 0.5}), ("c", {"value_floats": [1.0, 2.0]}),
+            ("d", {"value_int": -3}), ("e", {"value_ints": [1, 2, 3]})]
+    nodes = [h.make_node("Constant", [], [n], **a) for n, a in make]
+    return model(nodes + [h.make_node("Sum", ["a", "b", "c"], ["y"])], [], [value("y"), value("e", (3,), T.INT64)])
+
+
+@seed
+def attributes():
+    graph = h.make_graph([h.make_node("Neg", ["q"], ["p"])], "inner", [value("q")], [value("p")])
+    more = {"f": 1.5, "i": -7, "s": "text", "t": weights("t", 1), "g": graph, "fs": [1.0, 2.0], "is": [1, -2, 300],
+            "ss": ["a", "", "\u00e9"], "ts": [weights("t1", 1), weights("t2", 2)], "gs": [graph, graph],
+            "st": h.make_tensor("st", T.STRING, [1], ["x"])}
+    return model([h.make_node("Many", ["x"], ["y"], "many", domain="own", **more)], [value("x")], [value("y")],
+                 others=[("own", 3)])
+
+
+@seed
+def branch():
+    then = h.make_graph([h.make_node("Add", ["x", "w"], ["t"])], "then", [], [value("t")])
+    nest = h.make_graph([h.make_node("Mul", ["x", "late"], ["n"])], "nest", [], [value("n")])
+    other = h.make_graph([h.make_node("If", ["c"], ["e"], then_branch=nest, else_branch=nest)], "else", [], [value("e")])
+    return model([h.make_node("If", ["c"], ["y"], "if", then_branch=then, else_branch=other),
+                  h.make_node("Neg", ["x"], ["late"])], [value("x"), value("c", (), T.BOOL)], [value("y")], [weights("w", 2)])
+
+
+@seed
+def loop():
+    body = h.make_graph([h.make_node("Identity", ["go"], ["still"]), h.make_node("Add", ["s", "step"], ["next"])], "body",
+                        [value("i", (), T.INT64), value("go", (), T.BOOL), value("s")],
+                        [value("still", (), T.BOOL), value("next"), value("next")], [weights("step", 2)])
+    return model([h.make_node("Loop", ["n", "", "x"], ["y", "all"], body=body)], [value("n", (), T.INT64), value("x")],
+                 [value("y"), value("all", None)])
+
+
+@seed
+def scan():
+    body = h.make_graph([h.make_node("Add", ["s", "e"], ["n"]), h.make_node("Identity", ["n"], ["o"])], "body",
+                        [value("s"), value("e")], [value("n"), value("o")])
+    return model([h.make_node("Scan", ["x", "seq"], ["y", "ys"], body=body, num_scan_inputs=1)],
+                 [value("x"), value("seq", ("t", 2))], [value("y"), value("ys", ("t", 2))])
+
+
+@seed
+def unsorted():
+    nodes = [h.make_node("Add", ["b", "x"], ["y"]), h.make_node("Neg", ["a"], ["b"]), h.make_node("Abs", ["x"], ["a"])]
+    return model(nodes, [value("x")], [value("y")])
+
+
+@seed
+def optional_outputs():
+    return model([h.make_node("LSTM", ["x", "w", "r", "", "", "h0"], ["", "y"], "lstm", hidden_size=1)],
+                 [value("x", (1, 1, 1)), value("h0", (1, 1, 1))], [value("y", (1, 1, 1))],
+                 [weights("w", 1, 4, 1), weights("r", 1, 4, 1)])
+
+
+@seed
+def strings_pass():
+    return model([h.make_node("Identity", ["x"], ["y"])], [value("x", ("n",), T.STRING)], [value("y", ("n",), T.STRING)])
+
+
+@seed
+def unused_function():
+    made = model([h.make_node("Relu", ["x"], ["y"])], [value("x")], [value("y")], others=[("own", 1)])
+    made.functions.append(h.make_function("own", "Twice", ["a"], ["b"], [h.make_node("Add", ["a", "a"], ["b"])],
+                                          [h.make_opsetid("", 17)]))
+    return made
+
+
+@seed
+def metadata():
+    made = model([h.make_node("Relu", ["x"], ["y"], domain="ai.onnx", doc_string="d")], [value("x")], [value("y")], opset=25)
+    h.set_model_props(made, {"author": "nobody"})
+    made.producer_name = "seeds"
+    return made
+
+
+@seed
+def bad_function_call():
+    made = unused_function()
+    made.graph.node.append(h.make_node("Twice", ["y"], ["z"], domain="own"))
+    return made
+
+
+@seed
+def bad_sparse():
+    values = raw("s", T.FLOAT, [1], bytes(4))
+    sparse = h.make_sparse_tensor(values, raw("", T.INT64, [1], bytes(8)), [3])
+    return model([h.make_node("Relu", ["s"], ["y"])], [], [value("y", (3,))], sparse=[sparse])
+
+
+@seed
+def bad_external():
+    tensor = T(name="w", data_type=T.FLOAT, dims=[2], data_location=T.EXTERNAL)
+    for key, text in (("location", "../weights"), ("offset", "0"), ("length", "8")):
+        tensor.external_data.add(key=key, value=text)
+    return model([h.make_node("Relu", ["w"], ["y"])], [], [value("y")], [tensor])
+
+
+@seed
+def bad_strings():
+    return model([h.make_node("Identity", ["s"], ["y"])], [], [value("y", (2,), T.STRING)],
+                 [h.make_tensor("s", T.STRING, [2], ["a", "b"])])
+
+
+@seed
+def bad_sequence():
+    return model([h.make_node("SequenceAt", ["s", "i"], ["y"])],
+                 [h.make_tensor_sequence_value_info("s", T.FLOAT, [2]), value("i", (), T.INT64)], [value("y")])
+
+
+@seed
+def bad_cycle():
+    return model([h.make_node("Neg", ["b"], ["a"], "one"), h.make_node("Neg", ["a"], ["b"], "two")], [], [value("a")])
+
+
+@seed
+def bad_narrow_type():
+    return model([h.make_node("Identity", ["q"], ["y"])], [], [value("y", (2,), T.INT4)],
+                 [raw("q", T.INT4, [2], b"\x21")])
+
+
+@seed
+def bad_length():
+    return model([h.make_node("Relu", ["w"], ["y"])], [], [value("y")], [raw("w", T.FLOAT, [2], bytes(7))])
+
+
+def main():
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "corpus", "onnx")
+    os.makedirs(folder, exist_ok=True)
+    for name, build in SEEDS.items():
+        with open(os.path.join(folder, name + ".onnx"), "wb") as file:
+            file.write(build().SerializeToString(deterministic=True))
+    print(f"{len(SEEDS)} seeds in {folder}, made with onnx {onnx.__version__}")
+
+
+if __name__ == "__main__":
+    main()
