@@ -1,6 +1,7 @@
-/* The table of kernels. Portable C fills it, each instruction set overrides what it does better (engine/kernels/<isa>/init.c);
- * tests/kernels proves each entry against plain arithmetic under every QUANTD_ISA. Kernels see no graph, allocate nothing,
- * log nothing and cannot fail: whoever compiles a plan has checked sizes. Integer kernels give the same bytes on every ISA.
+/* The table of kernels. Portable C fills it, each instruction set overrides what it does better
+ * (engine/kernels/<isa>/init.c); tests/kernels proves each entry against plain arithmetic under every QUANTD_ISA.
+ * Kernels see no graph, allocate nothing, log nothing and cannot fail: whoever compiles a plan has checked sizes.
+ * Integer kernels give the same bytes on every ISA.
  *
  * Work is split by the caller over rows and columns of the output, never over k. */
 #ifndef QD_ENGINE_KERNELS_KERNELS_H
@@ -19,10 +20,10 @@ enum qd_isa { QD_ISA_SCALAR, QD_ISA_AVX2, QD_ISA_AVX512VNNI, QD_ISA_COUNT };
 /* Activation of an epilogue, on real values: NONE; CLIP = min(max(r, lo), hi) (Relu: 0, +inf). NaN gives lo. */
 enum qd_act { QD_ACT_NONE, QD_ACT_CLIP };
 
-/* Where the rows of A come from. Row i is `taps` pieces of `tap_bytes` contiguous bytes, k = taps * tap_bytes / element size.
- *  direct (table == NULL): taps == 1, the piece starts at base + i * stride_bytes.
- *  indirect: piece t starts at table[i * taps + t] + offset_bytes; a tap in the padding points into a caller's buffer that
- *  holds the zero point (u8) or 0.0 (f32), long enough for offset_bytes + tap_bytes. */
+/* Where the rows of A come from. Row i is `taps` pieces of `tap_bytes` contiguous bytes, k = taps * tap_bytes / element
+ * size. direct (table == NULL): taps == 1, the piece starts at base + i * stride_bytes. indirect: piece t starts at
+ * table[i * taps + t] + offset_bytes; a tap in the padding points into a caller's buffer that holds the zero point (u8)
+ * or 0.0 (f32), long enough for offset_bytes + tap_bytes. */
 struct qd_rows {
     const void *base;
     size_t stride_bytes;
@@ -38,41 +39,46 @@ struct qd_epilogue {
     const float *bias;       /* [n], or NULL for 0 */
     enum qd_act act;
     float act_lo, act_hi;
-    void *out;                     /* element (row 0, column 0): uint8_t when `quantize`, else float */
-    size_t out_stride_elems;       /* from row to row */
-    const struct qd_qparams *quantize; /* NULL: write r as float; else write equation (8) with inv_scale = 1 / S in float */
-    struct qd_observation *observe;    /* NULL, or merged into: every r of the block (elems counted) */
+    void *out;               /* element (row 0, column 0): uint8_t when `quantize`, else float */
+    size_t out_stride_elems; /* from row to row */
+    const struct qd_qparams
+        *quantize; /* NULL: write r as float; else write equation (8) with inv_scale = 1 / S in float */
+    struct qd_observation *observe; /* NULL, or merged into: every r of the block (elems counted) */
 };
 
 struct qd_gemm_args {
-    size_t m, n, k;         /* of the whole product */
+    size_t m, n, k;            /* of the whole product */
     size_t row_begin, row_end; /* the block to compute; any split gives the same bytes */
     size_t col_begin, col_end; /* col_begin a multiple of nr */
-    struct qd_rows a;       /* [m, k]: uint8_t or float */
-    const void *b;          /* packed whole B */
+    struct qd_rows a;          /* [m, k]: uint8_t or float */
+    const void *b;             /* packed whole B */
     struct qd_epilogue epilogue;
-    void *scratch;          /* scratch_bytes(k), 64-byte aligned, one per thread */
+    void *scratch; /* scratch_bytes(k), 64-byte aligned, one per thread */
 };
 
-/* y[m, n] = epilogue(A u8 [m, k] . B s8 [k, n]), accumulated in int32 exactly: k * 255 * 127 must stay below 2^31 (k <= 66,000).
- * A is row-major without padding: a kernel may not read past row ends. */
+/* y[m, n] = epilogue(A u8 [m, k] . B s8 [k, n]), accumulated in int32 exactly: k * 255 * 127 must stay below 2^31 (k <=
+ * 66,000). A is row-major without padding: a kernel may not read past row ends. */
 struct qd_gemm_q8 {
     const char *name; /* "qd_gemm_u8s8_12x32x4__avx512vnni" */
     size_t mr, nr, kr;
     size_t (*packed_bytes)(size_t n, size_t k);
-    /* w[j * row_stride + p * col_stride] is the weight of output column j at depth p. Writes the panels and sums[j] = sum_p w. */
-    void (*pack)(size_t n, size_t k, const int8_t *w, size_t row_stride, size_t col_stride, void *packed, int32_t *sums);
+    /* w[j * row_stride + p * col_stride] is the weight of output column j at depth p. Writes the panels and sums[j] =
+     * sum_p w. */
+    void (*pack)(size_t n, size_t k, const int8_t *w, size_t row_stride, size_t col_stride, void *packed,
+                 int32_t *sums);
     size_t (*scratch_bytes)(size_t k);
     void (*run)(const struct qd_gemm_args *args);
 };
 
-/* The same in float. Order of summation depends on k only, so rows, columns, threads and batch never change a result. */
+/* The same in float. Order of summation depends on k only, so rows, columns, threads and batch never change a result.
+ */
 struct qd_gemm_f32 {
     const char *name;
     size_t mr, nr;
     size_t (*packed_bytes)(size_t n, size_t k);
     /* Each weight is multiplied by factor[j] when factor is not NULL. */
-    void (*pack)(size_t n, size_t k, const float *w, size_t row_stride, size_t col_stride, const float *factor, void *packed);
+    void (*pack)(size_t n, size_t k, const float *w, size_t row_stride, size_t col_stride, const float *factor,
+                 void *packed);
     size_t (*scratch_bytes)(size_t k);
     void (*run)(const struct qd_gemm_args *args);
 };
@@ -92,14 +98,16 @@ struct qd_kernels {
     void (*max_rows_u8)(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
 };
 
-/* What CPU and operating system (CPUID and XCR0) offer, and-ed with QUANTD_ISA (scalar|avx2|avx512vnni; an unknown name is
- * an error). Detected once; the table is const afterwards. [any] */
+/* What CPU and operating system (CPUID and XCR0) offer, and-ed with QUANTD_ISA (scalar|avx2|avx512vnni; an unknown name
+ * is an error). Detected once; the table is const afterwards. [any] */
 enum qd_status qd_kernels_get(const struct qd_kernels **out, struct qd_error *error) QD_MUST_CHECK;
 /* The table at or below `isa`, or NULL when this CPU can't run it: for tests and benchmarks. [any] */
 const struct qd_kernels *qd_kernels_at(enum qd_isa isa);
 const char *qd_isa_name(enum qd_isa isa);
 
-/* Every entry of `kernels` against plain arithmetic on seeded adversarial data. Errors: INTERNAL naming the kernel. [any] */
-enum qd_status qd_kernels_selftest(const struct qd_kernels *kernels, uint64_t seed, struct qd_error *error) QD_MUST_CHECK;
+/* Every entry of `kernels` against plain arithmetic on seeded adversarial data. Errors: INTERNAL naming the kernel.
+ * [any] */
+enum qd_status qd_kernels_selftest(const struct qd_kernels *kernels, uint64_t seed,
+                                   struct qd_error *error) QD_MUST_CHECK;
 
 #endif

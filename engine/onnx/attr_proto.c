@@ -15,14 +15,21 @@ struct attr_row {
 enum { TYPE_COUNT = 15 };
 
 static const struct attr_row rows[TYPE_COUNT] = {
-    [QD_ATTR_FLOAT] = {2, QD_WIRE_FIXED32, false, "float"},   [QD_ATTR_INT] = {3, QD_WIRE_VARINT, false, "int"},
-    [QD_ATTR_STRING] = {4, QD_WIRE_BYTES, false, "string"},   [QD_ATTR_TENSOR] = {5, QD_WIRE_BYTES, false, "tensor"},
-    [QD_ATTR_GRAPH] = {6, QD_WIRE_BYTES, false, "graph"},     [QD_ATTR_FLOATS] = {7, QD_WIRE_FIXED32, true, "floats"},
-    [QD_ATTR_INTS] = {8, QD_WIRE_VARINT, true, "ints"},       [QD_ATTR_STRINGS] = {9, QD_WIRE_BYTES, true, "strings"},
-    [QD_ATTR_TENSORS] = {10, QD_WIRE_BYTES, true, "tensors"}, [QD_ATTR_GRAPHS] = {11, QD_WIRE_BYTES, true, "graphs"},
+    [QD_ATTR_FLOAT] = {2, QD_WIRE_FIXED32, false, "float"},
+    [QD_ATTR_INT] = {3, QD_WIRE_VARINT, false, "int"},
+    [QD_ATTR_STRING] = {4, QD_WIRE_BYTES, false, "string"},
+    [QD_ATTR_TENSOR] = {5, QD_WIRE_BYTES, false, "tensor"},
+    [QD_ATTR_GRAPH] = {6, QD_WIRE_BYTES, false, "graph"},
+    [QD_ATTR_FLOATS] = {7, QD_WIRE_FIXED32, true, "floats"},
+    [QD_ATTR_INTS] = {8, QD_WIRE_VARINT, true, "ints"},
+    [QD_ATTR_STRINGS] = {9, QD_WIRE_BYTES, true, "strings"},
+    [QD_ATTR_TENSORS] = {10, QD_WIRE_BYTES, true, "tensors"},
+    [QD_ATTR_GRAPHS] = {11, QD_WIRE_BYTES, true, "graphs"},
     /* Types of the standard that we have not: no row of ours, but a name for the sentence. */
-    [11] = {0, QD_WIRE_BYTES, false, "sparse tensor"},        [12] = {0, QD_WIRE_BYTES, true, "sparse tensors"},
-    [13] = {0, QD_WIRE_BYTES, false, "type"},                 [14] = {0, QD_WIRE_BYTES, true, "types"},
+    [11] = {0, QD_WIRE_BYTES, false, "sparse tensor"},
+    [12] = {0, QD_WIRE_BYTES, true, "sparse tensors"},
+    [13] = {0, QD_WIRE_BYTES, false, "type"},
+    [14] = {0, QD_WIRE_BYTES, true, "types"},
 };
 
 /* The name and the type; whether there is a reference to a function's attribute. */
@@ -53,7 +60,8 @@ static enum qd_status read_head(struct qd_import *im, struct qd_text message, co
     if (!**name)
         return qd_fail(im->error, QD_ERR_FORMAT, "an attribute has no name");
     if (reference)
-        return qd_fail(im->error, QD_ERR_FORMAT, "attribute '%s' refers to an attribute of a function, outside of one", *name);
+        return qd_fail(im->error, QD_ERR_FORMAT, "attribute '%s' refers to an attribute of a function, outside of one",
+                       *name);
     if (*type <= 0 || *type >= TYPE_COUNT)
         return qd_fail(im->error, QD_ERR_FORMAT, "attribute '%s' has %s type", *name, *type == 0 ? "no" : "an unknown");
     if (rows[*type].field == 0)
@@ -66,14 +74,14 @@ static enum qd_status malformed(struct qd_import *im, const struct qd_attr *attr
     return qd_fail(im->error, QD_ERR_FORMAT, "attribute '%s': malformed", attr->name);
 }
 
-/* A tensor or a graph, alone or of a list. What went wrong inside is told with the attribute's name in front. */
+/* A tensor or a graph, alone or of a list. Tensors of attributes are nameless, so the attribute's name helps. */
 static enum qd_status take_part(struct qd_scope *scope, struct qd_text message, const struct qd_attr *attr, void *out)
 {
     const char *name;
     bool tensor = attr->type == QD_ATTR_TENSOR || attr->type == QD_ATTR_TENSORS;
     enum qd_status status = tensor ? qd_import_tensor(scope->im, message, true, out, &name)
                                    : qd_import_graph(scope->im, scope, message, out);
-    return status ? qd_error_prefix(scope->im->error, "attribute '%.100s'", attr->name) : QD_OK;
+    return status && tensor ? qd_error_prefix(scope->im->error, "attribute '%s'", attr->name) : status;
 }
 
 static enum qd_status take_single(struct qd_scope *scope, struct qd_text message, struct qd_attr *attr)
@@ -107,7 +115,8 @@ static enum qd_status take_single(struct qd_scope *scope, struct qd_text message
     return take_part(scope, last.bytes, attr, attr->type == QD_ATTR_TENSOR ? (void *)&attr->t : (void *)&attr->g);
 }
 
-static enum qd_status count_list(struct qd_import *im, struct qd_text message, struct qd_attr *attr, struct qd_text *packed)
+static enum qd_status count_list(struct qd_import *im, struct qd_text message, struct qd_attr *attr,
+                                 struct qd_text *packed)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;

@@ -23,7 +23,8 @@ enum qd_status qd_file_map(const char *path, struct qd_file *out, struct qd_erro
     /* Without O_NONBLOCK the open of a pipe would wait for a writer. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
-        return qd_fail(error, errno == ENOENT ? QD_ERR_NOT_FOUND : QD_ERR_IO, "can't open '%s': %s", name, strerror(errno));
+        return qd_fail(error, errno == ENOENT ? QD_ERR_NOT_FOUND : QD_ERR_IO, "can't open '%s': %s", name,
+                       strerror(errno));
     if (fstat(fd, &about) != 0)
         status = qd_fail(error, QD_ERR_IO, "can't look at '%s': %s", name, strerror(errno));
     else if (!S_ISREG(about.st_mode))
@@ -36,7 +37,8 @@ enum qd_status qd_file_map(const char *path, struct qd_file *out, struct qd_erro
         size_t size = (size_t)about.st_size;
         void *bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (bytes == MAP_FAILED)
-            status = qd_fail(error, errno == ENOMEM ? QD_ERR_NO_MEMORY : QD_ERR_IO, "can't map '%s': %s", name, strerror(errno));
+            status = qd_fail(error, errno == ENOMEM ? QD_ERR_NO_MEMORY : QD_ERR_IO, "can't map '%s': %s", name,
+                             strerror(errno));
         else
             *out = (struct qd_file){bytes, size};
     }

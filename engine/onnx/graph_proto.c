@@ -1,5 +1,5 @@
-/* GraphProto: values, nodes and how they hang together. First every name of the graph is declared, then nodes are filled,
- * because a node's subgraphs may use any of them. Not for what a model has besides graphs (import.c). */
+/* GraphProto: values, nodes and how they hang together. First every name of the graph is declared, then nodes are
+ * filled, because a node's subgraphs may use any of them. Not for what a model has besides graphs (import.c). */
 #include "engine/onnx/internal.h"
 
 #include <limits.h>
@@ -29,12 +29,12 @@ static enum qd_status add_value(struct qd_scope *scope, const char *name, int *i
         scope->value_room = (int)room;
     }
     *id = scope->value_count++;
-    scope->values[*id] =
-        (struct qd_value){.name = name, .info.shape.rank = -1, .producer = -1, .outer = QD_NO_VALUE};
+    scope->values[*id] = (struct qd_value){.name = name, .info.shape.rank = -1, .producer = -1, .outer = QD_NO_VALUE};
     return qd_map_put(&scope->names, name, strlen(name), *id) == QD_OK ? QD_OK : no_memory(scope->im);
 }
 
-/* The id of a name in this graph; a name of a graph around it gets a value of its own here. *id stays QD_NO_VALUE when nobody has it. */
+/* The id of a name in this graph; a name of a graph around it gets a value of its own here. *id stays QD_NO_VALUE when
+ * nobody has it. */
 static enum qd_status find_value(struct qd_scope *scope, struct qd_text name, int *id)
 {
     int outer;
@@ -96,12 +96,14 @@ static enum qd_status refuse_sparse(struct qd_scope *scope, struct qd_text messa
                 if (field.number == 8)
                     text = field.bytes;
     enum qd_status status = qd_import_name(scope->im, text, "a sparse tensor's name", &name);
-    return status ? status
-                  : qd_fail(scope->im->error, QD_ERR_UNSUPPORTED, "tensor '%s': sparse tensors are not supported", name);
+    return status
+               ? status
+               : qd_fail(scope->im->error, QD_ERR_UNSUPPORTED, "tensor '%s': sparse tensors are not supported", name);
 }
 
 /* An input that has an initializer too: that is its default, and must be of the declared type. */
-static enum qd_status check_default(struct qd_scope *scope, const struct qd_value *value, const struct qd_tensor *declared)
+static enum qd_status check_default(struct qd_scope *scope, const struct qd_value *value,
+                                    const struct qd_tensor *declared)
 {
     bool fits = declared->dtype == QD_NONE || declared->dtype == value->info.dtype;
     bool ranked = declared->shape.rank >= 0;
@@ -185,12 +187,20 @@ static enum qd_status add_value_info(struct qd_scope *scope, struct qd_text mess
 
 /* ---------------------------------------------------------------- nodes */
 
-static enum qd_status bad_node(struct qd_import *im, const struct qd_node *node, const char *format, const char *name)
+/* Puts the node before the sentence that is there. */
+static enum qd_status name_in_error(struct qd_import *im, const struct qd_node *node)
 {
     char text[200];
-    enum qd_status status = qd_fail(im->error, QD_ERR_FORMAT, format, name);
-    qd_error_prefix(im->error, "%s", qd_node_text(node, text, sizeof text));
-    return status;
+    if (!im->node_named)
+        qd_error_prefix(im->error, "%s", qd_node_text(node, text, sizeof text));
+    im->node_named = true;
+    return im->error->status;
+}
+
+static enum qd_status bad_node(struct qd_import *im, const struct qd_node *node, const char *format, const char *name)
+{
+    qd_fail(im->error, QD_ERR_FORMAT, format, name);
+    return name_in_error(im, node);
 }
 
 struct node_parts {
@@ -251,8 +261,8 @@ static enum qd_status name_node(struct qd_import *im, struct qd_text message, co
     if (status)
         return status;
     if (function)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "node '%s' calls the model's own function '%s': not supported yet",
-                       node->name, node->op);
+        return qd_fail(im->error, QD_ERR_UNSUPPORTED,
+                       "node '%s' calls the model's own function '%s': not supported yet", node->name, node->op);
     node->opset = qd_import_opset(im, node->domain);
     if (node->opset == 0)
         return qd_fail(im->error, QD_ERR_FORMAT, "node '%s': the model imports no opset of domain '%s' for its %s",
@@ -260,8 +270,8 @@ static enum qd_status name_node(struct qd_import *im, struct qd_text message, co
     return QD_OK;
 }
 
-static enum qd_status declare_outputs(struct qd_scope *scope, struct qd_text message, struct qd_node *node, size_t count,
-                                      int producer)
+static enum qd_status declare_outputs(struct qd_scope *scope, struct qd_text message, struct qd_node *node,
+                                      size_t count, int producer)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
@@ -292,7 +302,6 @@ static enum qd_status read_attrs(struct qd_scope *scope, struct qd_text message,
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
-    char text[200];
     if (count > QD_IMPORT_MAX_ATTRS)
         return bad_node(scope->im, node, "more than %s attributes", "256");
     struct qd_attr *attrs = qd_import_alloc(scope->im, count, sizeof *attrs);
@@ -304,7 +313,7 @@ static enum qd_status read_attrs(struct qd_scope *scope, struct qd_text message,
             continue;
         struct qd_attr *attr = &attrs[node->attr_count];
         if (qd_import_attr(scope, field.bytes, attr) != QD_OK)
-            return qd_error_prefix(scope->im->error, "%s", qd_node_text(node, text, sizeof text));
+            return name_in_error(scope->im, node);
         if (qd_attr_find(node, attr->name))
             return bad_node(scope->im, node, "two attributes are called '%s'", attr->name);
         node->attr_count++;
@@ -324,13 +333,14 @@ static struct qd_tensor number_tensor(struct qd_attr *attr)
 }
 
 /* A Constant node: its output becomes a constant of the graph, and the node is gone. */
-static enum qd_status take_constant(struct qd_scope *scope, struct qd_text message, struct qd_node *node, size_t attr_count)
+static enum qd_status take_constant(struct qd_scope *scope, struct qd_text message, struct qd_node *node,
+                                    size_t attr_count)
 {
     static const struct {
         const char *name;
         enum qd_attr_type type;
-    } forms[] = {{"value", QD_ATTR_TENSOR},    {"value_float", QD_ATTR_FLOAT}, {"value_floats", QD_ATTR_FLOATS},
-                 {"value_int", QD_ATTR_INT},   {"value_ints", QD_ATTR_INTS},   {"value_string", QD_ATTR_STRING},
+    } forms[] = {{"value", QD_ATTR_TENSOR},         {"value_float", QD_ATTR_FLOAT}, {"value_floats", QD_ATTR_FLOATS},
+                 {"value_int", QD_ATTR_INT},        {"value_ints", QD_ATTR_INTS},   {"value_string", QD_ATTR_STRING},
                  {"value_strings", QD_ATTR_STRINGS}};
     enum qd_status status = read_attrs(scope, message, node, attr_count);
     if (status)
@@ -456,8 +466,12 @@ static enum qd_status fill_graph(struct qd_scope *scope, struct qd_text message)
     static const struct {
         uint32_t field;
         enum qd_status (*visit)(struct qd_scope *scope, struct qd_text part);
-    } steps[] = {{SPARSE_INITIALIZER, refuse_sparse}, {INITIALIZER, add_initializer}, {INPUT, add_input},
-                 {NODE, declare_node},                {OUTPUT, add_output},           {VALUE_INFO, add_value_info}};
+    } steps[] = {{SPARSE_INITIALIZER, refuse_sparse},
+                 {INITIALIZER, add_initializer},
+                 {INPUT, add_input},
+                 {NODE, declare_node},
+                 {OUTPUT, add_output},
+                 {VALUE_INFO, add_value_info}};
     struct qd_graph *graph = scope->graph;
     enum qd_status status = open_graph(scope, message);
     for (size_t i = 0; status == QD_OK && i < sizeof steps / sizeof steps[0]; i++)
@@ -475,7 +489,8 @@ static enum qd_status fill_graph(struct qd_scope *scope, struct qd_text message)
     return qd_import_sort(scope->im, graph);
 }
 
-enum qd_status qd_import_graph(struct qd_import *im, struct qd_scope *parent, struct qd_text message, struct qd_graph **out)
+enum qd_status qd_import_graph(struct qd_import *im, struct qd_scope *parent, struct qd_text message,
+                               struct qd_graph **out)
 {
     struct qd_scope scope = {.im = im, .parent = parent, .depth = parent ? parent->depth + 1 : 0};
     if (scope.depth >= QD_IMPORT_MAX_DEPTH)

@@ -1,14 +1,14 @@
-/* ModelProto: versions, opsets, the model's functions, and the way in for whole models and lone tensors. The memory of an
- * import is bounded here by a multiple of the file. Not for graphs (graph_proto.c) or tensors (tensor_proto.c). */
+/* ModelProto: versions, opsets, the model's functions, and the way in for whole models and lone tensors. The memory of
+ * an import is bounded here by a multiple of the file. Not for graphs (graph_proto.c) or tensors (tensor_proto.c). */
 #include "engine/onnx/internal.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 #define ARENA_CHUNK_BYTES ((size_t)16 << 10)
-#define BUDGET_TIMES 64 /* the greediest parts of a file: a value of 3 bytes becomes a struct qd_value of 180 */
+#define BUDGET_TIMES      64 /* the greediest parts of a file: a value of 3 bytes becomes a struct qd_value of 180 */
 #define BUDGET_BASE_BYTES ((size_t)1 << 20)
-#define OLDEST_OPSET 7
+#define OLDEST_OPSET      7
 
 enum { MODEL_IR_VERSION = 1, MODEL_GRAPH = 7, MODEL_OPSET = 8, MODEL_FUNCTION = 25 };
 
@@ -18,7 +18,8 @@ static bool spend(struct qd_import *im, size_t count, size_t size)
 {
     size_t bytes, whole;
     if (!qd_size_mul(count, size, &bytes) || !qd_size_add(bytes, 16, &whole) || whole > im->budget_bytes) {
-        qd_fail(im->error, QD_ERR_TOO_LARGE, "the model needs more than %d times its file's size in memory", BUDGET_TIMES);
+        qd_fail(im->error, QD_ERR_TOO_LARGE, "the model needs more than %d times its file's size in memory",
+                BUDGET_TIMES);
         return false;
     }
     im->budget_bytes -= whole;
@@ -109,7 +110,8 @@ static enum qd_status add_opset(struct qd_import *im, struct qd_text message)
     if (version <= 0)
         return qd_fail(im->error, QD_ERR_FORMAT, "opset %" PRId64 " of domain '%s'", version, shown);
     if (!*opset->domain && version < OLDEST_OPSET)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "opset %" PRId64 ": the oldest supported is %d", version, OLDEST_OPSET);
+        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "opset %" PRId64 ": the oldest supported is %d", version,
+                       OLDEST_OPSET);
     int64_t before = qd_import_opset(im, opset->domain);
     if (before && before != version)
         return qd_fail(im->error, QD_ERR_FORMAT, "two opsets of domain '%s' are imported", shown);
@@ -162,8 +164,8 @@ static enum qd_status add_function(struct qd_import *im, struct qd_text message)
     return QD_OK;
 }
 
-enum qd_status qd_import_find_function(struct qd_import *im, const char *domain, const char *op, struct qd_text overload,
-                                       bool *found)
+enum qd_status qd_import_find_function(struct qd_import *im, const char *domain, const char *op,
+                                       struct qd_text overload, bool *found)
 {
     int value;
     *found = false;
@@ -253,8 +255,8 @@ enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **
     return status;
 }
 
-enum qd_status qd_onnx_tensor(const void *bytes, size_t size, struct qd_arena *arena, struct qd_tensor *out, const char **name,
-                              struct qd_error *error)
+enum qd_status qd_onnx_tensor(const void *bytes, size_t size, struct qd_arena *arena, struct qd_tensor *out,
+                              const char **name, struct qd_error *error)
 {
     struct qd_error local;
     struct qd_import im;

@@ -4,16 +4,18 @@
 
 #include "engine/ir/graph.h"
 
-/* `bytes` stay valid and unchanged as long as the graph. Checks everything a later stage relies on: known dtypes, raw data as long as
- * the shape says, ids in range, no cycle, each value produced once, ranks <= QD_MAX_RANK, opset 7 or later; sorts topologically.
- * Tensors whose data is misaligned in the file or stored in typed fields (float_data, int64_data...) are copied into the arena; nothing else is.
- * Initializers become constants; Constant nodes too. Subgraphs (If, Loop, Scan) are imported with outer values resolved by name.
- * Errors: FORMAT, UNSUPPORTED (external data for now, strings, sparse), NO_MEMORY; the sentence names the tensor or node. [any] */
-enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **out, struct qd_error *error) QD_MUST_CHECK;
+/* `bytes` stay valid and unchanged as long as the graph. Checks everything a later stage relies on: known dtypes, raw
+ * data as long as the shape says, ids in range, no cycle, each value produced once, ranks <= QD_MAX_RANK, opset 7 or
+ * later; sorts topologically. Tensors whose data is misaligned in the file or stored in typed fields (float_data,
+ * int64_data...) are copied into the arena; nothing else is. Initializers become constants; Constant nodes too.
+ * Subgraphs (If, Loop, Scan) are imported with outer values resolved by name. Errors: FORMAT, UNSUPPORTED (external
+ * data for now, strings, sparse), NO_MEMORY; the sentence names the tensor or node. [any] */
+enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **out,
+                              struct qd_error *error) QD_MUST_CHECK;
 
 /* One TensorProto (of a test data set): *out views `bytes` where it can, otherwise memory of the arena. */
-enum qd_status qd_onnx_tensor(const void *bytes, size_t size, struct qd_arena *arena, struct qd_tensor *out, const char **name,
-                              struct qd_error *error) QD_MUST_CHECK;
+enum qd_status qd_onnx_tensor(const void *bytes, size_t size, struct qd_arena *arena, struct qd_tensor *out,
+                              const char **name, struct qd_error *error) QD_MUST_CHECK;
 
 /* A whole file, mapped read-only. */
 struct qd_file {

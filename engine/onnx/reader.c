@@ -8,7 +8,8 @@ bool qd_wire_next(struct qd_cursor *message, struct qd_wire_field *field)
     if (qd_cursor_left(message) == 0)
         return false;
     uint64_t tag = qd_cursor_varint(message);
-    *field = (struct qd_wire_field){.number = (uint32_t)(tag >> 3 & MAX_FIELD_NUMBER), .type = (enum qd_wire_type)(tag & 7)};
+    *field = (struct qd_wire_field){.number = (uint32_t)(tag >> 3 & MAX_FIELD_NUMBER),
+                                    .type = (enum qd_wire_type)(tag & 7)};
     if (message->bad || tag >> 3 > MAX_FIELD_NUMBER || field->number == 0) {
         message->bad = true;
         return false;
@@ -35,7 +36,10 @@ bool qd_wire_next(struct qd_cursor *message, struct qd_wire_field *field)
     return !message->bad;
 }
 
-static size_t width(enum qd_wire_type element) { return element == QD_WIRE_FIXED32 ? 4 : element == QD_WIRE_FIXED64 ? 8 : 1; }
+static size_t width(enum qd_wire_type element)
+{
+    return element == QD_WIRE_FIXED32 ? 4 : element == QD_WIRE_FIXED64 ? 8 : 1;
+}
 
 bool qd_wire_count(const struct qd_wire_field *field, enum qd_wire_type element, size_t *count)
 {
@@ -79,7 +83,8 @@ bool qd_wire_value(struct qd_wire_list *list, uint64_t *value)
     return !list->packed.bad;
 }
 
-/* Bytes of the well-formed UTF-8 sequence at p (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF), 0 if none. */
+/* Bytes of the well-formed UTF-8 sequence at p (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF), 0
+ * if none. */
 static size_t sequence(const unsigned char *p, size_t left)
 {
     if (p[0] < 0x80)

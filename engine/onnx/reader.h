@@ -1,5 +1,6 @@
 /* The wire format of protocol buffers, read in place: a message is a cursor, a field a view. Knows nothing of ONNX.
- * Every read is bounded; a malformed field sets the cursor's `bad` and ends the walk, so loops check it once, after them. */
+ * Every read is bounded; a malformed field sets the cursor's `bad` and ends the walk, so loops check it once, after
+ * them. */
 #ifndef QD_ENGINE_ONNX_READER_H
 #define QD_ENGINE_ONNX_READER_H
 
@@ -23,14 +24,17 @@ struct qd_wire_list {
     uint64_t value;
 };
 
-static inline struct qd_cursor qd_wire_open(struct qd_text message) { return qd_cursor_make(message.bytes, message.length); }
+static inline struct qd_cursor qd_wire_open(struct qd_text message)
+{
+    return qd_cursor_make(message.bytes, message.length);
+}
 
-/* The next field, of any number; false at the end and when malformed (message->bad tells): groups, field number 0, a length
- * beyond the end. Fields that the caller doesn't know are simply not looked at. [any] */
+/* The next field, of any number; false at the end and when malformed (message->bad tells): groups, field number 0, a
+ * length beyond the end. Fields that the caller doesn't know are simply not looked at. [any] */
 bool qd_wire_next(struct qd_cursor *message, struct qd_wire_field *field);
 
-/* Adds to *count how many values of type `element` this occurrence holds; false when it can't hold such values. The varints
- * themselves are checked by the walk. The count never exceeds the bytes read. [any] */
+/* Adds to *count how many values of type `element` this occurrence holds; false when it can't hold such values. The
+ * varints themselves are checked by the walk. The count never exceeds the bytes read. [any] */
 bool qd_wire_count(const struct qd_wire_field *field, enum qd_wire_type element, size_t *count);
 struct qd_wire_list qd_wire_values(const struct qd_wire_field *field, enum qd_wire_type element);
 /* The next value; false at the end and when malformed (list->packed.bad tells). [any] */

@@ -1,4 +1,5 @@
-/* Topological order of a graph's nodes by Kahn's method, linear in nodes and edges. Not for the order that runs best (engine/plan). */
+/* Topological order of a graph's nodes by Kahn's method, linear in nodes and edges. Not for the order that runs best
+ * (engine/plan). */
 #include "engine/onnx/internal.h"
 
 #include <string.h>

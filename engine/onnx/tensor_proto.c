@@ -16,12 +16,13 @@ struct storage_row {
 };
 
 static const struct storage_row storages[STORAGE_COUNT] = {
-    [STORED_FLOAT] = {4, "float_data", QD_WIRE_FIXED32},   [STORED_INT32] = {5, "int32_data", QD_WIRE_VARINT},
-    [STORED_STRING] = {6, "string_data", QD_WIRE_BYTES},   [STORED_INT64] = {7, "int64_data", QD_WIRE_VARINT},
+    [STORED_FLOAT] = {4, "float_data", QD_WIRE_FIXED32},    [STORED_INT32] = {5, "int32_data", QD_WIRE_VARINT},
+    [STORED_STRING] = {6, "string_data", QD_WIRE_BYTES},    [STORED_INT64] = {7, "int64_data", QD_WIRE_VARINT},
     [STORED_DOUBLE] = {10, "double_data", QD_WIRE_FIXED64}, [STORED_UINT64] = {11, "uint64_data", QD_WIRE_VARINT},
 };
 
-/* Where the standard puts elements of a type that are not raw, and for narrow types in int32_data the values allowed. */
+/* Where the standard puts elements of a type that are not raw, and for narrow types in int32_data the values allowed.
+ */
 struct type_row {
     enum storage storage;
     int64_t least, most;
@@ -61,14 +62,16 @@ struct proto {
     struct qd_text raw;
 };
 
-enum qd_status qd_import_dtype(struct qd_import *im, int64_t onnx, const char *kind, const char *name, enum qd_dtype *out)
+enum qd_status qd_import_dtype(struct qd_import *im, int64_t onnx, const char *kind, const char *name,
+                               enum qd_dtype *out)
 {
     *out = qd_dtype_from_onnx(onnx);
     if (*out != QD_NONE || onnx == 0)
         return QD_OK;
     bool known = onnx > 0 && onnx < (int64_t)(sizeof refused_types / sizeof refused_types[0]) && refused_types[onnx];
     if (known)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "%s '%s': type %s is not supported", kind, name, refused_types[onnx]);
+        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "%s '%s': type %s is not supported", kind, name,
+                       refused_types[onnx]);
     return qd_fail(im->error, QD_ERR_UNSUPPORTED, "%s '%s': unknown data type %" PRId64, kind, name, onnx);
 }
 
@@ -213,16 +216,16 @@ static enum qd_status check_amount(struct qd_import *im, const struct proto *p, 
     qd_shape_text(&t->shape, text, sizeof text);
     for (int s = 0; s < STORAGE_COUNT; s++) {
         if (p->stored[s] && s != (int)storage)
-            return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': %s can't hold elements of %s", p->name, storages[s].name,
-                           qd_dtype_name(t->dtype));
+            return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': %s can't hold elements of %s", p->name,
+                           storages[s].name, qd_dtype_name(t->dtype));
         typed = typed || p->stored[s];
     }
     if (p->has_raw && (typed || t->dtype == QD_STR))
         return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': raw_data %s", p->name,
                        typed ? "and typed data at once" : "can't hold strings");
     if (p->has_raw && p->raw.length != bytes)
-        return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': raw_data has %zu bytes, shape %s of %s needs %zu", p->name,
-                       p->raw.length, text, qd_dtype_name(t->dtype), bytes);
+        return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': raw_data has %zu bytes, shape %s of %s needs %zu",
+                       p->name, p->raw.length, text, qd_dtype_name(t->dtype), bytes);
     if (!p->has_raw && p->stored[storage] != elems)
         return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': %zu elements stored, shape %s needs %zu", p->name,
                        p->stored[storage], text, elems);
@@ -267,8 +270,8 @@ enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, bo
     if (out->dtype == QD_STR && !carry_strings)
         return qd_fail(im->error, QD_ERR_UNSUPPORTED, "tensor '%s': constant strings are not supported", p.name);
     if (p.dims > QD_MAX_RANK)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "tensor '%s': rank %zu, more than %d is not supported", p.name, p.dims,
-                       QD_MAX_RANK);
+        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "tensor '%s': rank %zu, more than %d is not supported", p.name,
+                       p.dims, QD_MAX_RANK);
     out->shape = p.shape;
     out->shape.rank = (int)p.dims;
     return finish(im, &p, message, out);

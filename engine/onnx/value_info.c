@@ -1,4 +1,5 @@
-/* ValueInfoProto: the declared type and shape of an input, an output or a value between nodes. Not for tensors with data. */
+/* ValueInfoProto: the declared type and shape of an input, an output or a value between nodes. Not for tensors with
+ * data. */
 #include "engine/onnx/internal.h"
 
 #include <inttypes.h>
@@ -123,12 +124,13 @@ static enum qd_status read_type(struct qd_import *im, struct qd_text message, co
     if (cursor.bad)
         return qd_fail(im->error, QD_ERR_FORMAT, "value '%s': malformed type", name);
     if (kind > TYPE_TENSOR)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "value '%s' is %s: only tensors are supported", name, other_kinds[kind]);
+        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "value '%s' is %s: only tensors are supported", name,
+                       other_kinds[kind]);
     return kind ? read_tensor_type(im, tensor, name, info, dim_names) : QD_OK;
 }
 
-enum qd_status qd_import_value_info(struct qd_import *im, struct qd_text message, const char *name, struct qd_tensor *info,
-                                    const char *dim_names[QD_MAX_RANK])
+enum qd_status qd_import_value_info(struct qd_import *im, struct qd_text message, const char *name,
+                                    struct qd_tensor *info, const char *dim_names[QD_MAX_RANK])
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;

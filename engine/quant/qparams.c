@@ -1,6 +1,6 @@
-/* Scale and zero point from a range: equations (3) and (4) of docs/QUANTIZATION.md. Worked in double, so that any two floats
- * make a range; the scale is rounded to float once, and the zero point fits that float. Not for the moving average
- * (engine/quant/range) nor for the arithmetic on tensors (requant.h). */
+/* Scale and zero point from a range: equations (3) and (4) of docs/QUANTIZATION.md. Worked in double, so that any two
+ * floats make a range; the scale is rounded to float once, and the zero point fits that float. Not for the moving
+ * average (engine/quant/range) nor for the arithmetic on tensors (requant.h). */
 #include "engine/quant/qparams.h"
 
 #include <float.h>

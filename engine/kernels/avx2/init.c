@@ -1,0 +1,14 @@
+/* What this instruction set does better than the levels below it. Not for detection: dispatch.c asks CPU and system. */
+#include "engine/kernels/dispatch.h"
+
+void qd_kernels_init__avx2(struct qd_kernels *kernels)
+{
+    kernels->isa_name = "avx2";
+    kernels->isa = QD_ISA_AVX2;
+    kernels->gemm_q8 = qd_gemm_q8__avx2;
+    kernels->gemm_f32 = qd_gemm_f32__avx2;
+    kernels->quantize_u8 = qd_quantize_u8__avx2;
+    kernels->dequantize_u8 = qd_dequantize_u8__avx2;
+    kernels->observe_f32 = qd_observe_f32__avx2;
+    kernels->max_rows_u8 = qd_max_rows_u8__avx2;
+}

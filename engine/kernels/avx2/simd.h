@@ -1,0 +1,105 @@
+/* Eight floats at a time: the names that engine/kernels/epilogue_simd.h, vector_simd.h and gemm_simd.h are written in,
+ * for AVX2. engine/kernels/avx512vnni/simd.h has the same names. min and max return their second operand for NaN and
+ * for equal zeros, as requant.h's comparisons do. */
+#ifndef QD_ENGINE_KERNELS_AVX2_SIMD_H
+#define QD_ENGINE_KERNELS_AVX2_SIMD_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define QD_SIMD_FLOATS 8
+
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm; /* all bits of a lane, or none */
+
+static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
+static inline vf vf_load_some(const float *p, vm m) { return _mm256_maskload_ps(p, _mm256_castps_si256(m)); }
+static inline void vf_store_some(float *p, vm m, vf x) { _mm256_maskstore_ps(p, _mm256_castps_si256(m), x); }
+static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
+static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+static inline vf vf_round(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf vf_abs(vf x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+static inline float vf_reduce_min(vf x)
+{
+    __m128 four = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_min_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+static inline float vf_reduce_max(vf x)
+{
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+static inline vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
+static inline vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
+static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
+static inline vf vf_from_vi(vi x) { return _mm256_cvtepi32_ps(x); }
+static inline vf vf_from_bits(vi x) { return _mm256_castsi256_ps(x); }
+static inline vi vi_from_vf(vf x) { return _mm256_cvtps_epi32(x); } /* to nearest, ties to even */
+
+static inline vm vm_first(size_t n) /* n <= 8 */
+{
+    __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lanes));
+}
+static inline vm vm_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline vm vm_unordered(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+static inline vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
+static inline vm vm_or(vm a, vm b) { return _mm256_or_ps(a, b); }
+static inline vm vm_none(void) { return _mm256_setzero_ps(); }
+static inline unsigned vm_count(vm m) { return (unsigned)__builtin_popcount((unsigned)_mm256_movemask_ps(m)); }
+/* In lanes of m: min(x, into) or max(x, into); elsewhere `into`. */
+static inline vf vf_min_some(vf into, vm m, vf x) { return _mm256_blendv_ps(into, _mm256_min_ps(x, into), m); }
+static inline vf vf_max_some(vf into, vm m, vf x) { return _mm256_blendv_ps(into, _mm256_max_ps(x, into), m); }
+
+/* Values 0..255 of the first n lanes as bytes. */
+static inline void vi_store_u8(uint8_t *p, vi x, size_t n)
+{
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    __m128i bytes = _mm_packus_epi16(words, words);
+    if (n == QD_SIMD_FLOATS) {
+        _mm_storel_epi64((__m128i *)(void *)p, bytes);
+    } else {
+        uint8_t line[16];
+        _mm_storeu_si128((__m128i *)(void *)line, bytes);
+        for (size_t i = 0; i < n; i++)
+            p[i] = line[i];
+    }
+}
+static inline vi vi_load_u8(const uint8_t *p, size_t n)
+{
+    uint8_t line[8] = {0};
+    if (n < QD_SIMD_FLOATS) {
+        for (size_t i = 0; i < n; i++)
+            line[i] = p[i];
+        p = line;
+    }
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+/* out[0, n) = max(out, in) byte by byte, n <= 32. */
+static inline void bytes_max(uint8_t *out, const uint8_t *in, size_t n)
+{
+    if (n == 32) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)out);
+        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)in);
+        _mm256_storeu_si256((__m256i *)(void *)out, _mm256_max_epu8(a, b));
+    } else {
+        for (size_t i = 0; i < n; i++)
+            out[i] = in[i] > out[i] ? in[i] : out[i];
+    }
+}
+#define QD_SIMD_BYTES 32
+
+#endif

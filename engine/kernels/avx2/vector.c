@@ -1,0 +1,26 @@
+/* The vector kernels of this instruction set: engine/kernels/vector_simd.h compiled for it, under its names. */
+#include "engine/kernels/dispatch.h"
+#include "engine/kernels/vector_simd.h"
+
+void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q, struct qd_observation *obs)
+{
+    if (obs)
+        vector_quantize(x, n, qp, q, obs);
+    else
+        vector_quantize(x, n, qp, q, NULL);
+}
+
+void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r)
+{
+    vector_dequantize(q, n, qp, r);
+}
+
+void qd_observe_f32__avx2(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs)
+{
+    vector_quantize(x, n, qp, NULL, obs);
+}
+
+void qd_max_rows_u8__avx2(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out)
+{
+    vector_max_rows(in, rows, n, out);
+}

@@ -1,0 +1,42 @@
+/* What each instruction set's folder hands to the table, and the table's own check. Private to engine/kernels and its
+ * tests; everybody else asks qd_kernels_get (kernels.h). Prototypes are written out, one block an ISA, so that a
+ * missing kernel is an error of the linker and never a NULL. */
+#ifndef QD_ENGINE_KERNELS_DISPATCH_H
+#define QD_ENGINE_KERNELS_DISPATCH_H
+
+#include "engine/kernels/kernels.h"
+
+/* No member is NULL, tiles have a size, packed matrices are as long as their tiles say. Errors: INTERNAL naming the
+ * member. [any] */
+enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_error *error) QD_MUST_CHECK;
+
+/* Each overrides what it does better; called in the order of enum qd_isa on the same table. */
+void qd_kernels_init__scalar(struct qd_kernels *kernels);
+void qd_kernels_init__avx2(struct qd_kernels *kernels);
+void qd_kernels_init__avx512vnni(struct qd_kernels *kernels);
+
+extern const struct qd_gemm_q8 qd_gemm_q8__scalar;
+extern const struct qd_gemm_f32 qd_gemm_f32__scalar;
+void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                            struct qd_observation *obs);
+void qd_dequantize_u8__scalar(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
+void qd_observe_f32__scalar(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
+void qd_max_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
+
+extern const struct qd_gemm_q8 qd_gemm_q8__avx2;
+extern const struct qd_gemm_f32 qd_gemm_f32__avx2;
+void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                          struct qd_observation *obs);
+void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
+void qd_observe_f32__avx2(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
+void qd_max_rows_u8__avx2(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
+
+extern const struct qd_gemm_q8 qd_gemm_q8__avx512vnni;
+extern const struct qd_gemm_f32 qd_gemm_f32__avx512vnni;
+void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                                struct qd_observation *obs);
+void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
+void qd_observe_f32__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
+void qd_max_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
+
+#endif

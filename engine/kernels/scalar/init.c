@@ -1,0 +1,16 @@
+/* The portable set: it fills every entry of the table, so that no later level can leave one empty. */
+#include "engine/kernels/dispatch.h"
+
+void qd_kernels_init__scalar(struct qd_kernels *kernels)
+{
+    *kernels = (struct qd_kernels){
+        .isa_name = "scalar",
+        .isa = QD_ISA_SCALAR,
+        .gemm_q8 = qd_gemm_q8__scalar,
+        .gemm_f32 = qd_gemm_f32__scalar,
+        .quantize_u8 = qd_quantize_u8__scalar,
+        .dequantize_u8 = qd_dequantize_u8__scalar,
+        .observe_f32 = qd_observe_f32__scalar,
+        .max_rows_u8 = qd_max_rows_u8__scalar,
+    };
+}

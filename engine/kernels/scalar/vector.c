@@ -1,0 +1,36 @@
+/* Quantize, dequantize, observe and max pooling in portable C: requant.h's functions, one value at a time. */
+#include "engine/kernels/dispatch.h"
+#include "engine/kernels/epilogue.h"
+
+#include <string.h>
+
+void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                            struct qd_observation *obs)
+{
+    for (size_t i = 0; i < n; i++)
+        q[i] = qd_quantize_one(x[i], qp);
+    if (obs)
+        qd_observe_f32__scalar(x, n, qp, obs);
+}
+
+void qd_dequantize_u8__scalar(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r)
+{
+    for (size_t i = 0; i < n; i++)
+        r[i] = qd_dequantize_one(q[i], qp);
+}
+
+void qd_observe_f32__scalar(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs)
+{
+    struct qd_observation seen = qd_observation_empty();
+    for (size_t i = 0; i < n; i++)
+        qd_observe_one(&seen, x[i], qp ? x[i] / qp->scale : 0.0f, qp);
+    observation_publish(&seen, obs);
+}
+
+void qd_max_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out)
+{
+    memcpy(out, in[0], n);
+    for (size_t i = 1; i < rows; i++)
+        for (size_t j = 0; j < n; j++)
+            out[j] = in[i][j] > out[j] ? in[i][j] : out[j];
+}

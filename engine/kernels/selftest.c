@@ -1,0 +1,185 @@
+/* `quantd selftest`: every entry of a table against plain arithmetic on this CPU. A smaller version of tests/kernels:
+ * fixed buffers on the stack, small shapes, seeded data with the extremes that saturate. Not a benchmark. */
+#include "engine/kernels/kernels.h"
+
+#include <string.h>
+
+enum {
+    MAX_M = 27,
+    MAX_N = 40,
+    MAX_K = 37,
+    PADDED_N = 128,
+    PADDED_K = 64,
+    VALUES = 1037,
+    SCRATCH_BYTES = 96 * 1024,
+    ROUNDS = 12
+};
+
+struct bench {
+    const struct qd_kernels *kernels;
+    uint64_t state;
+    size_t m, n, k;
+    struct qd_qparams qp;
+    uint8_t a[MAX_M * MAX_K], u8[MAX_M * MAX_N];
+    int8_t w[MAX_N * MAX_K];
+    int32_t init[MAX_N], sums[MAX_N];
+    float scale[MAX_N], bias[MAX_N], a_f32[MAX_M * MAX_K], w_f32[MAX_N * MAX_K], f32[MAX_M * MAX_N];
+    _Alignas(64) unsigned char packed[PADDED_N * PADDED_K * sizeof(float)], scratch[SCRATCH_BYTES];
+};
+
+static uint32_t draw(struct bench *b)
+{
+    b->state = b->state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(b->state >> 33);
+}
+
+static bool same(const struct qd_observation *a, const struct qd_observation *b)
+{
+    return a->min == b->min && a->max == b->max && a->elems == b->elems && a->nonfinite == b->nonfinite &&
+           a->clipped_low == b->clipped_low && a->clipped_high == b->clipped_high;
+}
+
+static void fill(struct bench *b, unsigned round)
+{
+    b->m = 1 + draw(b) % MAX_M;
+    b->n = 1 + draw(b) % MAX_N;
+    b->k = 1 + draw(b) % MAX_K;
+    b->qp = (struct qd_qparams){0.7f, (int32_t)(draw(b) % 256), 0, 255};
+    for (size_t i = 0; i < b->m * b->k; i++) {
+        b->a[i] = round == 0 ? 255 : (uint8_t)draw(b);
+        b->a_f32[i] = (float)(draw(b) % 64) - 32.0f; /* sums of small integers are exact in any order */
+    }
+    for (size_t i = 0; i < b->n * b->k; i++) {
+        b->w[i] = (int8_t)(round == 0 ? -127 : (int32_t)(draw(b) % 255) - 127);
+        b->w_f32[i] = (float)(draw(b) % 64) - 32.0f;
+    }
+    for (size_t j = 0; j < b->n; j++) {
+        b->init[j] = (int32_t)(draw(b) % 20000) - 10000;
+        b->scale[j] = 0.0005f * (float)(1 + draw(b) % 9);
+        b->bias[j] = round == 3 && j == 0 ? INFINITY : (float)(draw(b) % 100) - 50.0f;
+    }
+}
+
+static struct qd_gemm_args args_of(struct bench *b, const void *a, size_t elem_bytes, struct qd_observation *seen)
+{
+    return (struct qd_gemm_args){
+        .m = b->m,
+        .n = b->n,
+        .k = b->k,
+        .row_end = b->m,
+        .col_end = b->n,
+        .a = {.base = a, .stride_bytes = b->k * elem_bytes, .taps = 1, .tap_bytes = b->k * elem_bytes},
+        .b = b->packed,
+        .epilogue =
+            {.acc_init = b->init, .scale = b->scale, .bias = b->bias, .out_stride_elems = b->n, .observe = seen},
+        .scratch = b->scratch};
+}
+
+static bool check_gemm_q8(struct bench *b)
+{
+    const struct qd_gemm_q8 *g = &b->kernels->gemm_q8;
+    if (g->packed_bytes(b->n, b->k) > sizeof b->packed || g->scratch_bytes(b->k) > sizeof b->scratch)
+        return false;
+    g->pack(b->n, b->k, b->w, b->k, 1, b->packed, b->sums);
+    struct qd_observation seen = qd_observation_empty(), wanted = qd_observation_empty();
+    struct qd_gemm_args args = args_of(b, b->a, 1, &seen);
+    args.epilogue.out = b->u8;
+    args.epilogue.quantize = &b->qp;
+    g->run(&args);
+    for (size_t i = 0; i < b->m; i++)
+        for (size_t j = 0; j < b->n; j++) {
+            int32_t acc = b->init[j], sum = 0;
+            for (size_t p = 0; p < b->k; p++) {
+                acc += b->a[i * b->k + p] * b->w[j * b->k + p];
+                sum += b->w[j * b->k + p];
+            }
+            float real = qd_real_one(acc, b->scale[j], b->bias[j]), inv = 1.0f / b->qp.scale;
+            qd_observe_one(&wanted, real, real * inv, &b->qp);
+            if (sum != b->sums[j] || b->u8[i * b->n + j] != qd_requantize_one(real, inv, &b->qp))
+                return false;
+        }
+    return same(&seen, &wanted);
+}
+
+static bool check_gemm_f32(struct bench *b)
+{
+    const struct qd_gemm_f32 *g = &b->kernels->gemm_f32;
+    if (g->packed_bytes(b->n, b->k) > sizeof b->packed || g->scratch_bytes(b->k) > sizeof b->scratch)
+        return false;
+    g->pack(b->n, b->k, b->w_f32, b->k, 1, NULL, b->packed);
+    struct qd_observation seen = qd_observation_empty(), wanted = qd_observation_empty();
+    struct qd_gemm_args args = args_of(b, b->a_f32, sizeof(float), &seen);
+    args.epilogue.out = b->f32;
+    g->run(&args);
+    for (size_t i = 0; i < b->m; i++)
+        for (size_t j = 0; j < b->n; j++) {
+            float acc = 0.0f;
+            for (size_t p = 0; p < b->k; p++)
+                acc += b->a_f32[i * b->k + p] * b->w_f32[j * b->k + p];
+            float real = acc * b->scale[j] + b->bias[j];
+            qd_observe_one(&wanted, real, 0.0f, NULL);
+            if (b->f32[i * b->n + j] != real)
+                return false;
+        }
+    return same(&seen, &wanted);
+}
+
+static bool check_quantize(struct bench *b)
+{
+    float x[VALUES], back[VALUES];
+    uint8_t q[VALUES];
+    size_t n = 1 + draw(b) % VALUES;
+    for (size_t i = 0; i < n; i++)
+        x[i] = ((float)(draw(b) % 4096) - 2048.0f) * 0.0625f;
+    if (n > 7) {
+        x[3] = NAN;
+        x[5] = -INFINITY;
+    }
+    struct qd_observation seen = qd_observation_empty(), alone = qd_observation_empty(),
+                          wanted = qd_observation_empty();
+    b->kernels->quantize_u8(x, n, &b->qp, q, &seen);
+    b->kernels->observe_f32(x, n, &b->qp, &alone);
+    b->kernels->dequantize_u8(q, n, &b->qp, back);
+    for (size_t i = 0; i < n; i++) {
+        qd_observe_one(&wanted, x[i], x[i] / b->qp.scale, &b->qp);
+        if (q[i] != qd_quantize_one(x[i], &b->qp) || back[i] != qd_dequantize_one(q[i], &b->qp))
+            return false;
+    }
+    return same(&seen, &wanted) && same(&alone, &wanted);
+}
+
+static bool check_max_rows(struct bench *b)
+{
+    const uint8_t *rows[3] = {b->a, b->a + 1, b->a + 2};
+    size_t n = b->m * b->k > 3 ? b->m * b->k - 2 : 0;
+    uint8_t out[MAX_M * MAX_K];
+    b->kernels->max_rows_u8(rows, 3, n, out);
+    for (size_t j = 0; j < n; j++) {
+        uint8_t most = b->a[j] > b->a[j + 1] ? b->a[j] : b->a[j + 1];
+        if (out[j] != (most > b->a[j + 2] ? most : b->a[j + 2]))
+            return false;
+    }
+    return true;
+}
+
+enum qd_status qd_kernels_selftest(const struct qd_kernels *kernels, uint64_t seed, struct qd_error *error)
+{
+    const struct {
+        const char *name;
+        bool (*check)(struct bench *b);
+    } rows[] = {{kernels->gemm_q8.name, check_gemm_q8},
+                {kernels->gemm_f32.name, check_gemm_f32},
+                {"quantize_u8, dequantize_u8 and observe_f32", check_quantize},
+                {"max_rows_u8", check_max_rows}};
+    struct bench bench = {.kernels = kernels, .state = seed};
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        fill(&bench, round);
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            if (!rows[i].check(&bench))
+                return qd_fail(error, QD_ERR_INTERNAL,
+                               "kernel %s (%s) differs from plain arithmetic: seed %llu, round %u, %zu x %zu x %zu",
+                               rows[i].name, kernels->isa_name, (unsigned long long)seed, round, bench.m, bench.n,
+                               bench.k);
+    }
+    return QD_OK;
+}
