@@ -76,6 +76,9 @@ static struct qd_io describe(const struct qd_value *value)
 {
     struct qd_io io = {.name = value->name, .dtype = value->info.dtype, .shape = value->info.shape, .optional = value->constant};
     memcpy(io.dim_names, value->dim_names, sizeof io.dim_names);
+    for (int i = 0; i < QD_MAX_RANK; i++)
+        if (io.dim_names[i] && strcmp(io.dim_names[i], "?") == 0)
+            io.dim_names[i] = NULL; /* an exporter's word for "unknown", not a name that dimensions share */
     if (io.shape.rank < 0)
         io.shape.rank = 0;
     return io;

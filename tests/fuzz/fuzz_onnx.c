@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes as a model and as a tensor. What the importer accepts must hold its promises (engine/onnx/import.h):
- * everything is walked and every byte it points to is read. */
+/* Fuzz target: any bytes as a model and as a tensor. What the importer accepts must hold its promises
+ * (engine/onnx/import.h): everything is walked and every byte it points to is read. */
 #include "engine/onnx/import.h"
 
 #include <stdlib.h>
@@ -9,10 +9,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static volatile unsigned char sink;
 
-#define PROMISE(that)                                                                                                            \
-    do {                                                                                                                         \
-        if (!(that))                                                                                                             \
-            abort();                                                                                                             \
+#define PROMISE(that)                                                                                                  \
+    do {                                                                                                               \
+        if (!(that))                                                                                                   \
+            abort();                                                                                                   \
     } while (0)
 
 static void touch(const void *bytes, size_t n)
@@ -111,7 +111,7 @@ static void walk_graph(const struct qd_graph *graph, const struct qd_graph *pare
             if (v->dim_names[d])
                 touch_text(v->dim_names[d]);
         PROMISE(v->producer >= -1 && v->producer < graph->node_count);
-        PROMISE(v->outer == QD_NO_VALUE || (parent && v->outer >= 0));
+        PROMISE(v->outer == QD_NO_VALUE || (parent && v->outer >= 0 && v->outer < parent->value_count));
         walk_tensor(&v->info, v->constant);
     }
     for (int i = 0; i < graph->input_count; i++)

@@ -63,7 +63,7 @@ def main():
     for name in others:
         print(f"not required: {found[name][1] if name in found else name + ': no verdict'}")
     for name in failed:
-        print(f"FAIL {found[name][1] if name in found else name + ': not there, or no verdict'}")
+        print(f"required: {found[name][1] if name in found else name + ': not there, or no verdict'}")
     more = sorted(passed - set(needed))
     if more and options.grow:
         with open(REQUIRED, "a", encoding="utf-8") as f:

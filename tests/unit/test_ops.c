@@ -59,7 +59,10 @@ static void tensor(struct one *o, int i, enum qd_dtype dtype, const void *data, 
 
 static void attr_ints(struct one *o, const char *name, size_t count, const int64_t *ints)
 {
-    o->attrs[o->node.attr_count++] = (struct qd_attr){.name = name, .type = QD_ATTR_INTS, .count = count, .ints = ints};
+    int64_t *copy = qd_arena_alloc(o->arena, count, sizeof *copy);
+    assert_non_null(copy);
+    memcpy(copy, ints, count * sizeof *copy);
+    o->attrs[o->node.attr_count++] = (struct qd_attr){.name = name, .type = QD_ATTR_INTS, .count = count, .ints = copy};
 }
 
 #define DIMS(...)                                                                                                      \
