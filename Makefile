@@ -76,14 +76,15 @@ ENGINE_LIBS := -lm -lpthread
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 ENGINE_SRC := $(wildcard base/*.c engine/*.c engine/*/*.c $(foreach isa,$(ISAS),engine/kernels/$(isa)/*.c))
 SERVER_SRC := $(filter-out server/main.c,$(wildcard config/*.c server/*.c server/*/*.c))
-CLIENT_SRC := $(wildcard clients/c/*.c)
+CLIENT_EXAMPLE := $(wildcard clients/c/example.c)
+CLIENT_SRC := $(filter-out $(CLIENT_EXAMPLE),$(wildcard clients/c/*.c))
 CLI_SRC := $(wildcard clients/cli/*.c)
 BUILTIN := $(patsubst server/builtin/%.onnx,$(BUILD)/gen/builtin_%.c,$(wildcard server/builtin/*.onnx)) $(BUILD)/gen/openapi.c
 SERVER_OBJ := $(call obj,$(SERVER_SRC)) $(patsubst $(BUILD)/gen/%.c,$(B)/obj/gen/%.o,$(BUILTIN))
 ENGINE_LIB := $(B)/libquantd-engine.a
 SERVER_LIB := $(B)/internal/server.a
 CLIENT_LIB := $(if $(CLIENT_SRC),$(B)/libquantd-client.a)
-ALL_SRC := $(ENGINE_SRC) $(SERVER_SRC) $(wildcard server/main.c) $(CLIENT_SRC) $(CLI_SRC)
+ALL_SRC := $(ENGINE_SRC) $(SERVER_SRC) $(wildcard server/main.c) $(CLIENT_SRC) $(CLI_SRC) $(CLIENT_EXAMPLE)
 
 TEST_SRC := $(wildcard tests/unit/test_*.c tests/kernels/test_*.c)
 TEST_HELP_SRC := $(filter-out $(TEST_SRC),$(wildcard tests/unit/*.c tests/kernels/*.c))
@@ -94,7 +95,7 @@ BENCHES := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 
 .PHONY: all
 all: $(if $(wildcard server/main.c),$(B)/quantd) $(ENGINE_LIB) $(CLIENT_LIB) $(if $(CLIENT_SRC),$(B)/libquantd-client.so) \
-     $(if $(CLI_SRC),$(B)/quantctl)
+     $(if $(CLI_SRC),$(B)/quantctl) $(if $(CLIENT_EXAMPLE),$(B)/examples/client_example)
 
 .PHONY: objects
 objects: $(call obj,$(ALL_SRC)) ## compile everything, link nothing
@@ -114,7 +115,7 @@ $(eval $(call remember,$(B)/.revision,$(VERSION) $(REVISION)))
 $(eval $(call remember,$(B)/.sources,$(ALL_SRC) $(TEST_HELP_SRC)))
 
 FILE_CFLAGS = $(INIT)
-$(B)/obj/engine/kernels/%.o: FILE_CFLAGS = $(KERNEL_CFLAGS) $(ISA_CFLAGS_$(patsubst %/,%,$(dir $*)))
+$(B)/obj/engine/kernels/%.o: FILE_CFLAGS = $(KERNEL_CFLAGS) $(ISA_CFLAGS_$(notdir $(patsubst %/,%,$(dir $*))))
 $(B)/obj/server/%.o $(B)/obj/tests/%.o: FILE_CFLAGS = $(INIT) $(SERVER_CFLAGS) $(CMOCKA_CFLAGS)
 $(B)/obj/config/%.o $(B)/obj/clients/%.o: FILE_CFLAGS = $(INIT) $(JANSSON_CFLAGS)
 $(B)/obj/clients/c/%.o: FILE_CFLAGS = $(INIT) $(JANSSON_CFLAGS) -fPIC
@@ -169,6 +170,10 @@ $(B)/quantd: $(B)/obj/server/main.o $(SERVER_LIB) $(ENGINE_LIB) $(STATIC_OBJ) $(
 $(B)/quantctl: $(call obj,$(CLI_SRC)) $(CLIENT_LIB) $(B)/.flags
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK) -o $@ $(filter %.o,$^) $(CLIENT_LIB) $(CLIENT_LIBS) -lm $(LDFLAGS)
+$(B)/examples/client_example: $(call obj,$(CLIENT_EXAMPLE)) $(CLIENT_LIB) $(B)/.flags
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK) -o $@ $(filter %.o,$^) $(CLIENT_LIB) $(CLIENT_LIBS) $(LDFLAGS)
 
 # Tests: one program per file. Helper files beside them (no test_ in front) go into an archive, linked where used.
 TEST_LIBS = $(SERVER_LIB) $(CLIENT_LIB) $(ENGINE_LIB)

@@ -45,7 +45,8 @@ static uint32_t hash_of(const char *key, size_t length)
 }
 
 /* The slot that holds the key, or the free one where it would go. */
-static struct qd_map_slot *slot_of(struct qd_map_slot *slots, size_t room, const char *key, size_t length, uint32_t hash)
+static struct qd_map_slot *slot_of(struct qd_map_slot *slots, size_t room, const char *key, size_t length,
+                                   uint32_t hash)
 {
     for (size_t i = hash & (room - 1);; i = (i + 1) & (room - 1)) {
         struct qd_map_slot *slot = &slots[i];

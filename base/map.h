@@ -18,7 +18,8 @@ struct qd_map { /* all zero: empty */
 
 /* False when the key is absent; *value is then untouched. [any] */
 bool qd_map_find(const struct qd_map *map, const char *key, size_t length, int *value);
-/* Adds a key that must be absent. The bytes of `key` are borrowed until qd_map_clear. Errors: NO_MEMORY. One thread at a time. */
+/* Adds a key that must be absent. The bytes of `key` are borrowed until qd_map_clear. Errors: NO_MEMORY. One thread at
+ * a time. */
 enum qd_status qd_map_put(struct qd_map *map, const char *key, size_t length, int value) QD_MUST_CHECK;
 /* Frees the table; the map is empty afterwards. */
 void qd_map_clear(struct qd_map *map);

@@ -27,7 +27,13 @@ static bool should_fail(void)
     return at != 0 && (count == at || (count > at && atomic_load(&fail_persistent)));
 }
 
-void *qd_calloc(size_t count, size_t size) { return should_fail() ? NULL : calloc(count ? count : 1, size ? size : 1); }
+void *qd_calloc(size_t count, size_t size)
+{
+    size_t bytes;
+    if (!qd_size_mul(count, size, &bytes) || should_fail())
+        return NULL;
+    return calloc(bytes ? bytes : 1, 1);
+}
 
 void *qd_alloc_aligned(size_t bytes)
 {

@@ -21,16 +21,22 @@ const char *qd_status_text(enum qd_status status)
     return (unsigned)status < QD_STATUS_COUNT ? rows[status].text : "unknown status";
 }
 
-int qd_status_http(enum qd_status status)
-{
-    return (unsigned)status < QD_STATUS_COUNT ? rows[status].http : 500;
-}
+int qd_status_http(enum qd_status status) { return (unsigned)status < QD_STATUS_COUNT ? rows[status].http : 500; }
 
-static void replace_control_characters(char *text)
+/* No control characters, and no half UTF-8 sequence where a long text was cut. */
+static void make_clean(char *text)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
+    char *end = text;
+    for (; *end; end++)
+        if ((unsigned char)*end < 0x20 || *end == 0x7f)
+            *end = '?';
+    char *lead = end;
+    while (lead > text && end - lead < 4 && ((unsigned char)lead[-1] & 0xc0) == 0x80)
+        lead--;
+    unsigned char first = lead > text ? (unsigned char)*--lead : 0;
+    int whole = first < 0xc0 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    if (end - lead < whole)
+        *lead = 0;
 }
 
 enum qd_status qd_fail(struct qd_error *error, enum qd_status status, const char *format, ...)
@@ -40,7 +46,7 @@ enum qd_status qd_fail(struct qd_error *error, enum qd_status status, const char
         va_start(args, format);
         vsnprintf(error->text, sizeof error->text, format, args);
         va_end(args);
-        replace_control_characters(error->text);
+        make_clean(error->text);
         error->status = status;
     }
     return status;
@@ -60,6 +66,6 @@ enum qd_status qd_error_prefix(struct qd_error *error, const char *format, ...)
         memcpy(error->text + used + 2, old, n);
         error->text[(size_t)used + 2 + n] = 0;
     }
-    replace_control_characters(error->text);
+    make_clean(error->text);
     return error->status;
 }

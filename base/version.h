@@ -1,4 +1,5 @@
-/* The version of quantd, in one place for the C code. The Makefile passes its own (the same) number and the revision. */
+/* The version of quantd, in one place for the C code. The Makefile passes its own (the same) number and the revision.
+ */
 #ifndef QD_BASE_VERSION_H
 #define QD_BASE_VERSION_H
 

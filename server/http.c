@@ -1,5 +1,6 @@
-/* libmicrohttpd inside the libuv loop. One uv_poll watches the daemon's epoll descriptor, one timer is its heartbeat; every call of
- * libmicrohttpd is made on the loop's thread. */
+/* libmicrohttpd inside the libuv loop. One uv_poll watches the daemon's epoll descriptor, one timer waits for what
+ * libmicrohttpd says is next, and one is the heartbeat that keeps our own deadlines; every call of libmicrohttpd is made
+ * on the loop's thread. */
 #include "server/http.h"
 
 #include "base/log.h"
@@ -8,11 +9,16 @@
 #include "server/routes.h"
 #include "server/serve.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/filter.h>
 #include <microhttpd.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,14 +27,17 @@
 #define CONNECTION_MEMORY (128u << 10)
 #define MIN_RATE_AFTER_NS 5000000000u
 #define SMALL_BODY_BYTES (64u << 10) /* largest body of routes that expect little */
+#define LINGER_NS 200000000u         /* while stopping: how long a connection must be quiet before it is closed */
+#define RESERVED_FILES 12            /* descriptors kept for models, /proc and the log */
 
 struct qd_connection {
     struct qd_connection *next, **link;
     struct qd_http *http;
     struct MHD_Connection *mhd;
     int fd;
-    char *target;         /* raw, of the request that has just begun; owned */
+    char *target;         /* raw, of the request under way, from its first line to its end; owned */
     uint64_t deadline_ns; /* 0: none */
+    uint64_t quiet_ns;    /* since when no request is under way */
     bool expired;
     struct qd_http_request *request; /* the one under way; MHD's reference */
     uv_poll_t *watch;                /* while suspended: has the client gone? */
@@ -39,7 +48,8 @@ struct qd_http {
     struct qd_server *server;
     struct MHD_Daemon *daemon;
     uv_poll_t poll;
-    uv_timer_t timer;
+    uv_timer_t timer, heartbeat;
+    int listen_fd;
     bool pumping, quiesced;
     struct qd_connection *connections;
     unsigned count;
@@ -69,8 +79,10 @@ void qd_http_pump(struct qd_http *http)
     MHD_run(http->daemon);
     due = MHD_get_timeout(http->daemon, &wait);
     http->pumping = false;
-    uint64_t next = due == MHD_YES && wait < HEARTBEAT_MS ? (uint64_t)wait : HEARTBEAT_MS;
-    uv_timer_start(&http->timer, on_timer, next ? next : 1, 0); /* a zero timer would starve libuv 1.44 */
+    if (due == MHD_YES)
+        uv_timer_start(&http->timer, on_timer, wait ? wait : 1, 0); /* a zero timer would starve libuv 1.44 */
+    else
+        uv_timer_stop(&http->timer);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -105,7 +117,10 @@ static void check_deadlines(struct qd_http *http)
     }
 }
 
-static void on_timer(uv_timer_t *timer)
+static void on_timer(uv_timer_t *timer) { qd_http_pump(timer->data); }
+
+/* A timer of its own, because the pump restarts the other one: a busy daemon would never come to its deadlines. */
+static void on_heartbeat(uv_timer_t *timer)
 {
     struct qd_http *http = timer->data;
     check_deadlines(http);
@@ -126,13 +141,15 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         c->http = http;
         c->mhd = mhd;
         c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-        c->deadline_ns = qd_now_ns() + ms(http->server->config->header_timeout_ms);
+        c->quiet_ns = qd_now_ns();
+        c->deadline_ns = c->quiet_ns + ms(http->server->config->header_timeout_ms);
         c->next = http->connections;
         c->link = &http->connections;
         if (c->next)
             c->next->link = &c->next;
         http->connections = c;
         http->count++;
+        qd_metrics_set(http->server->metrics, QD_METRIC_HTTP_CONNECTIONS, "", http->count);
         return;
     }
     struct qd_connection *c = *context;
@@ -143,6 +160,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     if (c->next)
         c->next->link = c->link;
     http->count--;
+    qd_metrics_set(http->server->metrics, QD_METRIC_HTTP_CONNECTIONS, "", http->count);
     qd_free(c->target);
     qd_free(c);
 }
@@ -270,9 +288,13 @@ static bool open_request(struct qd_connection *c, struct qd_http_request *reques
                 request->content_length, request->body_limit);
         return false;
     }
+    const char *encoding = qd_http_header(request, "Content-Encoding");
     if (!request->route) {
         qd_fail(&request->refusal, allowed[0] ? QD_ERR_METHOD : QD_ERR_NOT_FOUND,
                 allowed[0] ? "this path takes the methods %s" : "there is no such path%.0s", allowed);
+    } else if (encoding && strcasecmp(encoding, "identity") != 0) {
+        qd_fail(&request->refusal, QD_ERR_ENCODING, "the body's Content-Encoding '%.40s' is not understood: send it as it is",
+                encoding);
     } else if (request->route->begin) {
         struct qd_error failure = {0};
         if (request->route->begin(request, &failure) != QD_OK)
@@ -349,6 +371,8 @@ static enum MHD_Result last_call(struct qd_connection *c, struct qd_http_request
         if (request->refusal.status == QD_ERR_METHOD) {
             qd_routes_find(request->method, &request->target, allowed, sizeof allowed);
             qd_http_respond_header(request, "Allow", allowed);
+        } else if (request->refusal.status == QD_ERR_ENCODING) {
+            qd_http_respond_header(request, "Accept-Encoding", "identity");
         }
     } else if (!request->response) {
         request->route->handle(request);
@@ -374,8 +398,8 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const ch
     }
     if (*upload_size) {
         body_call(request, upload, *upload_size);
-        /* A body without end is not read to its end. */
-        bool endless = request->refusal.status == QD_ERR_TOO_LARGE && request->received_bytes > 2 * request->body_limit;
+        /* No answer may be given here, so a body that was refused is read away, but not without end. */
+        bool endless = request->refusal.status && request->received_bytes > 2 * request->body_limit;
         *upload_size = 0;
         return endless ? MHD_NO : MHD_YES;
     }
@@ -403,8 +427,11 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **state, en
     *state = NULL;
     if (c) {
         uint64_t idle_s = http->server->config->idle_timeout_s;
-        c->deadline_ns = qd_now_ns() + ms(idle_s * 1000 + http->server->config->header_timeout_ms);
+        c->quiet_ns = qd_now_ns();
+        c->deadline_ns = c->quiet_ns + ms(idle_s * 1000 + http->server->config->header_timeout_ms);
         c->request = NULL;
+        qd_free(c->target);
+        c->target = NULL;
         stop_watching(c);
     }
     if (!request)
@@ -434,6 +461,30 @@ static void on_log(void *cls, const char *format, va_list args)
     qd_log(QD_LOG_DEBUG, "libmicrohttpd: %s", text);
 }
 
+/* As many connections as configured, but never so many that no descriptor is left for files: running out makes accept fail, and
+ * libmicrohttpd without a connection then spins. */
+static unsigned connection_limit(const struct qd_config *config)
+{
+    struct rlimit files;
+    int in_use = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0); /* the lowest that is free */
+    if (in_use >= 0)
+        close(in_use);
+    if (in_use < 0 || getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return config->max_connections;
+    if (files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+            getrlimit(RLIMIT_NOFILE, &files);
+    }
+    uint64_t kept = (uint64_t)in_use + RESERVED_FILES;
+    uint64_t room = files.rlim_cur > kept ? files.rlim_cur - kept : 1;
+    if (room >= config->max_connections)
+        return config->max_connections;
+    qd_log(QD_LOG_WARNING, "only %" PRIu64 " connections of max_connections = %u: no more files may be open", room,
+           config->max_connections);
+    return (unsigned)room;
+}
+
 static struct MHD_Daemon *start_daemon(struct qd_http *http, int listen_fd)
 {
     const struct qd_config *config = http->server->config;
@@ -442,7 +493,7 @@ static struct MHD_Daemon *start_daemon(struct qd_http *http, int listen_fd)
                             MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
                             MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_URI_LOG_CALLBACK, on_request_line,
                             http, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
-                            (unsigned)config->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+                            connection_limit(config), MHD_OPTION_PER_IP_CONNECTION_LIMIT,
                             (unsigned)config->max_connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT,
                             (unsigned)config->idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1,
                             MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
@@ -455,6 +506,7 @@ enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int lis
     if (!http)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the HTTP server");
     http->server = server;
+    http->listen_fd = listen_fd;
     MHD_set_panic_func(on_panic, NULL);
     http->daemon = start_daemon(http, listen_fd);
     const union MHD_DaemonInfo *info = http->daemon ? MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
@@ -465,9 +517,10 @@ enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int lis
         return qd_fail(error, QD_ERR_UNAVAILABLE, "the HTTP server can't start");
     }
     uv_timer_init(loop, &http->timer);
-    http->poll.data = http->timer.data = http;
+    uv_timer_init(loop, &http->heartbeat);
+    http->poll.data = http->timer.data = http->heartbeat.data = http;
     uv_poll_start(&http->poll, UV_READABLE, on_poll);
-    uv_timer_start(&http->timer, on_timer, 1, 0);
+    uv_timer_start(&http->heartbeat, on_heartbeat, 1, HEARTBEAT_MS);
     *out = http;
     return QD_OK;
 }
@@ -475,29 +528,55 @@ enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int lis
 unsigned qd_http_connections(const struct qd_http *http) { return http->count; }
 bool qd_http_idle(const struct qd_http *http) { return http->count == 0; }
 
-void qd_http_quiesce(struct qd_http *http)
+/* Lets no new connection reach the listener; those that clients already have open wait there for accept. */
+static void refuse_newcomers(int listen_fd)
+{
+    struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog program = {1, &drop};
+    if (setsockopt(listen_fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0)
+        qd_log(QD_LOG_DEBUG, "clients that connect at this moment may be turned away");
+}
+
+bool qd_http_quiesce(struct qd_http *http, bool force)
 {
     if (http->quiesced)
-        return;
+        return true;
+    struct pollfd waiting = {.fd = http->listen_fd, .events = POLLIN};
+    refuse_newcomers(http->listen_fd);
+    for (int i = 0; i < PUMP_ROUNDS && poll(&waiting, 1, 0) > 0; i++)
+        qd_http_pump(http);
+    if (!force && poll(&waiting, 1, 0) > 0)
+        return false;
     http->quiesced = true;
     int fd = MHD_quiesce_daemon(http->daemon);
     if (fd >= 0)
         close(fd);
+    return true;
 }
 
-void qd_http_shutdown_connections(struct qd_http *http)
+void qd_http_close_quiet(struct qd_http *http)
 {
-    for (struct qd_connection *c = http->connections; c; c = c->next)
-        if (!c->request)
+    uint64_t now = qd_now_ns();
+    for (struct qd_connection *c = http->connections; c; c = c->next) {
+        int unread = 0;
+        if (c->request || c->target || now - c->quiet_ns < LINGER_NS)
+            continue;
+        if (ioctl(c->fd, FIONREAD, &unread) != 0 || unread == 0)
             shutdown(c->fd, SHUT_RDWR);
+    }
     qd_http_pump(http);
 }
 
 static void free_http(uv_handle_t *handle) { qd_free(handle->data); }
+static void close_heartbeat(uv_handle_t *handle)
+{
+    struct qd_http *http = handle->data;
+    uv_close((uv_handle_t *)&http->heartbeat, free_http);
+}
 static void close_timer(uv_handle_t *handle)
 {
     struct qd_http *http = handle->data;
-    uv_close((uv_handle_t *)&http->timer, free_http);
+    uv_close((uv_handle_t *)&http->timer, close_heartbeat);
 }
 
 void qd_http_destroy(struct qd_http **http)
@@ -507,6 +586,7 @@ void qd_http_destroy(struct qd_http **http)
     if (!h)
         return;
     uv_timer_stop(&h->timer);
+    uv_timer_stop(&h->heartbeat);
     uv_poll_stop(&h->poll);
     MHD_stop_daemon(h->daemon);
     uv_close((uv_handle_t *)&h->poll, close_timer);

@@ -1,5 +1,5 @@
-/* libmicrohttpd inside the libuv loop: one daemon in external epoll mode, pumped from the loop, with deadlines of our own. What it
- * works around is listed in docs/HTTP.md; each has a test (tests/e2e/test_http_*.py). All [loop]. */
+/* libmicrohttpd inside the libuv loop: one daemon in external epoll mode, pumped from the loop, with deadlines of our own.
+ * Each fault of the library that this works around has its test in tests/e2e/http_*.py. All [loop]. */
 #ifndef QD_SERVER_HTTP_H
 #define QD_SERVER_HTTP_H
 
@@ -16,10 +16,11 @@ enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int lis
 /* Lets libmicrohttpd do what is due: after answers were given from outside its own callbacks. */
 void qd_http_pump(struct qd_http *http);
 unsigned qd_http_connections(const struct qd_http *http);
-/* Accepts no more connections; those open go on, and are told to close with their next answer. */
-void qd_http_quiesce(struct qd_http *http);
-/* Ends every connection that waits for no job; with `all`, the others too once they have been answered. */
-void qd_http_shutdown_connections(struct qd_http *http);
+/* Takes in the clients that have connected already, then accepts no more; connections that are open go on. False: some
+ * still wait to be taken in (the connection limit), so call it again; `force` does not wait for them. */
+bool qd_http_quiesce(struct qd_http *http, bool force);
+/* Closes the connections that have had no request for a moment and none on its way. */
+void qd_http_close_quiet(struct qd_http *http);
 /* True when no connection is left. */
 bool qd_http_idle(const struct qd_http *http);
 /* Stops the daemon. No request may be suspended (answer them first). Handles close with the next turns of the loop. */

@@ -82,6 +82,8 @@ static size_t take(struct qd_jobs *jobs, struct qd_job **batch)
             batch[count++] = unlink_job(jobs, link);
         else
             link = &(*link)->next;
+    if (jobs->head)
+        pthread_cond_signal(&jobs->wake); /* the submitter's signal may have woken us instead of an idle worker */
     return count;
 }
 
@@ -211,6 +213,8 @@ enum qd_status qd_jobs_create(uv_loop_t *loop, const struct qd_jobs_options *opt
 
 enum qd_status qd_jobs_submit(struct qd_jobs *jobs, struct qd_job *job, struct qd_error *error)
 {
+    if (!jobs)
+        return qd_fail(error, QD_ERR_UNAVAILABLE, "the server is stopping");
     job->next = NULL;
     job->cancelled = false;
     job->queued_ns = qd_now_ns();
@@ -220,7 +224,10 @@ enum qd_status qd_jobs_submit(struct qd_jobs *jobs, struct qd_job *job, struct q
         *jobs->tail = job;
         jobs->tail = &job->next;
         jobs->waiting++;
-        pthread_cond_signal(&jobs->wake);
+        if (jobs->options.batch_delay_ns)
+            pthread_cond_broadcast(&jobs->wake); /* one that waits for its batch must not be the only one to hear it */
+        else
+            pthread_cond_signal(&jobs->wake);
     }
     pthread_mutex_unlock(&jobs->lock);
     if (full)

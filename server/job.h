@@ -36,7 +36,8 @@ struct qd_jobs_options {
 /* `after` is called on the loop once after each round of completions. Errors: NO_MEMORY, UNAVAILABLE. [loop] */
 enum qd_status qd_jobs_create(uv_loop_t *loop, const struct qd_jobs_options *options, void (*after)(void *ctx), void *ctx,
                               struct qd_jobs **out, struct qd_error *error) QD_MUST_CHECK;
-/* Errors: UNAVAILABLE when the queue is full: the job was not taken and `done` is not called. [loop] */
+/* Errors: UNAVAILABLE when the queue is full, or `jobs` is NULL (already stopped): the job was not taken and `done` is
+ * not called. [loop] */
 enum qd_status qd_jobs_submit(struct qd_jobs *jobs, struct qd_job *job, struct qd_error *error) QD_MUST_CHECK;
 /* Marks a submitted job as unwanted; `done` still comes. [loop] */
 void qd_jobs_cancel(struct qd_jobs *jobs, struct qd_job *job);

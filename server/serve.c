@@ -68,17 +68,16 @@ static void on_tick(uv_timer_t *timer)
     if (d->phase == PHASE_DELAY && now >= d->phase_end_ns) {
         d->phase = PHASE_FINISHING;
         d->phase_end_ns = now + (uint64_t)d->server.config->grace_ms * 1000000u;
-        qd_http_quiesce(d->server.http);
     }
     if (d->phase != PHASE_FINISHING)
         return;
-    bool late = now >= d->phase_end_ns;
+    bool late = now >= d->phase_end_ns, closed = qd_http_quiesce(d->server.http, late);
     if (!late)
-        qd_http_shutdown_connections(d->server.http);
-    if (late || (qd_jobs_in_flight(d->server.jobs) == 0 && qd_http_idle(d->server.http))) {
+        qd_http_close_quiet(d->server.http);
+    if (late || (closed && qd_jobs_in_flight(d->server.jobs) == 0 && qd_http_idle(d->server.http))) {
         if (late)
-            qd_log(QD_LOG_WARNING, "the grace is over: %zu requests were given up",
-                   qd_jobs_in_flight(d->server.jobs));
+            qd_log(QD_LOG_WARNING, "not waiting any longer: %u connections are open, %zu requests wait or run",
+                   qd_http_connections(d->server.http), qd_jobs_in_flight(d->server.jobs));
         d->phase = PHASE_DONE;
         uv_stop(&d->loop);
     }
@@ -97,10 +96,9 @@ static void on_signal(uv_signal_t *handle, int number)
         uv_timer_start(&d->tick, on_tick, 1, STOP_TICK_MS);
         return;
     }
-    qd_log(QD_LOG_WARNING, "a second signal: not waiting any longer");
-    d->phase_end_ns = 0;
+    qd_log(QD_LOG_WARNING, "a second signal");
+    d->phase_end_ns = 0; /* the next tick finds the grace over */
     d->phase = PHASE_FINISHING;
-    qd_http_quiesce(d->server.http);
 }
 
 /* ------------------------------------------------------------------ starting */
@@ -118,7 +116,12 @@ static enum qd_status load_models(struct qd_server *server, struct qd_error *err
     return status;
 }
 
-static void after_jobs(void *ctx) { qd_http_pump(((struct qd_server *)ctx)->http); }
+static void after_jobs(void *ctx)
+{
+    struct qd_server *server = ctx;
+    if (server->http) /* not while a failed start is taken back */
+        qd_http_pump(server->http);
+}
 
 static enum qd_status start(struct daemon *d, unsigned *port, struct qd_error *error)
 {
@@ -130,9 +133,10 @@ static enum qd_status start(struct daemon *d, unsigned *port, struct qd_error *e
     enum qd_status status = qd_engine_create(&engine_options, &server->engine, error);
     if (!status)
         status = qd_http_listen(config->listen, &fd, port, error); /* a port in use is said before models are loaded */
+    if (status)
+        return status;
     qd_config_quant(config, &quant);
-    if (!status)
-        status = qd_repository_create(server->engine, &quant, &server->repository, error);
+    status = qd_repository_create(server->engine, &quant, &server->repository, error);
     if (!status)
         status = qd_metrics_create(&server->metrics, error);
     if (!status)

@@ -117,8 +117,10 @@ void qd_framing_add(struct qd_framing *framing, const char *name, size_t name_le
         if ((unsigned char)name[i] <= 0x20 || name[i] == 0x7f)
             framing->bad_character = true;
     for (size_t i = 0; i < value_length; i++)
-        if (value[i] == '\r' || value[i] == '\n' || value[i] == 0)
+        if (((unsigned char)value[i] < 0x20 && value[i] != '\t') || value[i] == 0x7f)
             framing->bad_character = true;
+    if (name_length == 0)
+        framing->bad_character = true;
     if (named(name, name_length, "Content-Length"))
         framing->content_length++;
     else if (named(name, name_length, "Host"))
@@ -140,6 +142,8 @@ const char *qd_framing_fault(const struct qd_framing *framing, bool http_1_1)
         return "Transfer-Encoding must be chunked, once";
     if (framing->content_length && framing->transfer_encoding)
         return "Content-Length and Transfer-Encoding exclude each other";
+    if (framing->transfer_encoding && !http_1_1)
+        return "Transfer-Encoding needs HTTP/1.1";
     if (framing->host > 1 || (http_1_1 && framing->host == 0))
         return "exactly one Host header is required";
     return NULL;

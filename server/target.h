@@ -29,7 +29,7 @@ enum qd_status qd_target_parse(const char *raw, struct qd_target *out, struct qd
 struct qd_framing {
     unsigned content_length, transfer_encoding, host;
     bool bad_encoding;  /* Transfer-Encoding other than chunked */
-    bool bad_character; /* CR, LF, NUL, blank in a name; CR, LF, NUL in a value */
+    bool bad_character; /* no name, a control byte or a blank in a name, a control byte other than TAB in a value */
 };
 
 /* Adds one header. Lengths are the real ones, so that a NUL inside is seen. [any] */

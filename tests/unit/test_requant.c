@@ -51,8 +51,8 @@ static void real_equation_7(void **unused)
     assert_true(qd_real_one(7, 0.5f, 0.25f) == 3.75f);
     /* 2^24 + 1 has no float: it becomes 2^24 before the multiply. */
     assert_true(qd_real_one(16777217, 1.0f, 0.0f) == 16777216.0f);
-    /* Two roundings: (1 + 2^-23)^2 would leave 2^-46 over if the addition were fused. */
-    volatile float scale = 1.00000011920928955f / 3.0f;
+    /* Two roundings: 3 * 0x1.555556p-1 = 2 + 2^-24 rounds to 2 first; a fused addition would leave 2^-24 over. */
+    volatile float scale = 0x1.555556p-1f;
     volatile float product = 3.0f * scale;
     assert_true(qd_real_one(3, scale, -product) == 0.0f);
 }
@@ -62,11 +62,11 @@ static void requantize_equation_8(void **unused)
     (void)unused;
     assert_int_equal(qd_requantize_one(3.0f, 2.0f, &U8), 16);
     assert_int_equal(qd_requantize_one(1e38f, 100.0f, &U8), 255); /* overflows to infinity first */
-    /* .45 / .3f and .45 * (1 / .3f) fall on different sides of the tie at 1.5 or on it: 1.5 rounds to 2, below it to 1.
-     */
-    const struct qd_qparams third = {3.0f, 0, 0, 255};
-    assert_int_equal(qd_quantize_one(4.5f, &third), 2);
-    assert_int_equal(qd_requantize_one(4.5f, 1.0f / 3.0f, &third), 2);
+    /* 45.5 / 7 is a tie, 6.5 -> 6; times the float nearest to 1 / 7 it lies just above: 7. The two are different
+     * functions. */
+    const struct qd_qparams seven = {7.0f, 0, 0, 255};
+    assert_int_equal(qd_quantize_one(45.5f, &seven), 6);
+    assert_int_equal(qd_requantize_one(45.5f, 1.0f / 7.0f, &seven), 7);
     assert_int_equal(qd_requantize_one(NAN, 2.0f, &S8), 1);
 }
 

@@ -1,9 +1,10 @@
 /* u8 x s8 -> s32 matrix product where there is no VNNI: both sides widened to 16 bits, vpmaddwd, exact (vpmaddubsw
- * would saturate). Tiles of 6 rows by 16 columns: 12 registers of accumulators, two of B, one of A, one product. */
+ * would saturate). Tiles of 5 rows by 16 columns: ten registers of accumulators; with six rows gcc 12 keeps some in
+ * memory. */
 #include "engine/kernels/dispatch.h"
 #include "engine/kernels/gemm_simd.h"
 
-enum { MR = 6, NR = 16, KR = 4 };
+enum { MR = 5, NR = 16, KR = 4 };
 
 static size_t units_of(size_t k) { return (k + KR - 1) / KR; }
 
@@ -36,15 +37,14 @@ QD_INLINE void tile_rows(const size_t rows, size_t units, const void *a_panel, c
     const uint8_t *a = a_panel;
     const int8_t *b = b_panel;
     __m256i sum[MR][2];
-#pragma GCC unroll 6
+#pragma GCC unroll 5
     for (size_t i = 0; i < rows; i++)
         sum[i][0] = sum[i][1] = _mm256_setzero_si256();
     for (size_t unit = 0; unit < units; unit++, a += lanes * KR * 2)
-#pragma GCC unroll 1 /* twice the body would not fit into sixteen registers */
         for (size_t pair = 0; pair < KR / 2; pair++, b += NR * 2) {
             const __m256i b0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
             const __m256i b1 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(b + 16)));
-#pragma GCC unroll 6
+#pragma GCC unroll 5
             for (size_t i = 0; i < rows; i++) {
                 int32_t two;
                 memcpy(&two, a + i * KR * 2 + pair * 4, sizeof two);
@@ -53,7 +53,7 @@ QD_INLINE void tile_rows(const size_t rows, size_t units, const void *a_panel, c
                 sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(x, b1));
             }
         }
-#pragma GCC unroll 6
+#pragma GCC unroll 5
     for (size_t i = 0; i < rows; i++) {
         _mm256_storeu_si256((__m256i *)(void *)(acc + i * NR), sum[i][0]);
         _mm256_storeu_si256((__m256i *)(void *)(acc + i * NR + 8), sum[i][1]);
@@ -75,9 +75,6 @@ static void tile(size_t rows, size_t units, const void *a, const void *b, int32_
     case 4:
         tile_rows(4, units, a, b, acc);
         break;
-    case 5:
-        tile_rows(5, units, a, b, acc);
-        break;
     default:
         tile_rows(MR, units, a, b, acc);
         break;
@@ -92,7 +89,7 @@ static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, units_
 static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, units_of(args->k)); }
 
 const struct qd_gemm_q8 qd_gemm_q8__avx2 = {
-    .name = "qd_gemm_u8s8_6x16x4__avx2",
+    .name = "qd_gemm_u8s8_5x16x4__avx2",
     .mr = MR,
     .nr = NR,
     .kr = KR,
