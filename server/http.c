@@ -28,6 +28,8 @@
 #define MIN_RATE_AFTER_NS 5000000000u
 #define SMALL_BODY_BYTES (64u << 10) /* largest body of routes that expect little */
 #define LINGER_NS 200000000u         /* while stopping: how long a connection must be quiet before it is closed */
+/* Before 1.0, strict means no more than the Host header, which we check with a better answer; later it means real strictness. */
+#define STRICT (MHD_VERSION >= 0x01000000 ? 1 : 0)
 #define RESERVED_FILES 12            /* descriptors kept for models, /proc and the log */
 
 struct qd_connection {
@@ -36,6 +38,7 @@ struct qd_connection {
     struct MHD_Connection *mhd;
     int fd;
     char *target;         /* raw, of the request under way, from its first line to its end; owned */
+    uintptr_t target_at;  /* where it stood in libmicrohttpd's buffer */
     uint64_t deadline_ns; /* 0: none */
     uint64_t quiet_ns;    /* since when no request is under way */
     bool expired;
@@ -184,6 +187,7 @@ static void *on_request_line(void *cls, const char *target, struct MHD_Connectio
     if (c) {
         qd_free(c->target);
         c->target = qd_strndup(target, strlen(target));
+        c->target_at = (uintptr_t)target;
         c->deadline_ns = qd_now_ns() + ms(http->server->config->header_timeout_ms);
     }
     return NULL;
@@ -307,6 +311,13 @@ static bool open_request(struct qd_connection *c, struct qd_http_request *reques
     return true;
 }
 
+/* A NUL byte cuts the target that we are shown. The version stands behind the whole of it in the same buffer, one blank away. */
+static bool target_is_cut(const struct qd_connection *c, const char *version)
+{
+    uintptr_t distance = (uintptr_t)version - c->target_at;
+    return distance < CONNECTION_MEMORY && distance != strlen(c->target) + 1;
+}
+
 static enum MHD_Result first_call(struct qd_connection *c, struct qd_http_request *request, const char *version)
 {
     struct qd_framing framing = {0};
@@ -320,6 +331,10 @@ static enum MHD_Result first_call(struct qd_connection *c, struct qd_http_reques
     if (!c->target || qd_target_parse(c->target, &request->target, &error) != QD_OK) {
         if (!c->target)
             qd_fail(&error, QD_ERR_NO_MEMORY, "no memory for the request");
+        return refuse(c, request, &error);
+    }
+    if (target_is_cut(c, version)) {
+        qd_fail(&error, QD_ERR_INVALID, "the request target has a control byte");
         return refuse(c, request, &error);
     }
     const char *length = qd_http_header(request, "Content-Length");
@@ -495,7 +510,7 @@ static struct MHD_Daemon *start_daemon(struct qd_http *http, int listen_fd)
                             http, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
                             connection_limit(config), MHD_OPTION_PER_IP_CONNECTION_LIMIT,
                             (unsigned)config->max_connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT,
-                            (unsigned)config->idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+                            (unsigned)config->idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, STRICT,
                             MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 }
 
