@@ -101,6 +101,9 @@ static enum qd_status refuse_sparse(struct qd_scope *scope, struct qd_text messa
                : qd_fail(scope->im->error, QD_ERR_UNSUPPORTED, "tensor '%s': sparse tensors are not supported", name);
 }
 
+/* Before this version every initializer had to be listed as an input as well: there it is no default, but a constant. */
+#define FIRST_IR_WITH_CONSTANTS 4
+
 /* An input that has an initializer too: that is its default, and must be of the declared type. */
 static enum qd_status check_default(struct qd_scope *scope, const struct qd_value *value,
                                     const struct qd_tensor *declared)
@@ -129,7 +132,7 @@ static enum qd_status add_input(struct qd_scope *scope, struct qd_text message)
     if (known && scope->values[id].is_input)
         return qd_fail(scope->im->error, QD_ERR_FORMAT, "two inputs are called '%s'", name);
     status = known ? check_default(scope, &scope->values[id], &info) : add_value(scope, name, &id);
-    if (status)
+    if (status || (known && scope->im->ir_version < FIRST_IR_WITH_CONSTANTS))
         return status;
     if (!known && !scope->parent && info.dtype == QD_NONE)
         return qd_fail(scope->im->error, QD_ERR_FORMAT, "input '%s' has no type", name);

@@ -8,7 +8,6 @@
 #define ARENA_CHUNK_BYTES ((size_t)16 << 10)
 #define BUDGET_TIMES      64 /* the greediest parts of a file: a value of 3 bytes becomes a struct qd_value of 180 */
 #define BUDGET_BASE_BYTES ((size_t)1 << 20)
-#define OLDEST_OPSET      7
 
 enum { MODEL_IR_VERSION = 1, MODEL_GRAPH = 7, MODEL_OPSET = 8, MODEL_FUNCTION = 25 };
 
@@ -109,9 +108,6 @@ static enum qd_status add_opset(struct qd_import *im, struct qd_text message)
     const char *shown = *opset->domain ? opset->domain : "ai.onnx";
     if (version <= 0)
         return qd_fail(im->error, QD_ERR_FORMAT, "opset %" PRId64 " of domain '%s'", version, shown);
-    if (!*opset->domain && version < OLDEST_OPSET)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "opset %" PRId64 ": the oldest supported is %d", version,
-                       OLDEST_OPSET);
     int64_t before = qd_import_opset(im, opset->domain);
     if (before && before != version)
         return qd_fail(im->error, QD_ERR_FORMAT, "two opsets of domain '%s' are imported", shown);

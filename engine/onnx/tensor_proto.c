@@ -155,7 +155,8 @@ static enum qd_status normalise_bools(struct qd_import *im, struct qd_tensor *ou
 static enum qd_status take_raw(struct qd_import *im, const struct proto *p, size_t bytes, struct qd_tensor *out)
 {
     size_t size = qd_dtype_bytes(out->dtype);
-    if ((uintptr_t)p->raw.bytes % size == 0) {
+    bool large = out->dtype == QD_F32 && bytes >= QD_ONNX_VIEW_BYTES;
+    if ((uintptr_t)p->raw.bytes % size == 0 || large) {
         out->data = (void *)(uintptr_t)p->raw.bytes;
     } else {
         out->data = qd_import_alloc_raw(im, bytes);

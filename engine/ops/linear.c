@@ -46,6 +46,14 @@ static bool read_dims(const struct qd_node *node, const struct qd_tensor *w, str
     return d->n > 0 && d->k > 0;
 }
 
+/* Element i of the weights, which may lie misaligned in the mapped file. */
+static float weight_at(const struct qd_tensor *w, size_t i)
+{
+    float value;
+    memcpy(&value, (const unsigned char *)w->data + i * sizeof value, sizeof value);
+    return value;
+}
+
 int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *node)
 {
     struct dims d;
@@ -61,9 +69,8 @@ const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd
         return "weights are not constant";
     if (d.k > MAX_INT8_K)
         return "too deep for exact 32-bit accumulation";
-    const float *values = w->data;
     for (size_t i = 0, total = d.groups * d.n * d.k; i < total; i++)
-        if (!isfinite(values[i]))
+        if (!isfinite(weight_at(w, i)))
             return "a weight is not finite";
     return NULL;
 }
@@ -136,14 +143,13 @@ bool qd_geometry_resolve(const struct qd_geometry *g, const struct qd_shape *in,
 /* Row j of a group's weights as the kernels want it: taps outside, channels inside, multiplied by the factor. */
 static void gather_row(const struct qd_linear_spec *spec, const struct qd_linear *l, size_t group, size_t j, float *row)
 {
-    const float *w = spec->weights->data;
     size_t output = group * l->n + j, taps = l->k / l->channels;
     float factor = spec->factor ? spec->factor[output] : 1;
     bool rows = l->conv || (is_op(spec->node, "Gemm") && qd_attr_int(spec->node, "transB", 0) != 0);
     for (size_t t = 0; t < taps; t++)
         for (size_t c = 0; c < l->channels; c++) {
-            float v = rows ? w[output * l->k + c * taps + t] : w[c * l->n + j];
-            row[t * l->channels + c] = v * factor;
+            size_t at = rows ? output * l->k + c * taps + t : c * l->n + j;
+            row[t * l->channels + c] = weight_at(spec->weights, at) * factor;
         }
 }
 

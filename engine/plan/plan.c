@@ -19,6 +19,34 @@ static enum qd_status copy_graph(struct qd_plan *plan, const struct qd_graph *gr
     return QD_OK;
 }
 
+/* Is a constant read as weights of linear layers and nothing else? Those are packed from wherever they lie. */
+static bool only_weights(const struct qd_graph *graph, int value)
+{
+    for (int n = 0; n < graph->node_count; n++) {
+        const struct qd_node *node = &graph->nodes[n];
+        for (int i = 0; i < node->in_count; i++)
+            if (node->in[i] == value && (i != 1 || qd_linear_outputs(graph, node) == 0))
+                return false;
+    }
+    return !graph->values[value].is_output;
+}
+
+/* Large constants may lie misaligned in the mapped file (QD_ONNX_VIEW_BYTES); operators get aligned copies. */
+static enum qd_status align_constants(struct qd_plan *plan, struct qd_error *error)
+{
+    for (int v = 0; v < plan->graph.value_count; v++) {
+        struct qd_tensor *info = &plan->graph.values[v].info;
+        if (!info->data || info->dtype != QD_F32 || (uintptr_t)info->data % sizeof(float) == 0 || only_weights(&plan->graph, v))
+            continue;
+        void *copy = qd_arena_alloc_raw(plan->arena, qd_tensor_bytes(info));
+        if (!copy)
+            return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
+        memcpy(copy, info->data, qd_tensor_bytes(info));
+        info->data = copy;
+    }
+    return QD_OK;
+}
+
 static enum qd_status find_last_uses(struct qd_plan *plan, struct qd_error *error)
 {
     plan->last_use = qd_arena_alloc(plan->arena, (size_t)plan->slot_count, sizeof(int));
@@ -81,6 +109,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         status = qd_fail(error, status, "no memory to compile the model");
     if (!status)
         status = copy_graph(plan, graph, error);
+    if (!status)
+        status = align_constants(plan, error);
     if (!status)
         status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, error);
     if (!status)

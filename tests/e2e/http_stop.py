@@ -153,7 +153,7 @@ def test_drain_delay():
 
 
 def test_grace_ends():
-    with slow("--grace-ms", 300, delay_ms=60000) as d:
+    with slow("--grace-ms", 300, delay_ms=30000) as d:
         waiting = send(d)
         wait_for_queue(d, 1)
         start = time.monotonic()
@@ -163,7 +163,7 @@ def test_grace_ends():
 
 
 def test_second_signal():
-    with slow(delay_ms=60000) as d:
+    with slow(delay_ms=30000) as d:
         waiting = send(d)
         wait_for_queue(d, 1)
         start = time.monotonic()

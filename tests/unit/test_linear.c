@@ -1,0 +1,447 @@
+/* The fused linear layer against equations (6) to (8) of docs/QUANTIZATION.md, written here once more and plainly: integers bit for
+ * bit, FP32 within rounding, observations, any number of threads, dirty scratch. */
+#include "engine/ops/linear.h"
+#include "engine/plan/team.h"
+#include "tests/unit/model_builder.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+
+/* One layer, as a model would say it. Convolutions: w is [M, C / groups, k...]. */
+struct layer {
+    const char *label, *op, *in, *w; /* shapes */
+    int64_t groups, strides[3], dilations[3], pads[6];
+    const char *auto_pad;
+    float alpha, beta; /* Gemm; 0: absent */
+    bool trans_b, bias, relu6, factor;
+};
+
+static const struct layer layers[] = {
+    {.label = "3x3", .op = "Conv", .in = "2,3,9,7", .w = "5,3,3,3", .bias = true},
+    {.label = "1x1", .op = "Conv", .in = "2,19,6,5", .w = "37,19,1,1", .bias = true, .relu6 = true},
+    {.label = "1x1 stride 2", .op = "Conv", .in = "1,8,7,7", .w = "9,8,1,1", .strides = {2, 2}},
+    {.label = "1x1 padded", .op = "Conv", .in = "1,4,3,3", .w = "6,4,1,1", .pads = {1, 1, 1, 1}, .bias = true},
+    {.label = "1x1 groups", .op = "Conv", .in = "3,12,4,3", .w = "8,3,1,1", .groups = 4, .bias = true},
+    {.label = "strides, uneven pads", .op = "Conv", .in = "1,4,11,10", .w = "6,4,3,5", .strides = {2, 3},
+     .pads = {0, 1, 2, 3}, .bias = true, .factor = true},
+    {.label = "dilation", .op = "Conv", .in = "1,2,13,12", .w = "3,2,3,2", .dilations = {3, 2}, .pads = {2, 0, 1, 1}},
+    {.label = "groups", .op = "Conv", .in = "2,12,8,8", .w = "9,4,3,3", .groups = 3, .pads = {1, 1, 1, 1}, .bias = true},
+    {.label = "depthwise", .op = "Conv", .in = "1,33,9,9", .w = "33,1,3,3", .groups = 33, .pads = {1, 1, 1, 1},
+     .relu6 = true, .bias = true, .factor = true},
+    {.label = "depthwise, multiplier 2", .op = "Conv", .in = "2,5,6,6", .w = "10,1,3,3", .groups = 5, .strides = {2, 2},
+     .pads = {1, 0, 0, 1}},
+    {.label = "SAME_UPPER", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {2, 2}, .auto_pad = "SAME_UPPER"},
+    {.label = "SAME_LOWER", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {2, 3}, .auto_pad = "SAME_LOWER",
+     .bias = true},
+    {.label = "SAME_LOWER dilated", .op = "Conv", .in = "1,3,7,8", .w = "4,3,2,2", .dilations = {2, 3},
+     .auto_pad = "SAME_LOWER"},
+    {.label = "VALID", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {1, 2}, .auto_pad = "VALID"},
+    {.label = "1-D", .op = "Conv", .in = "2,6,31", .w = "7,6,5", .strides = {2}, .pads = {2, 1}, .bias = true},
+    {.label = "3-D", .op = "Conv", .in = "1,3,5,6,4", .w = "4,3,3,2,3", .pads = {1, 0, 1, 0, 1, 1}, .strides = {2, 1, 1}},
+    {.label = "larger, many blocks", .op = "Conv", .in = "3,32,24,24", .w = "70,32,3,3", .pads = {1, 1, 1, 1},
+     .relu6 = true, .bias = true},
+    {.label = "pads beyond the image", .op = "Conv", .in = "1,2,2,2", .w = "3,2,3,3", .pads = {4, 4, 4, 4}},
+    {.label = "zero images", .op = "Conv", .in = "0,3,9,7", .w = "5,3,3,3", .bias = true},
+    {.label = "Gemm", .op = "Gemm", .in = "5,33", .w = "33,17", .bias = true},
+    {.label = "Gemm transB", .op = "Gemm", .in = "13,65", .w = "31,65", .trans_b = true, .bias = true, .relu6 = true},
+    {.label = "Gemm alpha", .op = "Gemm", .in = "4,8", .w = "9,8", .trans_b = true, .alpha = 0.37f, .factor = true},
+    {.label = "Gemm many rows", .op = "Gemm", .in = "501,70", .w = "70,40", .bias = true},
+    {.label = "Gemm zero rows", .op = "Gemm", .in = "0,8", .w = "8,3"},
+    {.label = "one number", .op = "Gemm", .in = "1,1", .w = "1,1", .bias = true},
+    {.label = "MatMul rank 1", .op = "MatMul", .in = "40", .w = "40,11", .bias = true},
+    {.label = "MatMul rank 2", .op = "MatMul", .in = "7,40", .w = "40,64"},
+    {.label = "MatMul rank 3", .op = "MatMul", .in = "2,3,17", .w = "17,5", .relu6 = true},
+    {.label = "MatMul rank 4", .op = "MatMul", .in = "2,2,3,17", .w = "17,5", .bias = true, .factor = true},
+    {.label = "wide: columns are cut", .op = "MatMul", .in = "1,600", .w = "600,700"},
+    {.label = "deep", .op = "Gemm", .in = "2,66000", .w = "3,66000", .trans_b = true},
+};
+
+enum { LAYERS = sizeof layers / sizeof layers[0] };
+
+/* Everything a layer needs, built from its row. */
+struct bed {
+    const struct layer *l;
+    struct qd_arena *arena;
+    struct qd_node node;
+    struct qd_attr attrs[8];
+    struct qd_tensor w, in, out; /* logical shapes; in.data in the layer's own layout */
+    float *factor, *bias;
+    bool conv;
+    int spatial;
+    int64_t begin[3];
+};
+
+static void *get(struct bed *b, size_t count, size_t size)
+{
+    void *p = qd_arena_alloc(b->arena, count + 1, size);
+    assert_non_null(p);
+    return p;
+}
+
+static void add_ints(struct bed *b, const char *name, size_t n, const int64_t *values)
+{
+    b->attrs[b->node.attr_count++] = (struct qd_attr){.name = name, .type = QD_ATTR_INTS, .count = n, .ints = values};
+}
+
+/* Output size and first padding of one dimension, from the standard's text. */
+static int64_t out_size(const struct layer *l, int d, int spatial, int64_t in, int64_t kernel, int64_t *begin)
+{
+    int64_t stride = l->strides[d] ? l->strides[d] : 1, reach = (kernel - 1) * (l->dilations[d] ? l->dilations[d] : 1) + 1;
+    *begin = 0;
+    if (!l->auto_pad) {
+        *begin = l->pads[d];
+        return (in + l->pads[d] + l->pads[spatial + d] - reach) / stride + 1;
+    }
+    if (strcmp(l->auto_pad, "VALID") == 0)
+        return (in - reach) / stride + 1;
+    int64_t out = (in + stride - 1) / stride, pad = (out - 1) * stride + reach - in;
+    pad = pad < 0 ? 0 : pad;
+    *begin = strcmp(l->auto_pad, "SAME_UPPER") == 0 ? pad / 2 : (pad + 1) / 2;
+    return out;
+}
+
+static struct bed bed_new(const struct layer *l, uint64_t seed)
+{
+    static const int ids[] = {0, 1, 2};
+    struct bed b = {.l = l, .conv = strcmp(l->op, "Conv") == 0};
+    assert_int_equal(qd_arena_create(1 << 16, &b.arena), QD_OK);
+    b.node = (struct qd_node){.name = "layer", .op = l->op, .domain = "", .opset = 17, .in_count = 2, .out_count = 1,
+                              .in = ids, .out = ids + 2};
+    b.w = (struct qd_tensor){.dtype = QD_F32, .shape = qd_mb_shape(l->w)};
+    b.in = (struct qd_tensor){.shape = qd_mb_shape(l->in), .layout = b.conv ? QD_CHANNELS_LAST : QD_PLAIN};
+    b.out = b.in;
+    b.spatial = b.conv ? b.in.shape.rank - 2 : 0;
+    int64_t outputs = b.w.shape.dims[b.conv || l->trans_b ? 0 : 1];
+    b.out.shape.dims[b.conv ? 1 : b.in.shape.rank - 1] = outputs;
+    for (int d = 0; d < b.spatial; d++)
+        b.out.shape.dims[2 + d] = out_size(l, d, b.spatial, b.in.shape.dims[2 + d], b.w.shape.dims[2 + d], &b.begin[d]);
+    if (l->groups)
+        b.attrs[b.node.attr_count++] = (struct qd_attr){.name = "group", .type = QD_ATTR_INT, .count = 1, .i = l->groups};
+    if (l->strides[0])
+        add_ints(&b, "strides", (size_t)b.spatial, l->strides);
+    if (l->dilations[0])
+        add_ints(&b, "dilations", (size_t)b.spatial, l->dilations);
+    for (int i = 0; i < 6; i++)
+        if (l->pads[i]) {
+            add_ints(&b, "pads", (size_t)b.spatial * 2, l->pads);
+            break;
+        }
+    if (l->auto_pad)
+        b.attrs[b.node.attr_count++] = (struct qd_attr){
+            .name = "auto_pad", .type = QD_ATTR_STRING, .count = 1, .s = {l->auto_pad, strlen(l->auto_pad)}};
+    if (l->trans_b)
+        b.attrs[b.node.attr_count++] = (struct qd_attr){.name = "transB", .type = QD_ATTR_INT, .count = 1, .i = 1};
+    if (l->alpha != 0)
+        b.attrs[b.node.attr_count++] = (struct qd_attr){.name = "alpha", .type = QD_ATTR_FLOAT, .count = 1, .f = l->alpha};
+    size_t weights = (size_t)qd_tensor_elems(&b.w);
+    b.w.data = get(&b, weights, sizeof(float));
+    qd_mb_fill(b.w.data, weights, seed, 0.5f);
+    b.bias = l->bias ? get(&b, (size_t)outputs, sizeof(float)) : NULL;
+    b.factor = l->factor ? get(&b, (size_t)outputs, sizeof(float)) : NULL;
+    if (b.bias)
+        qd_mb_fill(b.bias, (size_t)outputs, seed + 1, 1);
+    if (b.factor)
+        qd_mb_fill(b.factor, (size_t)outputs, seed + 2, 2);
+    return b;
+}
+
+static void bed_free(struct bed *b) { qd_arena_destroy(&b->arena); }
+
+/* Weight of output j at depth p, p = channel * taps + tap; both orders of summation give the same integer. */
+static float weight(const struct bed *b, int64_t j, int64_t p)
+{
+    const float *w = b->w.data;
+    int64_t k = b->conv || b->l->trans_b ? qd_shape_span(&b->w.shape, 1, b->w.shape.rank) : b->w.shape.dims[0];
+    float v = b->conv || b->l->trans_b ? w[j * k + p] : w[p * b->w.shape.dims[1] + j];
+    float factor = b->factor ? b->factor[j] : 1;
+    return b->l->alpha != 0 ? v * (b->l->alpha * factor) : v * factor;
+}
+
+/* Index into in.data for output element (row, j) at depth p; -1: padding. Rows count images and pixels together. */
+static int64_t source(const struct bed *b, int64_t row, int64_t j, int64_t p)
+{
+    const int64_t *in = b->in.shape.dims, *w = b->w.shape.dims, *out = b->out.shape.dims;
+    if (!b->conv)
+        return row * in[b->in.shape.rank - 1] + p;
+    int64_t taps = qd_shape_span(&b->w.shape, 2, b->w.shape.rank), channel = p / taps, tap = p % taps;
+    int64_t groups = b->l->groups ? b->l->groups : 1, group = j / (out[1] / groups), index = 0, scale = 1;
+    channel += group * w[1];
+    for (int d = b->spatial - 1; d >= 0; d--) {
+        int64_t at = row % out[2 + d] * (b->l->strides[d] ? b->l->strides[d] : 1) - b->begin[d] +
+                     tap % w[2 + d] * (b->l->dilations[d] ? b->l->dilations[d] : 1);
+        row /= out[2 + d];
+        tap /= w[2 + d];
+        if (at < 0 || at >= in[2 + d])
+            return -1;
+        index += at * scale;
+        scale *= in[2 + d];
+    }
+    return (row * scale + index) * in[1] + channel;
+}
+
+static int64_t depth(const struct bed *b)
+{
+    return b->conv || b->l->trans_b ? qd_shape_span(&b->w.shape, 1, b->w.shape.rank) : b->w.shape.dims[0];
+}
+
+/* What must come out: real values by (6) and (7), or the double sum for FP32 in `exact` with the sum of magnitudes. */
+static void expect_int8(const struct bed *b, bool per_tensor, const struct qd_qparams *in_qp, float *real)
+{
+    const uint8_t *x = b->in.data;
+    int64_t outputs = b->out.shape.dims[b->conv ? 1 : b->out.shape.rank - 1], k = depth(b);
+    int64_t rows = outputs ? qd_tensor_elems(&b->out) / outputs : 0;
+    int8_t *q = test_malloc((size_t)k + 1);
+    float all = 0;
+    for (int64_t j = 0; per_tensor && j < outputs; j++)
+        for (int64_t p = 0; p < k; p++)
+            all = fmaxf(all, fabsf(weight(b, j, p)));
+    for (int64_t j = 0; j < outputs; j++) {
+        float most = all;
+        for (int64_t p = 0; !per_tensor && p < k; p++)
+            most = fmaxf(most, fabsf(weight(b, j, p)));
+        float sw = most > 0 ? (float)((double)most / 127.0) : 1;
+        for (int64_t p = 0; p < k; p++) {
+            float r = rintf(weight(b, j, p) / sw);
+            q[p] = (int8_t)(r > 127 ? 127 : r < -127 ? -127 : r);
+        }
+        float product = in_qp->scale * sw;
+        for (int64_t row = 0; row < rows; row++) {
+            int64_t acc = 0;
+            for (int64_t p = 0; p < k; p++) {
+                int64_t at = source(b, row, j, p);
+                if (at >= 0)
+                    acc += ((int64_t)x[at] - in_qp->zero_point) * q[p];
+            }
+            assert_true(acc >= INT32_MIN && acc <= INT32_MAX);
+            float r = (float)(int32_t)acc * product;
+            r = r + (b->bias ? b->bias[j] : 0);
+            real[row * outputs + j] = b->l->relu6 ? fminf(fmaxf(r, 0), 6) : r;
+        }
+    }
+    test_free(q);
+}
+
+static struct qd_observation observe(const float *real, int64_t n, const struct qd_qparams *qp)
+{
+    struct qd_observation o = {.min = INFINITY, .max = -INFINITY, .elems = (uint64_t)n};
+    float inv = qp ? 1.0f / qp->scale : 0;
+    for (int64_t i = 0; i < n; i++) {
+        o.min = fminf(o.min, real[i]);
+        o.max = fmaxf(o.max, real[i]);
+        if (qp) {
+            o.clipped_low += rintf(real[i] * inv) + (float)qp->zero_point < (float)qp->qmin;
+            o.clipped_high += rintf(real[i] * inv) + (float)qp->zero_point > (float)qp->qmax;
+        }
+    }
+    return o;
+}
+
+static void assert_observation(const struct layer *l, const struct qd_observation *got, const struct qd_observation *want)
+{
+    if (got->min != want->min || got->max != want->max || got->elems != want->elems || got->nonfinite ||
+        got->clipped_low != want->clipped_low || got->clipped_high != want->clipped_high)
+        fail_msg("%s: observation [%g, %g] %llu elems, %llu low, %llu high; want [%g, %g] %llu, %llu, %llu", l->label,
+                 (double)got->min, (double)got->max, (unsigned long long)got->elems, (unsigned long long)got->clipped_low,
+                 (unsigned long long)got->clipped_high, (double)want->min, (double)want->max,
+                 (unsigned long long)want->elems, (unsigned long long)want->clipped_low,
+                 (unsigned long long)want->clipped_high);
+}
+
+static const struct qd_kernels *kernels_in_use(void)
+{
+    const struct qd_kernels *kernels;
+    struct qd_error error;
+    assert_int_equal(qd_kernels_get(&kernels, &error), QD_OK);
+    return kernels;
+}
+
+/* A layer under test and its team. */
+static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
+{
+    struct qd_linear_spec spec = {.node = &b->node, .weights = &b->w, .factor = b->factor, .bias = b->bias,
+                                  .act = b->l->relu6 ? QD_ACT_CLIP : QD_ACT_NONE, .act_lo = 0, .act_hi = 6,
+                                  .int8 = int8, .per_tensor = per_tensor};
+    struct qd_linear *linear = NULL;
+    struct qd_shape out;
+    struct qd_error error = {0};
+    if (qd_linear_create(&spec, kernels_in_use(), b->arena, &linear, &error) != QD_OK ||
+        qd_linear_infer(linear, &b->in.shape, &out, &error) != QD_OK)
+        fail_msg("%s: %s", b->l->label, error.text);
+    if (!qd_shape_equal(&out, &b->out.shape))
+        fail_msg("%s: wrong output shape", b->l->label);
+    assert_int_equal(qd_linear_is_conv(linear), b->conv);
+    assert_int_equal(qd_linear_macs(linear, &out), qd_tensor_elems(&b->out) * depth(b));
+    return linear;
+}
+
+/* Runs with scratch and output full of rubbish and a guard behind both. */
+static void run(struct bed *b, const struct qd_linear *linear, unsigned threads, const struct qd_qparams *in_qp,
+                const struct qd_qparams *out_qp, struct qd_observation *observation, void *out, int poison)
+{
+    struct qd_team *team;
+    assert_int_equal(qd_team_create(threads, &team, NULL), QD_OK);
+    size_t scratch_bytes = qd_linear_scratch_bytes(linear, &b->in.shape, threads);
+    size_t out_bytes = (size_t)qd_tensor_elems(&b->out) * (out_qp ? 1 : 4);
+    unsigned char *scratch = qd_alloc_aligned(scratch_bytes + 64);
+    assert_non_null(scratch);
+    memset(scratch, poison, scratch_bytes + 64);
+    memset(out, poison, out_bytes + 4);
+    b->out.data = out;
+    b->out.dtype = out_qp ? QD_U8 : QD_F32;
+    struct qd_linear_call call = {.in = &b->in, .out = &b->out, .in_qp = in_qp, .out_qp = out_qp, .observe = observation,
+                                  .scratch = scratch, .parallel = qd_team_parallel(team)};
+    qd_linear_run(linear, &call);
+    for (int i = 0; i < 64; i++)
+        assert_int_equal(scratch[scratch_bytes + (size_t)i], (unsigned char)poison);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(((unsigned char *)out)[out_bytes + (size_t)i], (unsigned char)poison);
+    qd_free(scratch);
+    qd_team_destroy(&team);
+}
+
+static const unsigned thread_counts[] = {1, 2, 3, 5};
+
+static void int8_layer(const struct layer *l, uint64_t seed, bool per_tensor, bool symmetric)
+{
+    struct bed b = bed_new(l, seed);
+    size_t n = (size_t)qd_tensor_elems(&b.out), elems = (size_t)qd_tensor_elems(&b.in);
+    struct qd_qparams in_qp = qd_qparams_from_range(-0.7, 1.3, symmetric);
+    uint8_t *x = b.in.data = get(&b, elems, 1);
+    uint64_t state = seed ^ 77;
+    b.in.dtype = QD_U8;
+    for (size_t i = 0; i < elems; i++)
+        x[i] = (uint8_t)(qd_mb_random(&state) % (symmetric ? 255 : 256) + symmetric);
+    struct qd_linear *linear = make(&b, true, per_tensor);
+    float *want = get(&b, n, 4), *got = get(&b, n, 4);
+    uint8_t *q = get(&b, n + 4, 1);
+    expect_int8(&b, per_tensor, &in_qp, want);
+    struct qd_observation whole = observe(want, (int64_t)n, NULL);
+    /* narrower than what comes out, so that some is clipped on both sides */
+    double lo = n ? (double)whole.min * 0.8 : 0, hi = n ? (double)whole.max * 0.8 : 0;
+    struct qd_qparams out_qp = qd_qparams_from_range(lo < 0 ? lo : 0, hi > 0 ? hi : 0, symmetric);
+    float inv = 1.0f / out_qp.scale;
+    struct qd_observation clipped = observe(want, (int64_t)n, &out_qp);
+    for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
+        struct qd_observation seen = qd_observation_empty();
+        run(&b, linear, thread_counts[t], &in_qp, NULL, &seen, got, 0xa5);
+        if (memcmp(got, want, n * 4) != 0)
+            fail_msg("%s: seed %llu, %u threads: reals differ", l->label, (unsigned long long)seed, thread_counts[t]);
+        assert_observation(l, &seen, &whole);
+        seen = qd_observation_empty();
+        run(&b, linear, thread_counts[t], &in_qp, &out_qp, &seen, q, 0xff);
+        for (size_t i = 0; i < n; i++) {
+            float scaled = rintf(want[i] * inv) + (float)out_qp.zero_point;
+            int64_t expected = (int64_t)fminf(fmaxf(scaled, (float)out_qp.qmin), (float)out_qp.qmax);
+            if (q[i] != expected)
+                fail_msg("%s: seed %llu, %u threads: element %zu is %d, want %d", l->label, (unsigned long long)seed,
+                         thread_counts[t], i, q[i], (int)expected);
+        }
+        assert_observation(l, &seen, &clipped);
+    }
+    bed_free(&b);
+}
+
+static void test_int8(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LAYERS; i++) {
+        int8_layer(&layers[i], 100 + i, false, false);
+        int8_layer(&layers[i], 200 + i, true, false);
+        if (strcmp(layers[i].label, "deep") != 0)
+            int8_layer(&layers[i], 300 + i, i & 1, true);
+    }
+}
+
+static void test_fp32(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LAYERS; i++) {
+        struct bed b = bed_new(&layers[i], 400 + i);
+        size_t n = (size_t)qd_tensor_elems(&b.out), elems = (size_t)qd_tensor_elems(&b.in);
+        float *x = b.in.data = get(&b, elems, 4), *got = get(&b, n + 1, 4), *first = get(&b, n + 1, 4);
+        b.in.dtype = QD_F32;
+        qd_mb_fill(x, elems, 500 + i, 1);
+        struct qd_linear *linear = make(&b, false, false);
+        int64_t outputs = b.out.shape.dims[b.conv ? 1 : b.out.shape.rank - 1], k = depth(&b);
+        for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
+            run(&b, linear, thread_counts[t], NULL, NULL, NULL, t ? got : first, 0xa5 + (int)t);
+            if (t && memcmp(got, first, n * 4) != 0)
+                fail_msg("%s: %u threads give other bytes", layers[i].label, thread_counts[t]);
+        }
+        for (size_t e = 0; e < n; e++) {
+            int64_t j = (int64_t)e % outputs, row = (int64_t)e / outputs;
+            double sum = b.bias ? (double)b.bias[j] : 0, size = fabs(sum);
+            for (int64_t p = 0; p < k; p++) {
+                int64_t at = source(&b, row, j, p);
+                double term = at < 0 ? 0 : (double)x[at] * (double)weight(&b, j, p);
+                sum += term;
+                size += fabs(term);
+            }
+            if (b.l->relu6)
+                sum = sum < 0 ? 0 : sum > 6 ? 6 : sum;
+            if (!(fabs((double)first[e] - sum) <= 1e-5 * size))
+                fail_msg("%s: seed %zu: element %zu is %.9g, want %.9g", layers[i].label, 400 + i, e, (double)first[e], sum);
+        }
+        bed_free(&b);
+    }
+}
+
+/* The worst sums int32 has to hold. */
+static void test_extremes(void **state)
+{
+    (void)state;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        struct bed b = bed_new(&layers[LAYERS - 1], 1);
+        assert_int_equal(depth(&b), 66000);
+        float *w = b.w.data;
+        uint8_t *x = b.in.data = get(&b, 2 * 66000, 1);
+        b.in.dtype = QD_U8;
+        memset(x, 255, 66000);
+        for (size_t i = 0; i < 3 * 66000; i++)
+            w[i] = (float)sign;
+        struct qd_qparams low = {.scale = 1, .zero_point = 0, .qmin = 0, .qmax = 255};
+        struct qd_qparams high = {.scale = 1, .zero_point = 255, .qmin = 0, .qmax = 255};
+        struct qd_linear *linear = make(&b, true, false);
+        float out[7], whole = 255.0f * 127 * 66000;
+        float scale = 1.0f * qd_weight_scale_s8(1);
+        run(&b, linear, 2, &low, NULL, NULL, out, 1);
+        assert_true(out[0] == (float)sign * whole * scale && out[3] == 0);
+        run(&b, linear, 2, &high, NULL, NULL, out, 1);
+        assert_true(out[0] == 0 && out[3] == -(float)sign * whole * scale);
+        bed_free(&b);
+    }
+}
+
+static void test_refused_shapes(void **state)
+{
+    (void)state;
+    static const struct {
+        int layer;
+        const char *in;
+    } rows[] = {{0, "2,4,9,7"}, {0, "2,3,2,7"}, {0, "2,3,9"}, {0, "2,3,9,7,1"}, {19, "5,32"}, {19, ""}, {0, "1,3,0,7"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct bed b = bed_new(&layers[rows[i].layer], 9);
+        struct qd_linear *linear = make(&b, true, false);
+        struct qd_shape in = qd_mb_shape(rows[i].in), out;
+        struct qd_error error = {0};
+        assert_int_equal(qd_linear_infer(linear, &in, &out, &error), QD_ERR_SHAPE);
+        assert_non_null(strstr(error.text, "'layer'"));
+        bed_free(&b);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_fp32),
+        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_refused_shapes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
