@@ -136,8 +136,9 @@ static enum qd_status count_macs(struct qd_model *model, struct qd_error *error)
         for (int d = 0; d < shapes[i].rank; d++)
             shapes[i].dims[d] = shapes[i].dims[d] < 0 ? 1 : shapes[i].dims[d];
     }
-    if (qd_plan_shape(model->plan, shapes, &shaped, NULL) != QD_OK)
-        return QD_OK;
+    enum qd_status status = qd_plan_shape(model->plan, shapes, &shaped, error);
+    if (status)
+        return status == QD_ERR_NO_MEMORY ? status : QD_OK;
     for (int s = 0; s < shaped->static_steps; s++)
         model->step_macs[s] = qd_step_macs(&model->plan->steps[s], shaped);
     qd_shaped_unref(&shaped);

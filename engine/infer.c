@@ -13,10 +13,9 @@ struct qd_infer_options qd_infer_defaults(void)
     return (struct qd_infer_options){.epoch = 0, .precision = QD_PRECISION_AUTO, .observe = true};
 }
 
-static enum qd_status borrow_epoch(struct qd_infer *infer, struct qd_error *error)
+static enum qd_status borrow_epoch(struct qd_infer *infer, uint64_t id, struct qd_error *error)
 {
     struct qd_learner *learner = infer->model->learner;
-    uint64_t id = infer->options.epoch;
     struct qd_epoch *epoch = id ? qd_learner_find(learner, id) : qd_learner_current(learner);
     if (!epoch)
         return qd_fail(error, QD_ERR_CONFLICT, "epoch %" PRIu64 " is not kept; the current one is %" PRIu64, id,
@@ -32,8 +31,10 @@ enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infe
         return qd_fail(error, QD_ERR_INVALID, "options come before the request is prepared");
     if (options->precision == QD_INT16)
         return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
-    infer->options = *options;
-    return borrow_epoch(infer, error);
+    enum qd_status status = borrow_epoch(infer, options->epoch, error);
+    if (!status)
+        infer->options = *options;
+    return status;
 }
 
 enum qd_status qd_infer_create(struct qd_model *model, const struct qd_infer_options *options, struct qd_infer **out,
@@ -135,6 +136,7 @@ static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error
         if (status)
             return status;
     }
+    qd_plan_unref(&infer->plan); /* of an attempt that failed */
     infer->plan = qd_plan_ref(plan);
     return QD_OK;
 }
@@ -156,6 +158,7 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
     enum qd_status status = check_names(infer, error);
     if (!status)
         status = choose_plan(infer, error);
+    qd_shaped_unref(&infer->shaped);
     if (!status)
         status = qd_plan_shape(infer->plan, shapes, &infer->shaped, error);
     if (status)

@@ -1,6 +1,6 @@
 /* libmicrohttpd inside the libuv loop. One uv_poll watches the daemon's epoll descriptor, one timer waits for what
- * libmicrohttpd says is next, and one is the heartbeat that keeps our own deadlines; every call of libmicrohttpd is made
- * on the loop's thread. */
+ * libmicrohttpd says is next, and one is the heartbeat that keeps our own deadlines; every call of libmicrohttpd is
+ * made on the loop's thread. */
 #include "server/http.h"
 
 #include "base/log.h"
@@ -9,28 +9,25 @@
 #include "server/routes.h"
 #include "server/serve.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
-#include <linux/filter.h>
 #include <microhttpd.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PUMP_ROUNDS 8               /* MHD_run calls before other events get their turn */
-#define HEARTBEAT_MS 250            /* deadlines are kept to this */
+#define PUMP_ROUNDS       8   /* MHD_run calls before other events get their turn */
+#define HEARTBEAT_MS      250 /* deadlines are kept to this */
 #define CONNECTION_MEMORY (128u << 10)
 #define MIN_RATE_AFTER_NS 5000000000u
-#define SMALL_BODY_BYTES (64u << 10) /* largest body of routes that expect little */
-#define LINGER_NS 200000000u         /* while stopping: how long a connection must be quiet before it is closed */
-/* Before 1.0, strict means no more than the Host header, which we check with a better answer; later it means real strictness. */
+#define SMALL_BODY_BYTES  (64u << 10) /* largest body of routes that expect little */
+#define LINGER_NS         200000000u  /* while stopping: how long a connection must be quiet before it is closed */
+/* Before 1.0, strict means no more than the Host header, which we check with a better answer; later it means real
+ * strictness. */
 #define STRICT (MHD_VERSION >= 0x01000000 ? 1 : 0)
-#define RESERVED_FILES 12            /* descriptors kept for models, /proc and the log */
 
 struct qd_connection {
     struct qd_connection *next, **link;
@@ -64,8 +61,9 @@ static uint64_t ms(uint64_t milliseconds) { return milliseconds * 1000000u; }
 
 static void on_timer(uv_timer_t *timer);
 
-/* Bounded: a connection that always claims to be ready (half a TLS handshake) must not starve the loop. The last MHD_run puts a listener that
- * was paused at the connection limit back; without it the daemon may never accept again. */
+/* Bounded: a connection that always claims to be ready (half a TLS handshake) must not starve the loop. The last
+ * MHD_run puts a listener that was paused at the connection limit back; without it the daemon may never accept again.
+ */
 void qd_http_pump(struct qd_http *http)
 {
     MHD_UNSIGNED_LONG_LONG wait = 0;
@@ -106,8 +104,8 @@ static bool too_slow(const struct qd_connection *c, uint64_t now)
     return elapsed > MIN_RATE_AFTER_NS && request->received_bytes < (elapsed / 1000000000u) * rate;
 }
 
-/* libmicrohttpd knows only inactivity, and not even that of suspended connections. A connection past its deadline is shut down; libmicrohttpd then
- * closes it in its own time. */
+/* libmicrohttpd knows only inactivity, and not even that of suspended connections. A connection past its deadline is
+ * shut down; libmicrohttpd then closes it in its own time. */
 static void check_deadlines(struct qd_http *http)
 {
     uint64_t now = qd_now_ns();
@@ -133,7 +131,8 @@ static void on_heartbeat(uv_timer_t *timer)
 
 /* ------------------------------------------------------------------ connections */
 
-static void on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code)
 {
     struct qd_http *http = cls;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
@@ -242,8 +241,8 @@ static const char *known_method(const char *method)
     return "OTHER";
 }
 
-static enum MHD_Result add_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_length, const char *value,
-                                  size_t value_length)
+static enum MHD_Result add_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_length,
+                                  const char *value, size_t value_length)
 {
     (void)kind;
     qd_framing_add(cls, name, name_length, value, value ? value_length : 0);
@@ -286,7 +285,8 @@ static bool open_request(struct qd_connection *c, struct qd_http_request *reques
 {
     char allowed[64];
     request->route = qd_routes_find(request->method, &request->target, allowed, sizeof allowed);
-    request->body_limit = request->route && request->route->body ? c->http->server->config->max_body_bytes : SMALL_BODY_BYTES;
+    request->body_limit = request->route && request->route->body ? c->http->server->config->max_body_bytes
+                                                                 : SMALL_BODY_BYTES;
     if (request->content_length > 0 && (uint64_t)request->content_length > request->body_limit) {
         qd_fail(error, QD_ERR_TOO_LARGE, "the body has %" PRId64 " bytes, at most %" PRIu64 " are taken",
                 request->content_length, request->body_limit);
@@ -297,8 +297,8 @@ static bool open_request(struct qd_connection *c, struct qd_http_request *reques
         qd_fail(&request->refusal, allowed[0] ? QD_ERR_METHOD : QD_ERR_NOT_FOUND,
                 allowed[0] ? "this path takes the methods %s" : "there is no such path%.0s", allowed);
     } else if (encoding && strcasecmp(encoding, "identity") != 0) {
-        qd_fail(&request->refusal, QD_ERR_ENCODING, "the body's Content-Encoding '%.40s' is not understood: send it as it is",
-                encoding);
+        qd_fail(&request->refusal, QD_ERR_ENCODING,
+                "the body's Content-Encoding '%.40s' is not understood: send it as it is", encoding);
     } else if (request->route->begin) {
         struct qd_error failure = {0};
         if (request->route->begin(request, &failure) != QD_OK)
@@ -311,7 +311,8 @@ static bool open_request(struct qd_connection *c, struct qd_http_request *reques
     return true;
 }
 
-/* A NUL byte cuts the target that we are shown. The version stands behind the whole of it in the same buffer, one blank away. */
+/* A NUL byte cuts the target that we are shown. The version stands behind the whole of it in the same buffer, one blank
+ * away. */
 static bool target_is_cut(const struct qd_connection *c, const char *version)
 {
     uintptr_t distance = (uintptr_t)version - c->target_at;
@@ -372,7 +373,8 @@ static void body_call(struct qd_http_request *request, const char *bytes, size_t
     if (request->received_bytes > request->body_limit)
         status = qd_fail(&error, QD_ERR_TOO_LARGE, "the body has more than %" PRIu64 " bytes", request->body_limit);
     else
-        status = request->route->body ? request->route->body(request, bytes, n, &error) : keep(request, bytes, n, &error);
+        status = request->route->body ? request->route->body(request, bytes, n, &error)
+                                      : keep(request, bytes, n, &error);
     if (status)
         request->refusal = error;
 }
@@ -398,8 +400,8 @@ static enum MHD_Result last_call(struct qd_connection *c, struct qd_http_request
 }
 
 /* The access handler: headers, then pieces of the body, then once more with none. After a resume, once more again. */
-static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
-                                 const char *upload, size_t *upload_size, void **state)
+static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
+                                 const char *version, const char *upload, size_t *upload_size, void **state)
 {
     (void)cls;
     (void)url; /* decoded and cut at %00: the raw target is used instead */
@@ -452,8 +454,8 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **state, en
     if (!request)
         return;
     request->connection = NULL;
-    qd_metrics_http(http->server->metrics, request->route ? request->route->pattern : "_other", request->method, request->code,
-                    request->received_bytes, request->response_bytes);
+    qd_metrics_http(http->server->metrics, request->route ? request->route->pattern : "_other", request->method,
+                    request->code, request->received_bytes, request->response_bytes);
     qd_http_request_unref(&request);
 }
 
@@ -476,42 +478,18 @@ static void on_log(void *cls, const char *format, va_list args)
     qd_log(QD_LOG_DEBUG, "libmicrohttpd: %s", text);
 }
 
-/* As many connections as configured, but never so many that no descriptor is left for files: running out makes accept fail, and
- * libmicrohttpd without a connection then spins. */
-static unsigned connection_limit(const struct qd_config *config)
-{
-    struct rlimit files;
-    int in_use = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0); /* the lowest that is free */
-    if (in_use >= 0)
-        close(in_use);
-    if (in_use < 0 || getrlimit(RLIMIT_NOFILE, &files) != 0)
-        return config->max_connections;
-    if (files.rlim_cur < files.rlim_max) {
-        files.rlim_cur = files.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &files) != 0)
-            getrlimit(RLIMIT_NOFILE, &files);
-    }
-    uint64_t kept = (uint64_t)in_use + RESERVED_FILES;
-    uint64_t room = files.rlim_cur > kept ? files.rlim_cur - kept : 1;
-    if (room >= config->max_connections)
-        return config->max_connections;
-    qd_log(QD_LOG_WARNING, "only %" PRIu64 " connections of max_connections = %u: no more files may be open", room,
-           config->max_connections);
-    return (unsigned)room;
-}
-
 static struct MHD_Daemon *start_daemon(struct qd_http *http, int listen_fd)
 {
     const struct qd_config *config = http->server->config;
     unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_TURBO;
     return MHD_start_daemon(flags, 0, NULL, NULL, on_access, http, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
                             MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
-                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_URI_LOG_CALLBACK, on_request_line,
-                            http, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
-                            connection_limit(config), MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-                            (unsigned)config->max_connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT,
-                            (unsigned)config->idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, STRICT,
-                            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_URI_LOG_CALLBACK,
+                            on_request_line, http, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+                            MHD_OPTION_CONNECTION_LIMIT, qd_http_connection_limit(config->max_connections),
+                            MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)config->max_connections_per_ip,
+                            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)config->idle_timeout_s,
+                            MHD_OPTION_STRICT_FOR_CLIENT, STRICT, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 }
 
 enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int listen_fd, struct qd_http **out,
@@ -524,7 +502,8 @@ enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int lis
     http->listen_fd = listen_fd;
     MHD_set_panic_func(on_panic, NULL);
     http->daemon = start_daemon(http, listen_fd);
-    const union MHD_DaemonInfo *info = http->daemon ? MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+    const union MHD_DaemonInfo *info = http->daemon ? MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD)
+                                                    : NULL;
     if (!info || uv_poll_init(loop, &http->poll, info->epoll_fd) != 0) {
         if (http->daemon)
             MHD_stop_daemon(http->daemon);
@@ -543,21 +522,12 @@ enum qd_status qd_http_create(uv_loop_t *loop, struct qd_server *server, int lis
 unsigned qd_http_connections(const struct qd_http *http) { return http->count; }
 bool qd_http_idle(const struct qd_http *http) { return http->count == 0; }
 
-/* Lets no new connection reach the listener; those that clients already have open wait there for accept. */
-static void refuse_newcomers(int listen_fd)
-{
-    struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
-    struct sock_fprog program = {1, &drop};
-    if (setsockopt(listen_fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0)
-        qd_log(QD_LOG_DEBUG, "clients that connect at this moment may be turned away");
-}
-
 bool qd_http_quiesce(struct qd_http *http, bool force)
 {
     if (http->quiesced)
         return true;
     struct pollfd waiting = {.fd = http->listen_fd, .events = POLLIN};
-    refuse_newcomers(http->listen_fd);
+    qd_http_refuse_newcomers(http->listen_fd);
     for (int i = 0; i < PUMP_ROUNDS && poll(&waiting, 1, 0) > 0; i++)
         qd_http_pump(http);
     if (!force && poll(&waiting, 1, 0) > 0)

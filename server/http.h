@@ -1,5 +1,5 @@
-/* libmicrohttpd inside the libuv loop: one daemon in external epoll mode, pumped from the loop, with deadlines of our own.
- * Each fault of the library that this works around has its test in tests/e2e/http_*.py. All [loop]. */
+/* libmicrohttpd inside the libuv loop: one daemon in external epoll mode, pumped from the loop, with deadlines of our
+ * own. Each fault of the library that this works around has its test in tests/e2e/http_*.py. All [loop]. */
 #ifndef QD_SERVER_HTTP_H
 #define QD_SERVER_HTTP_H
 
@@ -26,9 +26,15 @@ bool qd_http_idle(const struct qd_http *http);
 /* Stops the daemon. No request may be suspended (answer them first). Handles close with the next turns of the loop. */
 void qd_http_destroy(struct qd_http **http);
 
-/* Binds and listens on a numeric address, or takes the socket that systemd passed ($LISTEN_FDS). *port gets the real port.
- * Errors: INVALID, UNAVAILABLE (address in use...). */
+/* Binds and listens on a numeric address, or takes the socket that systemd passed ($LISTEN_FDS). *port gets the real
+ * port. Errors: INVALID, UNAVAILABLE (address in use...). */
 enum qd_status qd_http_listen(const char *address, int *fd, unsigned *port, struct qd_error *error) QD_MUST_CHECK;
+
+/* Lets no new connection reach the listener; those that clients already have open wait there for accept. */
+void qd_http_refuse_newcomers(int listen_fd);
+/* As many connections as wanted, but never so many that no descriptor is left for files: running out makes accept fail,
+ * and libmicrohttpd without a connection then spins. Raises the soft limit of open files to the hard one. */
+unsigned qd_http_connection_limit(unsigned wanted);
 
 /* For request.c. */
 void qd_http_on_answer(struct qd_http_request *request);

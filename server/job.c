@@ -1,5 +1,5 @@
-/* Work off the loop: the queue, the workers, and completions on their way back. Two locks that are never held together: the queue's and the
- * completions'. A worker touches only the jobs it took. */
+/* Work off the loop: the queue, the workers, and completions on their way back. Two locks that are never held together:
+ * the queue's and the completions'. A worker touches only the jobs it took. */
 #include "server/job.h"
 
 #include "base/mem.h"
@@ -53,7 +53,8 @@ static size_t waiting_of_group(const struct qd_jobs *jobs, const void *group)
     return n;
 }
 
-/* The batcher: the oldest job may wait a little until its group is large enough. The lock is held; it is given up while waiting. */
+/* The batcher: the oldest job may wait a little until its group is large enough. The lock is held; it is given up while
+ * waiting. */
 static void wait_for_others(struct qd_jobs *jobs)
 {
     while (jobs->head && jobs->options.batch_delay_ns && !jobs->stop) {
@@ -176,8 +177,8 @@ static void free_jobs(uv_handle_t *handle)
     qd_free(jobs);
 }
 
-enum qd_status qd_jobs_create(uv_loop_t *loop, const struct qd_jobs_options *options, void (*after)(void *ctx), void *ctx,
-                              struct qd_jobs **out, struct qd_error *error)
+enum qd_status qd_jobs_create(uv_loop_t *loop, const struct qd_jobs_options *options, void (*after)(void *ctx),
+                              void *ctx, struct qd_jobs **out, struct qd_error *error)
 {
     struct qd_jobs *jobs = qd_calloc(1, sizeof *jobs);
     pthread_t *threads = qd_calloc(options->workers, sizeof *threads);
@@ -231,7 +232,8 @@ enum qd_status qd_jobs_submit(struct qd_jobs *jobs, struct qd_job *job, struct q
     }
     pthread_mutex_unlock(&jobs->lock);
     if (full)
-        return qd_fail(error, QD_ERR_UNAVAILABLE, "the queue is full: %zu requests are waiting", jobs->options.queue_size);
+        return qd_fail(error, QD_ERR_UNAVAILABLE, "the queue is full: %zu requests are waiting",
+                       jobs->options.queue_size);
     jobs->in_flight++;
     return QD_OK;
 }

@@ -1,20 +1,27 @@
-/* The listening socket: a numeric address of ours, or the one systemd passed. */
+/* The listening socket: a numeric address of ours, or the one systemd passed; and how many connections may come in by
+ * it. */
+#include "base/log.h"
 #include "config/config.h"
 #include "server/http.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BACKLOG 1024
+#define BACKLOG          1024
+#define RESERVED_FILES   12 /* descriptors kept for models, /proc and the log */
 #define SYSTEMD_FIRST_FD 3
 
-/* Socket activation: LISTEN_PID names us and LISTEN_FDS says how many sockets begin at descriptor 3; we take the first. */
+/* Socket activation: LISTEN_PID names us and LISTEN_FDS says how many sockets begin at descriptor 3; we take the first.
+ */
 static int inherited_socket(void)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
@@ -56,4 +63,34 @@ enum qd_status qd_http_listen(const char *address, int *fd, unsigned *port, stru
     *fd = socket_fd;
     *port = port_of(socket_fd);
     return QD_OK;
+}
+
+void qd_http_refuse_newcomers(int listen_fd)
+{
+    struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog program = {1, &drop};
+    if (setsockopt(listen_fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0)
+        qd_log(QD_LOG_DEBUG, "clients that connect at this moment may be turned away");
+}
+
+unsigned qd_http_connection_limit(unsigned wanted)
+{
+    struct rlimit files;
+    int in_use = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0); /* the lowest that is free */
+    if (in_use >= 0)
+        close(in_use);
+    if (in_use < 0 || getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return wanted;
+    if (files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+            getrlimit(RLIMIT_NOFILE, &files);
+    }
+    uint64_t kept = (uint64_t)in_use + RESERVED_FILES;
+    uint64_t room = files.rlim_cur > kept ? files.rlim_cur - kept : 1;
+    if (room >= wanted)
+        return wanted;
+    qd_log(QD_LOG_WARNING, "only %" PRIu64 " connections of max_connections = %u: no more files may be open", room,
+           wanted);
+    return (unsigned)room;
 }

@@ -28,8 +28,8 @@ const char *qd_http_header(const struct qd_http_request *request, const char *na
     return request->connection ? qd_connection_header(request->connection, name) : NULL;
 }
 
-void qd_http_respond(struct qd_http_request *request, int code, const char *content_type, const struct qd_http_piece *pieces,
-                     size_t count, void (*free_fn)(void *ctx), void *ctx)
+void qd_http_respond(struct qd_http_request *request, int code, const char *content_type,
+                     const struct qd_http_piece *pieces, size_t count, void (*free_fn)(void *ctx), void *ctx)
 {
     struct MHD_IoVec *vector = request->response ? NULL : qd_calloc(count ? count : 1, sizeof *vector);
     size_t used = 0;
@@ -39,7 +39,8 @@ void qd_http_respond(struct qd_http_request *request, int code, const char *cont
             vector[used++] = (struct MHD_IoVec){pieces[i].bytes, pieces[i].n};
             request->response_bytes += pieces[i].n;
         }
-    struct MHD_Response *response = vector ? MHD_create_response_from_iovec(vector, (unsigned)used, free_fn, ctx) : NULL;
+    struct MHD_Response *response = vector ? MHD_create_response_from_iovec(vector, (unsigned)used, free_fn, ctx)
+                                           : NULL;
     qd_free(vector);
     if (!response) {
         if (free_fn)

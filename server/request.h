@@ -1,5 +1,6 @@
-/* One HTTP request as handlers see it: route, path parameters, query, headers, body, and the ways to answer. Knows nothing of models.
- * All [loop]. A request is reference counted: a job that outlives its connection holds its own reference. */
+/* One HTTP request as handlers see it: route, path parameters, query, headers, body, and the ways to answer. Knows
+ * nothing of models. All [loop]. A request is reference counted: a job that outlives its connection holds its own
+ * reference. */
 #ifndef QD_SERVER_REQUEST_H
 #define QD_SERVER_REQUEST_H
 
@@ -27,8 +28,8 @@ struct qd_http_request {
     unsigned char *body; /* of routes without a `body` callback */
     size_t body_bytes, body_room;
     uint64_t body_limit, received_bytes;
-    int64_t content_length; /* -1: not told */
-    uint64_t started_ns;    /* monotonic, when the headers were there */
+    int64_t content_length;  /* -1: not told */
+    uint64_t started_ns;     /* monotonic, when the headers were there */
     struct qd_error refusal; /* decided before the body was there; answered after it */
     bool begun;              /* past the first handler call */
     bool suspended;
@@ -53,10 +54,10 @@ struct qd_http_piece {
     size_t n;
 };
 
-/* Answers once; later calls are ignored. Pieces stay valid until free_fn(ctx) is called (at once if the client has gone); free_fn may be NULL
- * for static bytes. content_type NULL: none. */
-void qd_http_respond(struct qd_http_request *request, int code, const char *content_type, const struct qd_http_piece *pieces,
-                     size_t count, void (*free_fn)(void *ctx), void *ctx);
+/* Answers once; later calls are ignored. Pieces stay valid until free_fn(ctx) is called (at once if the client has
+ * gone); free_fn may be NULL for static bytes. content_type NULL: none. */
+void qd_http_respond(struct qd_http_request *request, int code, const char *content_type,
+                     const struct qd_http_piece *pieces, size_t count, void (*free_fn)(void *ctx), void *ctx);
 /* A header of the answer, after qd_http_respond; control characters make it be left out. */
 void qd_http_respond_header(struct qd_http_request *request, const char *name, const char *value);
 /* Static or copied JSON text, Content-Type exactly application/json. */
@@ -64,8 +65,8 @@ void qd_http_respond_json(struct qd_http_request *request, int code, const char 
 /* {"error":"..."} with the status's HTTP code; 503 carries Retry-After. */
 void qd_http_fail(struct qd_http_request *request, const struct qd_error *error);
 
-/* The connection waits for an answer that comes later (from a job). `job` is cancelled when the client goes. Errors: none; after it the handler
- * must not touch the body. Answering resumes. */
+/* The connection waits for an answer that comes later (from a job). `job` is cancelled when the client goes. Errors:
+ * none; after it the handler must not touch the body. Answering resumes. */
 void qd_http_suspend(struct qd_http_request *request, struct qd_job *job);
 
 void qd_http_request_ref(struct qd_http_request *request);

@@ -69,7 +69,8 @@ static bool matches(const char *pattern, const struct path *path, const char *na
     return at == path->count;
 }
 
-const struct qd_route *qd_routes_find(const char *method, const struct qd_target *target, char *allowed, size_t allowed_room)
+const struct qd_route *qd_routes_find(const char *method, const struct qd_target *target, char *allowed,
+                                      size_t allowed_room)
 {
     struct path path = path_of(target);
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;

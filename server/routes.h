@@ -1,4 +1,5 @@
-/* The route table: which handler answers which method and path. One row per endpoint (docs/openapi.yaml has them in the same words). */
+/* The route table: which handler answers which method and path. One row per endpoint (docs/openapi.yaml has them in the
+ * same words). */
 #ifndef QD_SERVER_ROUTES_H
 #define QD_SERVER_ROUTES_H
 
@@ -9,8 +10,9 @@ struct qd_route {
     const char *pattern; /* "/v2/models/{model}/infer"; below {model} an optional /versions/1 is understood */
     /* Called when the whole body is there (or at once without one). Answers or suspends. */
     void (*handle)(struct qd_http_request *request);
-    /* With `body`, the body goes there piece by piece instead of into memory. `begin` is called when the headers are there; a
-     * failure of either fills request->refusal's twin *error: the rest of the body is read and dropped, then the error answered. */
+    /* With `body`, the body goes there piece by piece instead of into memory. `begin` is called when the headers are
+     * there; a failure of either fills request->refusal's twin *error: the rest of the body is read and dropped, then
+     * the error answered. */
     enum qd_status (*begin)(struct qd_http_request *request, struct qd_error *error);
     enum qd_status (*body)(struct qd_http_request *request, const void *bytes, size_t n, struct qd_error *error);
 };
@@ -19,8 +21,10 @@ struct qd_route {
 extern const struct qd_route qd_routes[];
 extern const size_t qd_route_count;
 
-/* Matches method and segments. NULL: *allowed == "" means unknown path (404), otherwise it lists the methods that exist (405). */
-const struct qd_route *qd_routes_find(const char *method, const struct qd_target *target, char *allowed, size_t allowed_room);
+/* Matches method and segments. NULL: *allowed == "" means unknown path (404), otherwise it lists the methods that exist
+ * (405). */
+const struct qd_route *qd_routes_find(const char *method, const struct qd_target *target, char *allowed,
+                                      size_t allowed_room);
 /* The value of {name} in the pattern for this target, or NULL. */
 const char *qd_route_param(const struct qd_route *route, const struct qd_target *target, const char *name);
 

@@ -1,6 +1,6 @@
 /* `quantd serve`: start, run the loop, drain, stop.
- * Stopping: a signal makes the daemon not ready but still serving for drain_delay, so that load balancers notice; then it accepts no
- * more, finishes what is in flight within the grace, and leaves. A second signal skips the waiting. */
+ * Stopping: a signal makes the daemon not ready but still serving for drain_delay, so that load balancers notice; then
+ * it accepts no more, finishes what is in flight within the grace, and leaves. A second signal skips the waiting. */
 #include "server/serve.h"
 
 #include "base/log.h"
@@ -142,7 +142,8 @@ static enum qd_status start(struct daemon *d, unsigned *port, struct qd_error *e
     if (!status)
         status = load_models(server, error);
     struct qd_jobs_options jobs = {.workers = config->workers ? config->workers : qd_engine_threads(server->engine),
-                                   .queue_size = config->queue_size, .batch_max = config->batch_max,
+                                   .queue_size = config->queue_size,
+                                   .batch_max = config->batch_max,
                                    .batch_delay_ns = (uint64_t)config->batch_delay_us * 1000u};
     if (!status)
         status = qd_jobs_create(&d->loop, &jobs, after_jobs, server, &server->jobs, error);
@@ -166,7 +167,8 @@ static void start_signals(struct daemon *d)
     uv_signal_start(&d->on_int, on_signal, SIGINT);
 }
 
-/* Jobs first, so that no request is suspended when the HTTP daemon stops; then the handles that close with the loop's last turns. */
+/* Jobs first, so that no request is suspended when the HTTP daemon stops; then the handles that close with the loop's
+ * last turns. */
 static void stop(struct daemon *d)
 {
     qd_jobs_destroy(&d->server.jobs);
@@ -196,7 +198,8 @@ int qd_serve(const struct qd_config *config)
         fprintf(stderr, "quantd serve: %s\n", error.text);
     } else {
         qd_log(QD_LOG_INFO, "listening on %s (port %u), %zu models, kernels %s, %u threads", config->listen, port,
-               qd_repository_count(d.server.repository), qd_engine_isa(d.server.engine), qd_engine_threads(d.server.engine));
+               qd_repository_count(d.server.repository), qd_engine_isa(d.server.engine),
+               qd_engine_threads(d.server.engine));
         notify("READY=1");
         uv_run(&d.loop, UV_RUN_DEFAULT);
     }

@@ -23,7 +23,8 @@ struct qd_server {
     bool draining; /* SIGTERM came: not ready any more */
 };
 
-/* Serves until a signal; returns the process's exit code. Says what is wrong in one line on standard error when it can't start. */
+/* Serves until a signal; returns the process's exit code. Says what is wrong in one line on standard error when it
+ * can't start. */
 int qd_serve(const struct qd_config *config);
 
 #endif

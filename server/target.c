@@ -13,7 +13,8 @@ static int hex(char c)
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* Decodes %XX (and + in queries) from raw[0..n) to *out, zero-terminated. NULL and *why on a bad escape or an unwanted byte. */
+/* Decodes %XX (and + in queries) from raw[0..n) to *out, zero-terminated. NULL and *why on a bad escape or an unwanted
+ * byte. */
 static char *decode(const char *raw, size_t n, bool query, char **out, const char **why)
 {
     char *start = *out, *at = start;
@@ -75,8 +76,8 @@ static const char *parse_query(const char *raw, struct qd_target *target, char *
                 return "the request target has too many query parameters";
             target->keys[target->param_count] = decode(raw, key, true, at, &why);
             if (!why)
-                target->values[target->param_count] =
-                    decode(raw + key + (key < length), length - key - (key < length), true, at, &why);
+                target->values[target->param_count] = decode(raw + key + (key < length), length - key - (key < length),
+                                                             true, at, &why);
             if (why)
                 return why;
             target->param_count++;
@@ -111,7 +112,8 @@ static bool named(const char *name, size_t length, const char *header)
     return length == strlen(header) && strncasecmp(name, header, length) == 0;
 }
 
-void qd_framing_add(struct qd_framing *framing, const char *name, size_t name_length, const char *value, size_t value_length)
+void qd_framing_add(struct qd_framing *framing, const char *name, size_t name_length, const char *value,
+                    size_t value_length)
 {
     for (size_t i = 0; i < name_length; i++)
         if ((unsigned char)name[i] <= 0x20 || name[i] == 0x7f)

@@ -1,5 +1,6 @@
-/* What of a request's head can be judged from bytes alone: the raw target, and the framing headers. Pure functions, fuzzed.
- * libmicrohttpd accepts more than it should (request smuggling, truncated paths): this is where it is refused. */
+/* What of a request's head can be judged from bytes alone: the raw target, and the framing headers. Pure functions,
+ * fuzzed. libmicrohttpd accepts more than it should (request smuggling, truncated paths): this is where it is refused.
+ */
 #ifndef QD_SERVER_TARGET_H
 #define QD_SERVER_TARGET_H
 
@@ -9,8 +10,8 @@
 #include <stddef.h>
 
 #define QD_TARGET_MAX_SEGMENTS 16
-#define QD_TARGET_MAX_PARAMS 64
-#define QD_TARGET_BYTES 4096
+#define QD_TARGET_MAX_PARAMS   64
+#define QD_TARGET_BYTES        4096
 
 /* A decoded request target. Texts lie in `bytes`. */
 struct qd_target {
@@ -21,8 +22,9 @@ struct qd_target {
     size_t param_count;
 };
 
-/* Takes a raw target apart. One slash at the end is allowed. Refused with INVALID: forms other than /path[?query], control bytes, %00 and
- * encoded control bytes, bad escapes, empty segments, "." and ".." (also encoded), an encoded slash, too long. [any] */
+/* Takes a raw target apart. One slash at the end is allowed. Refused with INVALID: forms other than /path[?query],
+ * control bytes, %00 and encoded control bytes, bad escapes, empty segments, "." and ".." (also encoded), an encoded
+ * slash, too long. [any] */
 enum qd_status qd_target_parse(const char *raw, struct qd_target *out, struct qd_error *error) QD_MUST_CHECK;
 
 /* Counts of what framing depends on, over all headers of a request. */
@@ -33,7 +35,8 @@ struct qd_framing {
 };
 
 /* Adds one header. Lengths are the real ones, so that a NUL inside is seen. [any] */
-void qd_framing_add(struct qd_framing *framing, const char *name, size_t name_length, const char *value, size_t value_length);
+void qd_framing_add(struct qd_framing *framing, const char *name, size_t name_length, const char *value,
+                    size_t value_length);
 /* NULL when the framing is sound, else the sentence. `http_1_1`: the Host header is required. [any] */
 const char *qd_framing_fault(const struct qd_framing *framing, bool http_1_1);
 

@@ -1,6 +1,6 @@
 /*
- * The file format of numpy.save: a magic number, a header written as a Python dict, the raw elements. Reads what numpy writes
- * for dense little-endian arrays in C order and refuses the rest with a reason; never follows a pickle.
+ * The file format of numpy.save: a magic number, a header written as a Python dict, the raw elements. Reads what numpy
+ * writes for dense little-endian arrays in C order and refuses the rest with a reason; never follows a pickle.
  */
 #include "clients/cli/quantctl.h"
 
@@ -101,7 +101,8 @@ int quantd_ctl_npy_write(const char *path, const struct quantd_client_tensor *te
     int used, left;
     if (!descr_of(tensor->datatype))
         return quantd_ctl_say(QUANTD_CTL_USAGE, "output '%s' holds BYTES, which .npy can't", tensor->name);
-    used = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr_of(tensor->datatype));
+    used = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (",
+                    descr_of(tensor->datatype));
     for (int i = 0; i < tensor->rank; i++)
         used += snprintf(header + used, sizeof header - (size_t)used, "%" PRId64 ", ", tensor->shape[i]);
     used += snprintf(header + used, sizeof header - (size_t)used, "), }");

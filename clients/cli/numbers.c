@@ -1,6 +1,7 @@
 /*
- * Elements of tensors as numbers: for input in another type than the model's, and for printing. Integers keep all 64 bits;
- * a number that the datatype can't hold is refused, never wrapped. A real is rounded to the nearest FP32, as numpy does.
+ * Elements of tensors as numbers: for input in another type than the model's, and for printing. Integers keep all 64
+ * bits; a number that the datatype can't hold is refused, never wrapped. A real is rounded to the nearest FP32, as
+ * numpy does.
  */
 #include "clients/cli/quantctl.h"
 

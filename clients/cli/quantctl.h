@@ -18,7 +18,8 @@ struct quantd_ctl_pair {
 
 struct quantd_ctl_arguments {
     const char *url, *command, *model;
-    struct quantd_ctl_pair inputs[QUANTD_CTL_MAX_TENSORS], outputs[QUANTD_CTL_MAX_TENSORS], shapes[QUANTD_CTL_MAX_TENSORS];
+    struct quantd_ctl_pair inputs[QUANTD_CTL_MAX_TENSORS], outputs[QUANTD_CTL_MAX_TENSORS],
+        shapes[QUANTD_CTL_MAX_TENSORS];
     size_t input_count, output_count, shape_count;
     const char *precision;
     uint64_t epoch;
@@ -38,6 +39,9 @@ void quantd_ctl_print(FILE *out, const char *text);
 void quantd_ctl_print_column(FILE *out, const char *text, int width);
 /* Columns that a text takes: its characters, each taken as one wide. */
 int quantd_ctl_columns(const char *text);
+
+/* The daemon's own text of /v2/models/MODEL<rest>. */
+int quantd_ctl_print_path(struct quantd_client *client, const char *model, const char *rest);
 
 /* ranges.c */
 int quantd_ctl_ranges(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);

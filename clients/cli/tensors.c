@@ -1,6 +1,7 @@
 /*
- * An input of a model from what the user gave: FILE.npy, FILE.json, JSON itself, or a file of raw bytes. Finds the shape out
- * where it can, and converts numbers to the model's datatype where that loses nothing but the precision of a real.
+ * An input of a model from what the user gave: FILE.npy, FILE.json, JSON itself, or a file of raw bytes. Finds the
+ * shape out where it can, and converts numbers to the model's datatype where that loses nothing but the precision of a
+ * real.
  */
 #include "clients/cli/quantctl.h"
 

@@ -161,7 +161,9 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
 {
     const struct recurrent *r = call->prep;
     int dirs = r->directions;
-    enum qd_status status = qd_op_inputs(call, 3, r->cell == LSTM ? 8 : 6, error);
+    enum qd_status status = QD_OK;
+    if (call->in_count > (r->cell == LSTM ? 8 : 6) || !qd_op_has(call, 0) || !qd_op_has(call, 1) || !qd_op_has(call, 2))
+        return qd_op_fail(call, error, QD_ERR_INVALID, "needs an input, weights and recurrent weights");
     for (int i = 0; i < 8 && !status; i++)
         status = qd_op_types(call, i, i == 4 ? QD_BIT(QD_I32) : QD_TYPES_FLOAT, error);
     if (status)

@@ -80,6 +80,9 @@ static bool merge_batch_norm(struct fuser *f, struct qd_unit *unit, const struct
     if (!ensure(f, unit))
         return false;
     float epsilon = qd_attr_float(node, "epsilon", 1e-5f);
+    for (int64_t i = 0; i < unit->outputs; i++)
+        if (!isfinite(at(p[0], i) / sqrtf(at(p[3], i) + epsilon) * unit->factor[i]))
+            return false; /* weights times that could not be quantized */
     for (int64_t i = 0; i < unit->outputs; i++) {
         float g = at(p[0], i) / sqrtf(at(p[3], i) + epsilon);
         unit->bias[i] = (unit->bias[i] - at(p[2], i)) * g + at(p[1], i);
@@ -101,6 +104,10 @@ static bool merge_arithmetic(struct fuser *f, struct qd_unit *unit, const struct
         rank = 2; /* a vector added to rows fits whatever their rank is */
     if (!per_channel(c, unit, rank, conv) || !ensure(f, unit))
         return false;
+    bool scales = is_op(node, "Mul") || is_op(node, "Div");
+    for (int64_t i = 0; scales && i < unit->outputs; i++)
+        if (!isfinite(is_op(node, "Mul") ? at(c, i) * unit->factor[i] : 1 / at(c, i) * unit->factor[i]))
+            return false; /* weights times that could not be quantized */
     for (int64_t i = 0; i < unit->outputs; i++) {
         float v = at(c, i);
         if (is_op(node, "Add"))
@@ -181,7 +188,7 @@ static bool own_bias(struct fuser *f, struct qd_unit *unit, const struct qd_node
         return true;
     const struct qd_tensor *bias = constant_f32(f->graph, node->in[2]);
     int64_t elems = bias ? qd_tensor_elems(bias) : 0;
-    if (!bias || (elems != unit->outputs && elems != 1) || (elems > 1 && bias->shape.dims[bias->shape.rank - 1] != elems))
+    if (!bias || (elems != unit->outputs && (elems != 1 || is_op(node, "Conv"))) || (elems > 1 && bias->shape.dims[bias->shape.rank - 1] != elems))
         return false;
     float beta = is_op(node, "Gemm") ? qd_attr_float(node, "beta", 1) : 1;
     unit->bias = floats(f, unit, 0);

@@ -79,7 +79,7 @@ static void walk_node(const struct qd_graph *graph, int id, int depth)
     size_t count;
     touch_text(qd_node_text(node, text, sizeof text));
     touch_text(node->name);
-    PROMISE(node->op[0] && node->opset > 0 && (node->domain[0] || node->opset >= 7));
+    PROMISE(node->op[0] && node->opset > 0);
     for (int i = 0; i < node->in_count; i++) {
         int in = node->in[i];
         PROMISE(in >= QD_NO_VALUE && in < graph->value_count);

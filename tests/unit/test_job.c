@@ -1,5 +1,5 @@
-/* The queue between the loop and the workers: every submitted job is done once, on the loop; limits, deadlines, cancelling,
- * joining, stopping. A gate holds the only worker, so that what waits is known. */
+/* The queue between the loop and the workers: every submitted job is done once, on the loop; limits, deadlines,
+ * cancelling, joining, stopping. A gate holds the only worker, so that what waits is known. */
 #include "server/job.h"
 
 #include <pthread.h>
@@ -140,7 +140,8 @@ static void test_joins_only_its_group(void **state)
         assert_int_equal(tasks[i].job.joined, i == 6 ? 1 : 3);
         assert_int_equal(tasks[i].job.first, i < 2 || i == 6);
     }
-    assert_true(tasks[0].job.started_ns <= tasks[1].job.started_ns && tasks[1].job.started_ns <= tasks[6].job.started_ns);
+    assert_true(tasks[0].job.started_ns <= tasks[1].job.started_ns &&
+                tasks[1].job.started_ns <= tasks[6].job.started_ns);
     finish();
 }
 
@@ -253,9 +254,12 @@ static void test_stop_with_work(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_many_groups_and_workers), cmocka_unit_test(test_joins_only_its_group),
-        cmocka_unit_test(test_full_queue),              cmocka_unit_test(test_deadline_and_cancel),
-        cmocka_unit_test(test_worker_drops_late_jobs),  cmocka_unit_test(test_batch_delay),
+        cmocka_unit_test(test_many_groups_and_workers),
+        cmocka_unit_test(test_joins_only_its_group),
+        cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_deadline_and_cancel),
+        cmocka_unit_test(test_worker_drops_late_jobs),
+        cmocka_unit_test(test_batch_delay),
         cmocka_unit_test(test_stop_with_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,7 +68,7 @@ struct bed {
     const struct layer *l;
     struct qd_arena *arena;
     struct qd_node node;
-    struct qd_attr attrs[8];
+    struct qd_attr *attrs;
     struct qd_tensor w, in, out; /* logical shapes; in.data in the layer's own layout */
     float *factor, *bias;
     bool conv;
@@ -112,6 +112,7 @@ static struct bed bed_new(const struct layer *l, uint64_t seed)
     assert_int_equal(qd_arena_create(1 << 16, &b.arena), QD_OK);
     b.node = (struct qd_node){.name = "layer", .op = l->op, .domain = "", .opset = 17, .in_count = 2, .out_count = 1,
                               .in = ids, .out = ids + 2};
+    b.node.attrs = b.attrs = get(&b, 8, sizeof *b.attrs);
     b.w = (struct qd_tensor){.dtype = QD_F32, .shape = qd_mb_shape(l->w)};
     b.in = (struct qd_tensor){.shape = qd_mb_shape(l->in), .layout = b.conv ? QD_CHANNELS_LAST : QD_PLAIN};
     b.out = b.in;
