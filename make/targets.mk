@@ -23,9 +23,8 @@ test-all: test-builds ## the checks, and every test, plain and under the sanitiz
 	python3 tests/run.py --checks --build $(BUILD) --build $(BUILD)/address-undefined --build $(BUILD)/thread \
 	    $(addprefix --only ,$(ONLY))
 
-bench: all $(BENCHES) ## the benchmarks of tests/bench and `quantd bench` on the built-in model
-	@for b in $(BENCHES); do echo "== $$b"; $$b || exit 1; done
-	$(B)/quantd bench server/builtin/digits.onnx
+bench: all $(BENCHES) ## measure kernels and models (BENCH_MODELS=...), write docs/BENCHMARKS.md
+	python3 tests/bench/report.py --build $(B) $(BENCH_MODELS)
 
 # Fuzzing: new inputs go to build/fuzz/corpus; those worth keeping are merged into tests/fuzz/corpus by hand.
 fuzz: ## fuzz each target (or TARGET=name) SECONDS=300 each, with clang-14, ASan and UBSan

@@ -8,6 +8,7 @@ import subprocess
 import common
 
 ROW = re.compile(r"^QD_OPTION_(?!GROUP)[A-Z0-9_]+\((\w+),(.*)\)", re.M)
+LIST = re.compile(r'^QD_OPTION_MODELS\((\w+), "([a-z-]+)",', re.M)  # its flag is the second argument
 TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"\s*$')
 USED = re.compile(r"\bserve\b[^\n`#]*")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
@@ -24,7 +25,8 @@ def explain(table):
 
 
 def flags_of(table):
-    return {key.replace("_", "-") for key, _ in ROW.findall(table)} | COMMAND_LINE_ONLY
+    lists = dict(LIST.findall(table))
+    return {lists.get(key, key.replace("_", "-")) for key, _ in ROW.findall(table)} | COMMAND_LINE_ONLY
 
 
 def used(path, text, known):
