@@ -44,7 +44,7 @@ def ctl(url, *arguments, status=0):
 
 
 def warm_up(url):
-    """A model that has just begun to learn answers each request under the request's own ranges; past that, epochs rule."""
+    """A model that has just begun to learn answers each request under its own ranges; past that, the epoch's."""
     with Client(url) as quantd:
         for image in IMAGES:
             quantd.infer("digits", image=image[None])
@@ -98,7 +98,7 @@ def test_python_infer(url):
         wide = quantd.infer("digits", {"image": IMAGES.astype("f8")[::-1]}, outputs=["logits"], **again)
         assert list(wide) == ["logits"] and wide["logits"].tobytes() == result["logits"][::-1].tobytes()
         full = quantd.infer("digits", image=IMAGES, precision="fp32", observe=False)
-        assert full.precision == "fp32" and 0 < np.abs(full["logits"] - result["logits"]).max() < 2
+        assert full.precision == "fp32" and 0 < np.abs(full["logits"] - result["logits"]).mean() < 1
         before = quantd.ranges("digits")
         quantd.infer("digits", image=IMAGES * 50, observe=False)
         after = quantd.ranges("digits")
@@ -292,14 +292,14 @@ RANGE = {**dict.fromkeys(["ema_min", "observed_min", "last_min", "clipped_ratio"
          **dict.fromkeys(["observations", "elements", "clipped_low", "clipped_high", "nonfinite", "guarded"], 1), "name": "a\x1b[2Jb"}
 
 
-def test_nonsense_to_quantctl():
+def test_nonsense_to_quantctl(_url):
     for said, word in NONSENSE + [(reply({**RANGES, "tensors": [{**RANGE, "scale": "x"}]}), '"scale"'), (reply({**RANGES, "tensors": {}}), "list")]:
         with Fake(lambda *_: said, close=True) as fake:
             out, err = ctl(fake.url, "ranges", "digits", status=3)
         assert word in err and err.count("\n") == 1 and not out, (said[:80], err)
 
 
-def test_nonsense_to_python():
+def test_nonsense_to_python(_url):
     for said, _ in NONSENSE:
         with Fake(lambda *_: said, close=True) as fake, Client(fake.url, timeout=5, max_reply_bytes=1 << 20) as quantd:
             try:
@@ -329,7 +329,7 @@ BAD_ANSWERS = [
 METADATA = reply({"name": "digits", "platform": "p", "outputs": [], "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1]}]})
 
 
-def test_nonsense_as_an_answer():
+def test_nonsense_as_an_answer(_url):
     good = binary(ANSWER, np.array([1.5, -2], "<f4").tobytes())
     for said in [good] + BAD_ANSWERS:
         with Fake(lambda method, *_: METADATA if method == "GET" else said) as fake, Client(fake.url, timeout=5) as quantd:
@@ -342,7 +342,7 @@ def test_nonsense_as_an_answer():
                 refuses(lambda: quantd.infer("digits", image=[1, 2]), None, "")
 
 
-def test_odd_but_right_answers():
+def test_odd_but_right_answers(_url):
     body = json.dumps(RANGES).encode()
     chunks = b"".join(b"%x;a=b\r\n%s\r\n" % (len(body[i:i + 7]), body[i:i + 7]) for i in range(0, len(body), 7))
     for said in (b"HTTP/1.1 100 Continue\r\n\r\n" + reply(RANGES), b"HTTP/1.0 200 OK\r\n\r\n" + body,
@@ -362,7 +362,7 @@ def test_odd_but_right_answers():
         refuses(Client(fake.url).models, 502, "status 502")
 
 
-def test_slow_servers():
+def test_slow_servers(_url):
     endless = [HEAD] + [b"X: y\r\n"] * 100
     for said in (60, endless):
         with Fake(lambda *_: said) as fake:
@@ -373,7 +373,7 @@ def test_slow_servers():
         refuses(Client(fake.url, timeout=0.3).models, None, "in time")
 
 
-def test_only_questions_are_repeated():
+def test_only_questions_are_repeated(_url):
     """The kept connection is closed just when the second request was sent: a GET goes out again, a POST never."""
     for method in ("GET", "POST"):
         seen = []
@@ -399,16 +399,15 @@ def test_only_questions_are_repeated():
 
 
 def main():
-    live = [test_example_c, test_example_python, test_python_infer, test_python_data_frame, test_python_learning, test_python_mistakes,
-            test_quantctl_reports, test_quantctl_watch, test_quantctl_infer, test_quantctl_learning, test_quantctl_wrong_use, test_daemon_gone]
-    alone = [test_nonsense_to_quantctl, test_nonsense_to_python, test_nonsense_as_an_answer, test_odd_but_right_answers, test_slow_servers,
-             test_only_questions_are_repeated]
-    with daemon.start() as d:
+    tests = [test_example_c, test_example_python, test_python_infer, test_python_data_frame, test_python_learning, test_python_mistakes,
+             test_quantctl_reports, test_quantctl_watch, test_quantctl_infer, test_quantctl_learning, test_quantctl_wrong_use,
+             test_daemon_gone, test_nonsense_to_quantctl, test_nonsense_to_python, test_nonsense_as_an_answer,
+             test_odd_but_right_answers, test_slow_servers, test_only_questions_are_repeated]
+    with daemon.start("--guard", "clip") as d:  # so that a digit is answered alike alone and among others
         url = f"http://127.0.0.1:{d.port}"
         while not Client(url).ready():
             time.sleep(0.05)
-        failed = serving.run(live, url)
-    return serving.run(alone) or failed
+        return serving.run(tests, url)
 
 
 if __name__ == "__main__":
