@@ -13,6 +13,7 @@ struct fuser {
     int *readers; /* [value_count] how often a node or the model's outputs read it */
     int *reader;  /* [value_count] the last node that reads it */
     bool *merged; /* [node_count] */
+    bool out_of_memory; /* what could not be merged for that would make another plan: compiling stops */
 };
 
 static bool is_op(const struct qd_node *node, const char *op) { return node->domain[0] == 0 && strcmp(node->op, op) == 0; }
@@ -48,6 +49,7 @@ static bool per_channel(const struct qd_tensor *t, const struct qd_unit *unit, i
 static float *floats(struct fuser *f, struct qd_unit *unit, float fill)
 {
     float *values = qd_arena_alloc(f->arena, (size_t)unit->outputs, sizeof *values);
+    f->out_of_memory |= !values;
     for (int64_t i = 0; values && i < unit->outputs; i++)
         values[i] = fill;
     return values;
@@ -152,6 +154,7 @@ static bool append_name(struct fuser *f, struct qd_unit *unit, const char *name)
 {
     size_t old = strlen(unit->fused), n = strlen(name);
     char *text = qd_arena_alloc(f->arena, old + n + 2, 1);
+    f->out_of_memory |= !text;
     if (!text)
         return false;
     snprintf(text, old + n + 2, "%s%s%s", unit->fused, old ? "," : "", name);
@@ -216,7 +219,7 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
 {
     struct fuser f = {graph, arena, qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
                       qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
-                      qd_arena_alloc(arena, (size_t)graph->node_count, sizeof(bool))};
+                      qd_arena_alloc(arena, (size_t)graph->node_count, sizeof(bool)), false};
     *units = qd_arena_alloc(arena, (size_t)graph->node_count, sizeof **units);
     *unit_count = 0;
     if (!f.readers || !f.reader || !f.merged || !*units)
@@ -234,5 +237,5 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
         while (unit->linear && merge_next(&f, unit, conv))
             ;
     }
-    return QD_OK;
+    return f.out_of_memory ? qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model") : QD_OK;
 }

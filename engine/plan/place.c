@@ -145,7 +145,7 @@ static bool moves_q8(const struct placer *p, int u)
 }
 
 /* Backwards over the units: a value is handed over as u8 when every reader takes u8. */
-static void find_only_q8(struct placer *p)
+static enum qd_status find_only_q8(struct placer *p)
 {
     const struct qd_graph *graph = &p->plan->graph;
     for (int v = 0; v < graph->value_count; v++)
@@ -153,7 +153,7 @@ static void find_only_q8(struct placer *p)
     bool *read = p->only_q8; /* true once an integer reader was met; a float reader is remembered in `floats` */
     bool *floats = qd_arena_alloc(p->plan->arena, (size_t)graph->value_count, sizeof *floats);
     if (!floats)
-        return; /* everything stays in floats: slower, still right */
+        return no_memory(p);
     for (int i = 0; i < graph->output_count; i++)
         floats[graph->outputs[i]] = true;
     for (int u = p->unit_count - 1; u >= 0; u--) {
@@ -170,6 +170,7 @@ static void find_only_q8(struct placer *p)
     }
     for (int v = 0; v < graph->value_count; v++)
         p->only_q8[v] = read[v] && !floats[v] && !graph->values[v].constant;
+    return QD_OK;
 }
 
 static enum qd_status add_roots(struct placer *p)
@@ -332,7 +333,7 @@ enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int u
     if (!status)
         status = add_roots(&p);
     if (!status)
-        find_only_q8(&p);
+        status = find_only_q8(&p);
     for (int u = 0; !status && u < unit_count; u++)
         status = units[u].linear ? place_linear(&p, u) : place_op(&p, u);
     if (!status)

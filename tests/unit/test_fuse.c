@@ -1,5 +1,5 @@
-/* Fusing: what is merged gives what the separate nodes give, and nothing is merged that must not be. The separate nodes come from
- * the same graph with every intermediate value made an output. */
+/* Fusing: what is merged gives what the separate nodes give, and nothing is merged that must not be. The separate nodes
+ * come from the same graph with every intermediate value made an output. */
 #include "tests/unit/model_builder.h"
 
 #include <setjmp.h>
@@ -23,40 +23,83 @@ struct chain {
     const char *value; /* shape declared for a, or NULL */
 };
 
-#define CONV .op = "Conv", .inputs = "x w c", .attributes = "pads=[1,1,1,1]", .in = "2,3,6,5", .w = "4,3,3,3"
-#define GEMM .op = "Gemm", .inputs = "x w2", .attributes = "transB=1", .in = "3,6", .w = "4,6"
+#define CONV   .op = "Conv", .inputs = "x w c", .attributes = "pads=[1,1,1,1]", .in = "2,3,6,5", .w = "4,3,3,3"
+#define GEMM   .op = "Gemm", .inputs = "x w2", .attributes = "transB=1", .in = "3,6", .w = "4,6"
 #define MATMUL .op = "MatMul", .inputs = "x wm", .in = "2,5,6", .w = "6,4"
 
 static const struct chain chains[] = {
     {.label = "BN", CONV, .next = {{"BatchNormalization", "a s t m v", "epsilon=0.01"}}, .fused = "b"},
-    {.label = "BN Relu", CONV, .next = {{"BatchNormalization", "a s t m v"}, {"Relu", "b"}}, .fused = "b,d"},
-    {.label = "BN BN Relu", CONV,
-     .next = {{"BatchNormalization", "a s t m v"}, {"BatchNormalization", "b t s m v"}, {"Relu", "d"}}, .fused = "b,d,e"},
-    {.label = "Mul Add Clip", CONV, .next = {{"Mul", "a k"}, {"Add", "k b"}, {"Clip", "d lo hi"}}, .value = "2,4,6,5",
+    {.label = "BN Relu",
+     CONV,
+     .next = {{"BatchNormalization", "a s t m v", NULL}, {"Relu", "b", NULL}},
+     .fused = "b,d"},
+    {.label = "BN BN Relu",
+     CONV,
+     .next = {{"BatchNormalization", "a s t m v", NULL},
+              {"BatchNormalization", "b t s m v", NULL},
+              {"Relu", "d", NULL}},
      .fused = "b,d,e"},
-    {.label = "Sub Div", CONV, .next = {{"Sub", "a k"}, {"Div", "b k"}}, .fused = "b,d", .value = "2,4,6,5"},
-    {.label = "scalars", CONV, .next = {{"Mul", "a one"}, {"Sub", "b one"}, {"Clip", "d - hi"}}, .fused = "b,d,e"},
-    {.label = "Clip lower only", CONV, .next = {{"Clip", "a lo"}}, .fused = "b"},
-    {.label = "Gemm Add Relu", GEMM, .next = {{"Add", "a row"}, {"Relu", "b"}}, .fused = "b,d"},
-    {.label = "Gemm with alpha, beta", .op = "Gemm", .inputs = "x w2 c", .attributes = "transB=1 alpha=0.5 beta=2.5",
-     .in = "3,6", .w = "4,6", .next = {{"Add", "row a"}, {"Relu", "b"}}, .fused = "b,d"},
-    {.label = "MatMul Add", MATMUL, .next = {{"Add", "row a"}, {"Mul", "b row"}, {"Relu", "d"}}, .fused = "b,d,e"},
+    {.label = "Mul Add Clip",
+     CONV,
+     .next = {{"Mul", "a k", NULL}, {"Add", "k b", NULL}, {"Clip", "d lo hi", NULL}},
+     .value = "2,4,6,5",
+     .fused = "b,d,e"},
+    {.label = "Sub Div",
+     CONV,
+     .next = {{"Sub", "a k", NULL}, {"Div", "b k", NULL}},
+     .fused = "b,d",
+     .value = "2,4,6,5"},
+    {.label = "scalars",
+     CONV,
+     .next = {{"Mul", "a one", NULL}, {"Sub", "b one", NULL}, {"Clip", "d - hi", NULL}},
+     .fused = "b,d,e"},
+    {.label = "Clip lower only", CONV, .next = {{"Clip", "a lo", NULL}}, .fused = "b"},
+    {.label = "Gemm Add Relu", GEMM, .next = {{"Add", "a row", NULL}, {"Relu", "b", NULL}}, .fused = "b,d"},
+    {.label = "Gemm with alpha, beta",
+     .op = "Gemm",
+     .inputs = "x w2 c",
+     .attributes = "transB=1 alpha=0.5 beta=2.5",
+     .in = "3,6",
+     .w = "4,6",
+     .next = {{"Add", "row a", NULL}, {"Relu", "b", NULL}},
+     .fused = "b,d"},
+    {.label = "MatMul Add",
+     MATMUL,
+     .next = {{"Add", "row a", NULL}, {"Mul", "b row", NULL}, {"Relu", "d", NULL}},
+     .fused = "b,d,e"},
     /* not merged */
-    {.label = "read twice", CONV, .next = {{"Add", "a a"}}, .fused = ""},
-    {.label = "read by two", CONV, .next = {{"Relu", "a"}, {"Add", "a b"}}, .fused = ""},
-    {.label = "an output", CONV, .next = {{"Relu", "a"}}, .also = "a", .fused = ""},
-    {.label = "an output later", CONV, .next = {{"BatchNormalization", "a s t m v"}, {"Relu", "b"}}, .also = "b", .fused = "b"},
-    {.label = "along the width", CONV, .next = {{"Add", "a width"}}, .fused = "", .value = "2,4,6,5"},
-    {.label = "whole tensor", CONV, .next = {{"Mul", "a whole"}}, .fused = "", .value = "2,4,6,5"},
-    {.label = "along the rows", MATMUL, .next = {{"Add", "a column"}}, .fused = "", .value = "2,5,4"},
-    {.label = "not a constant", CONV, .next = {{"Add", "a y"}}, .fused = ""},
-    {.label = "constant minus", CONV, .next = {{"Sub", "k a"}}, .fused = "", .value = "2,4,6,5"},
-    {.label = "constant over", CONV, .next = {{"Div", "k a"}}, .fused = "", .value = "2,4,6,5"},
-    {.label = "after the clip", CONV, .next = {{"Relu", "a"}, {"Mul", "b k"}, {"Relu", "d"}}, .fused = "b", .value = "2,4,6,5"},
-    {.label = "bounds crossed", CONV, .next = {{"Clip", "a hi lo"}}, .fused = ""},
-    {.label = "division by zero", CONV, .next = {{"Div", "a zeros"}}, .fused = "", .value = "2,4,6,5"},
-    {.label = "BN of a Gemm", GEMM, .next = {{"BatchNormalization", "a s t m v"}}, .fused = ""},
-    {.label = "Tanh", CONV, .next = {{"Tanh", "a"}, {"Relu", "b"}}, .fused = ""},
+    {.label = "read twice", CONV, .next = {{"Add", "a a", NULL}}, .fused = ""},
+    {.label = "read by two", CONV, .next = {{"Relu", "a", NULL}, {"Add", "a b", NULL}}, .fused = ""},
+    {.label = "an output", CONV, .next = {{"Relu", "a", NULL}}, .also = "a", .fused = ""},
+    {.label = "an output later",
+     CONV,
+     .next = {{"BatchNormalization", "a s t m v", NULL}, {"Relu", "b", NULL}},
+     .also = "b",
+     .fused = "b"},
+    {.label = "along the width", CONV, .next = {{"Add", "a width", NULL}}, .fused = "", .value = "2,4,6,5"},
+    {.label = "a width of as many",
+     .op = "Conv",
+     .inputs = "x w c",
+     .attributes = "pads=[1,1,1,1]",
+     .in = "2,3,6,4",
+     .w = "4,3,3,3",
+     .next = {{"Add", "a row", NULL}},
+     .fused = "",
+     .value = "2,4,6,4"},
+    {.label = "whole tensor", CONV, .next = {{"Mul", "a whole", NULL}}, .fused = "", .value = "2,4,6,5"},
+    {.label = "along the rows", MATMUL, .next = {{"Add", "a column", NULL}}, .fused = "", .value = "2,5,4"},
+    {.label = "not a constant", CONV, .next = {{"Add", "a y", NULL}}, .fused = ""},
+    {.label = "constant minus", CONV, .next = {{"Sub", "k a", NULL}}, .fused = "", .value = "2,4,6,5"},
+    {.label = "constant over", CONV, .next = {{"Div", "k a", NULL}}, .fused = "", .value = "2,4,6,5"},
+    {.label = "after the clip",
+     CONV,
+     .next = {{"Relu", "a", NULL}, {"Mul", "b k", NULL}, {"Relu", "d", NULL}},
+     .fused = "b",
+     .value = "2,4,6,5"},
+    {.label = "bounds crossed", CONV, .next = {{"Clip", "a hi lo", NULL}}, .fused = ""},
+    {.label = "division by zero", CONV, .next = {{"Div", "a zeros", NULL}}, .fused = "", .value = "2,4,6,5"},
+    {.label = "BN of a Gemm", GEMM, .next = {{"BatchNormalization", "a s t m v", NULL}}, .fused = ""},
+    {.label = "Tanh", CONV, .next = {{"Tanh", "a", NULL}, {"Relu", "b", NULL}}, .fused = ""},
 };
 
 static struct qd_mb build(const struct chain *c, bool all_outputs)
@@ -140,8 +183,8 @@ static void test_chains(void **state)
         size_t n = answer(&chains[i], false, got, 4096, fused, sizeof fused);
         size_t m = answer(&chains[i], true, want, 4096, separate, sizeof separate);
         if (strcmp(fused, chains[i].fused) != 0 || strcmp(separate, "") != 0 || n != m || n < 6)
-            fail_msg("%s: merged '%s', want '%s'; '%s' where all are outputs; %zu and %zu elements", chains[i].label, fused,
-                     chains[i].fused, separate, n, m);
+            fail_msg("%s: merged '%s', want '%s'; '%s' where all are outputs; %zu and %zu elements", chains[i].label,
+                     fused, chains[i].fused, separate, n, m);
         for (size_t e = 0; e < n; e++) {
             bool same = isfinite(want[e]) ? fabsf(got[e] - want[e]) <= 1e-5f * (1 + fabsf(want[e])) * 4
                                           : isnan(want[e]) == isnan(got[e]) && isfinite(got[e]) == 0;

@@ -1,5 +1,5 @@
-/* The fused linear layer against equations (6) to (8) of docs/QUANTIZATION.md, written here once more and plainly: integers bit for
- * bit, FP32 within rounding, observations, any number of threads, dirty scratch. */
+/* The fused linear layer against equations (6) to (8) of docs/QUANTIZATION.md, written here once more and plainly:
+ * integers bit for bit, FP32 within rounding, observations, any number of threads, dirty scratch. */
 #include "engine/ops/linear.h"
 #include "engine/plan/team.h"
 #include "tests/unit/model_builder.h"
@@ -27,24 +27,67 @@ static const struct layer layers[] = {
     {.label = "1x1 stride 2", .op = "Conv", .in = "1,8,7,7", .w = "9,8,1,1", .strides = {2, 2}},
     {.label = "1x1 padded", .op = "Conv", .in = "1,4,3,3", .w = "6,4,1,1", .pads = {1, 1, 1, 1}, .bias = true},
     {.label = "1x1 groups", .op = "Conv", .in = "3,12,4,3", .w = "8,3,1,1", .groups = 4, .bias = true},
-    {.label = "strides, uneven pads", .op = "Conv", .in = "1,4,11,10", .w = "6,4,3,5", .strides = {2, 3},
-     .pads = {0, 1, 2, 3}, .bias = true, .factor = true},
+    {.label = "strides, uneven pads",
+     .op = "Conv",
+     .in = "1,4,11,10",
+     .w = "6,4,3,5",
+     .strides = {2, 3},
+     .pads = {0, 1, 2, 3},
+     .bias = true,
+     .factor = true},
     {.label = "dilation", .op = "Conv", .in = "1,2,13,12", .w = "3,2,3,2", .dilations = {3, 2}, .pads = {2, 0, 1, 1}},
-    {.label = "groups", .op = "Conv", .in = "2,12,8,8", .w = "9,4,3,3", .groups = 3, .pads = {1, 1, 1, 1}, .bias = true},
-    {.label = "depthwise", .op = "Conv", .in = "1,33,9,9", .w = "33,1,3,3", .groups = 33, .pads = {1, 1, 1, 1},
-     .relu6 = true, .bias = true, .factor = true},
-    {.label = "depthwise, multiplier 2", .op = "Conv", .in = "2,5,6,6", .w = "10,1,3,3", .groups = 5, .strides = {2, 2},
+    {.label = "groups",
+     .op = "Conv",
+     .in = "2,12,8,8",
+     .w = "9,4,3,3",
+     .groups = 3,
+     .pads = {1, 1, 1, 1},
+     .bias = true},
+    {.label = "depthwise",
+     .op = "Conv",
+     .in = "1,33,9,9",
+     .w = "33,1,3,3",
+     .groups = 33,
+     .pads = {1, 1, 1, 1},
+     .relu6 = true,
+     .bias = true,
+     .factor = true},
+    {.label = "depthwise, multiplier 2",
+     .op = "Conv",
+     .in = "2,5,6,6",
+     .w = "10,1,3,3",
+     .groups = 5,
+     .strides = {2, 2},
      .pads = {1, 0, 0, 1}},
     {.label = "SAME_UPPER", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {2, 2}, .auto_pad = "SAME_UPPER"},
-    {.label = "SAME_LOWER", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {2, 3}, .auto_pad = "SAME_LOWER",
+    {.label = "SAME_LOWER",
+     .op = "Conv",
+     .in = "1,3,7,8",
+     .w = "4,3,4,4",
+     .strides = {2, 3},
+     .auto_pad = "SAME_LOWER",
      .bias = true},
-    {.label = "SAME_LOWER dilated", .op = "Conv", .in = "1,3,7,8", .w = "4,3,2,2", .dilations = {2, 3},
+    {.label = "SAME_LOWER dilated",
+     .op = "Conv",
+     .in = "1,3,7,8",
+     .w = "4,3,2,2",
+     .dilations = {2, 3},
      .auto_pad = "SAME_LOWER"},
     {.label = "VALID", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {1, 2}, .auto_pad = "VALID"},
     {.label = "1-D", .op = "Conv", .in = "2,6,31", .w = "7,6,5", .strides = {2}, .pads = {2, 1}, .bias = true},
-    {.label = "3-D", .op = "Conv", .in = "1,3,5,6,4", .w = "4,3,3,2,3", .pads = {1, 0, 1, 0, 1, 1}, .strides = {2, 1, 1}},
-    {.label = "larger, many blocks", .op = "Conv", .in = "3,32,24,24", .w = "70,32,3,3", .pads = {1, 1, 1, 1},
-     .relu6 = true, .bias = true},
+    {.label = "3-D",
+     .op = "Conv",
+     .in = "1,3,5,6,4",
+     .w = "4,3,3,2,3",
+     .pads = {1, 0, 1, 0, 1, 1},
+     .strides = {2, 1, 1}},
+    {.label = "larger, many blocks",
+     .op = "Conv",
+     .in = "3,32,24,24",
+     .w = "70,32,3,3",
+     .pads = {1, 1, 1, 1},
+     .relu6 = true,
+     .bias = true},
     {.label = "pads beyond the image", .op = "Conv", .in = "1,2,2,2", .w = "3,2,3,3", .pads = {4, 4, 4, 4}},
     {.label = "zero images", .op = "Conv", .in = "0,3,9,7", .w = "5,3,3,3", .bias = true},
     {.label = "Gemm", .op = "Gemm", .in = "5,33", .w = "33,17", .bias = true},
@@ -91,7 +134,8 @@ static void add_ints(struct bed *b, const char *name, size_t n, const int64_t *v
 /* Output size and first padding of one dimension, from the standard's text. */
 static int64_t out_size(const struct layer *l, int d, int spatial, int64_t in, int64_t kernel, int64_t *begin)
 {
-    int64_t stride = l->strides[d] ? l->strides[d] : 1, reach = (kernel - 1) * (l->dilations[d] ? l->dilations[d] : 1) + 1;
+    int64_t stride = l->strides[d] ? l->strides[d] : 1,
+            reach = (kernel - 1) * (l->dilations[d] ? l->dilations[d] : 1) + 1;
     *begin = 0;
     if (!l->auto_pad) {
         *begin = l->pads[d];
@@ -110,8 +154,14 @@ static struct bed bed_new(const struct layer *l, uint64_t seed)
     static const int ids[] = {0, 1, 2};
     struct bed b = {.l = l, .conv = strcmp(l->op, "Conv") == 0};
     assert_int_equal(qd_arena_create(1 << 16, &b.arena), QD_OK);
-    b.node = (struct qd_node){.name = "layer", .op = l->op, .domain = "", .opset = 17, .in_count = 2, .out_count = 1,
-                              .in = ids, .out = ids + 2};
+    b.node = (struct qd_node){.name = "layer",
+                              .op = l->op,
+                              .domain = "",
+                              .opset = 17,
+                              .in_count = 2,
+                              .out_count = 1,
+                              .in = ids,
+                              .out = ids + 2};
     b.node.attrs = b.attrs = get(&b, 8, sizeof *b.attrs);
     b.w = (struct qd_tensor){.dtype = QD_F32, .shape = qd_mb_shape(l->w)};
     b.in = (struct qd_tensor){.shape = qd_mb_shape(l->in), .layout = b.conv ? QD_CHANNELS_LAST : QD_PLAIN};
@@ -122,7 +172,8 @@ static struct bed bed_new(const struct layer *l, uint64_t seed)
     for (int d = 0; d < b.spatial; d++)
         b.out.shape.dims[2 + d] = out_size(l, d, b.spatial, b.in.shape.dims[2 + d], b.w.shape.dims[2 + d], &b.begin[d]);
     if (l->groups)
-        b.attrs[b.node.attr_count++] = (struct qd_attr){.name = "group", .type = QD_ATTR_INT, .count = 1, .i = l->groups};
+        b.attrs[b.node.attr_count++] = (struct qd_attr){
+            .name = "group", .type = QD_ATTR_INT, .count = 1, .i = l->groups};
     if (l->strides[0])
         add_ints(&b, "strides", (size_t)b.spatial, l->strides);
     if (l->dilations[0])
@@ -138,7 +189,8 @@ static struct bed bed_new(const struct layer *l, uint64_t seed)
     if (l->trans_b)
         b.attrs[b.node.attr_count++] = (struct qd_attr){.name = "transB", .type = QD_ATTR_INT, .count = 1, .i = 1};
     if (l->alpha != 0)
-        b.attrs[b.node.attr_count++] = (struct qd_attr){.name = "alpha", .type = QD_ATTR_FLOAT, .count = 1, .f = l->alpha};
+        b.attrs[b.node.attr_count++] = (struct qd_attr){
+            .name = "alpha", .type = QD_ATTR_FLOAT, .count = 1, .f = l->alpha};
     size_t weights = (size_t)qd_tensor_elems(&b.w);
     b.w.data = get(&b, weights, sizeof(float));
     qd_mb_fill(b.w.data, weights, seed, 0.5f);
@@ -242,14 +294,15 @@ static struct qd_observation observe(const float *real, int64_t n, const struct 
     return o;
 }
 
-static void assert_observation(const struct layer *l, const struct qd_observation *got, const struct qd_observation *want)
+static void assert_observation(const struct layer *l, const struct qd_observation *got,
+                               const struct qd_observation *want)
 {
     if (got->min != want->min || got->max != want->max || got->elems != want->elems || got->nonfinite ||
         got->clipped_low != want->clipped_low || got->clipped_high != want->clipped_high)
         fail_msg("%s: observation [%g, %g] %llu elems, %llu low, %llu high; want [%g, %g] %llu, %llu, %llu", l->label,
-                 (double)got->min, (double)got->max, (unsigned long long)got->elems, (unsigned long long)got->clipped_low,
-                 (unsigned long long)got->clipped_high, (double)want->min, (double)want->max,
-                 (unsigned long long)want->elems, (unsigned long long)want->clipped_low,
+                 (double)got->min, (double)got->max, (unsigned long long)got->elems,
+                 (unsigned long long)got->clipped_low, (unsigned long long)got->clipped_high, (double)want->min,
+                 (double)want->max, (unsigned long long)want->elems, (unsigned long long)want->clipped_low,
                  (unsigned long long)want->clipped_high);
 }
 
@@ -264,9 +317,15 @@ static const struct qd_kernels *kernels_in_use(void)
 /* A layer under test and its team. */
 static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
 {
-    struct qd_linear_spec spec = {.node = &b->node, .weights = &b->w, .factor = b->factor, .bias = b->bias,
-                                  .act = b->l->relu6 ? QD_ACT_CLIP : QD_ACT_NONE, .act_lo = 0, .act_hi = 6,
-                                  .int8 = int8, .per_tensor = per_tensor};
+    struct qd_linear_spec spec = {.node = &b->node,
+                                  .weights = &b->w,
+                                  .factor = b->factor,
+                                  .bias = b->bias,
+                                  .act = b->l->relu6 ? QD_ACT_CLIP : QD_ACT_NONE,
+                                  .act_lo = 0,
+                                  .act_hi = 6,
+                                  .int8 = int8,
+                                  .per_tensor = per_tensor};
     struct qd_linear *linear = NULL;
     struct qd_shape out;
     struct qd_error error = {0};
@@ -294,8 +353,13 @@ static void run(struct bed *b, const struct qd_linear *linear, unsigned threads,
     memset(out, poison, out_bytes + 4);
     b->out.data = out;
     b->out.dtype = out_qp ? QD_U8 : QD_F32;
-    struct qd_linear_call call = {.in = &b->in, .out = &b->out, .in_qp = in_qp, .out_qp = out_qp, .observe = observation,
-                                  .scratch = scratch, .parallel = qd_team_parallel(team)};
+    struct qd_linear_call call = {.in = &b->in,
+                                  .out = &b->out,
+                                  .in_qp = in_qp,
+                                  .out_qp = out_qp,
+                                  .observe = observation,
+                                  .scratch = scratch,
+                                  .parallel = qd_team_parallel(team)};
     qd_linear_run(linear, &call);
     for (int i = 0; i < 64; i++)
         assert_int_equal(scratch[scratch_bytes + (size_t)i], (unsigned char)poison);
@@ -386,7 +450,8 @@ static void test_fp32(void **state)
             if (b.l->relu6)
                 sum = sum < 0 ? 0 : sum > 6 ? 6 : sum;
             if (!(fabs((double)first[e] - sum) <= 1e-5 * size))
-                fail_msg("%s: seed %zu: element %zu is %.9g, want %.9g", layers[i].label, 400 + i, e, (double)first[e], sum);
+                fail_msg("%s: seed %zu: element %zu is %.9g, want %.9g", layers[i].label, 400 + i, e, (double)first[e],
+                         sum);
         }
         bed_free(&b);
     }

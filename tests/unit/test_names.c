@@ -6,26 +6,26 @@
 
 #include <cmocka.h>
 
-#define CHECK(type, family, count, ...)                                                                                        \
-    static void test_##family(void **state)                                                                                    \
-    {                                                                                                                          \
-        (void)state;                                                                                                           \
-        static const char *const words[] = {__VA_ARGS__};                                                                      \
-        enum type value;                                                                                                       \
-        assert_int_equal(sizeof words / sizeof words[0], count);                                                               \
-        for (int i = 0; i < count; i++) {                                                                                      \
-            assert_string_equal(qd_##family##_name((enum type)i), words[i]);                                                   \
-            value = (enum type)(count - 1 - i);                                                                                \
-            assert_true(qd_##family##_from(words[i], &value));                                                                 \
-            assert_int_equal(value, i);                                                                                        \
-        }                                                                                                                      \
-        assert_null(qd_##family##_name((enum type)count));                                                                     \
-        assert_null(qd_##family##_name((enum type)-1));                                                                        \
-        value = (enum type)1;                                                                                                  \
-        assert_false(qd_##family##_from("", &value));                                                                          \
-        assert_false(qd_##family##_from("EMA", &value));                                                                       \
-        assert_false(qd_##family##_from(NULL, &value));                                                                        \
-        assert_int_equal(value, 1);                                                                                            \
+#define CHECK(type, family, count, ...)                                                                                \
+    static void test_##family(void **state)                                                                            \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        static const char *const words[] = {__VA_ARGS__};                                                              \
+        enum type value;                                                                                               \
+        assert_int_equal(sizeof words / sizeof words[0], count);                                                       \
+        for (int i = 0; i < count; i++) {                                                                              \
+            assert_string_equal(qd_##family##_name((enum type)i), words[i]);                                           \
+            value = (enum type)(count - 1 - i);                                                                        \
+            assert_true(qd_##family##_from(words[i], &value));                                                         \
+            assert_int_equal(value, i);                                                                                \
+        }                                                                                                              \
+        assert_null(qd_##family##_name((enum type)count));                                                             \
+        assert_null(qd_##family##_name((enum type) - 1));                                                              \
+        value = (enum type)1;                                                                                          \
+        assert_false(qd_##family##_from("", &value));                                                                  \
+        assert_false(qd_##family##_from("EMA", &value));                                                               \
+        assert_false(qd_##family##_from(NULL, &value));                                                                \
+        assert_int_equal(value, 1);                                                                                    \
     }
 
 CHECK(qd_mode, mode, 3, "ema", "request", "static")

@@ -1,4 +1,5 @@
-/* Placing: which tensors are handed over as integers, which sites there are and who reads them, what stays FP32 and why. */
+/* Placing: which tensors are handed over as integers, which sites there are and who reads them, what stays FP32 and
+ * why. */
 #include "tests/unit/model_builder.h"
 
 #include <setjmp.h>
@@ -51,35 +52,72 @@ struct row {
     const char *steps, *sites;
 };
 
-#define CONV_A {"Conv", "x w3", "a", "pads=[1,1,1,1]"}
+#define CONV_A                                                                                                         \
+    {                                                                                                                  \
+        "Conv", "x w3", "a", "pads=[1,1,1,1]"                                                                          \
+    }
 static const struct row rows[] = {
-    {.label = "two layers", .in = "1,3,8,8", .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}}, .outputs = {"b"},
-     .steps = "QuantizeLinear(a)8 Conv(a)8 Conv(b)8 Transpose(b)32", .sites = "x:a a:b"},
-    {.label = "pool passes", .in = "1,3,8,8",
-     .nodes = {CONV_A, {"MaxPool", "a", "p", "kernel_shape=[2,2] strides=[2,2]"}, {"Conv", "p w4", "b", NULL}}, .outputs = {"b"},
-     .steps = "QuantizeLinear(a)8 Conv(a)8 MaxPool(p)8 Conv(b)8 Transpose(b)32", .sites = "x:a a:p,b"},
-    {.label = "flatten passes", .in = "1,3,2,2",
-     .nodes = {CONV_A, {"Flatten", "a", "f", NULL}, {"Gemm", "f g16", "b", NULL}}, .outputs = {"b"},
-     .steps = "QuantizeLinear(a)8 Conv(a)8 Transpose(f)8 Flatten(f)8 Gemm(b)8", .sites = "x:a a:f,b"},
-    {.label = "also read as floats", .in = "1,3,8,8",
-     .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}, {"Tanh", "a", "t", NULL}}, .outputs = {"b", "t"},
+    {.label = "two layers",
+     .in = "1,3,8,8",
+     .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}},
+     .outputs = {"b"},
+     .steps = "QuantizeLinear(a)8 Conv(a)8 Conv(b)8 Transpose(b)32",
+     .sites = "x:a a:b"},
+    {.label = "pool passes",
+     .in = "1,3,8,8",
+     .nodes = {CONV_A, {"MaxPool", "a", "p", "kernel_shape=[2,2] strides=[2,2]"}, {"Conv", "p w4", "b", NULL}},
+     .outputs = {"b"},
+     .steps = "QuantizeLinear(a)8 Conv(a)8 MaxPool(p)8 Conv(b)8 Transpose(b)32",
+     .sites = "x:a a:p,b"},
+    {.label = "flatten passes",
+     .in = "1,3,2,2",
+     .nodes = {CONV_A, {"Flatten", "a", "f", NULL}, {"Gemm", "f g16", "b", NULL}},
+     .outputs = {"b"},
+     .steps = "QuantizeLinear(a)8 Conv(a)8 Transpose(f)8 Flatten(f)8 Gemm(b)8",
+     .sites = "x:a a:f,b"},
+    {.label = "also read as floats",
+     .in = "1,3,8,8",
+     .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}, {"Tanh", "a", "t", NULL}},
+     .outputs = {"b", "t"},
      .steps = "QuantizeLinear(a)8 Conv(a)8 QuantizeLinear(b)8 Conv(b)8 Transpose(t)32 Tanh(t)32 Transpose(t)32",
      .sites = "x:a a:b"},
-    {.label = "also an output", .in = "1,3,8,8", .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}}, .outputs = {"b", "a"},
-     .steps = NULL, .sites = "x:a a:b"},
-    {.label = "two integer readers", .in = "1,3,8,8",
-     .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}, {"Conv", "a w4", "d", NULL}}, .outputs = {"b", "d"},
-     .steps = NULL, .sites = "x:a a:b,d"},
-    {.label = "one quantize for both", .in = "1,3,8,8", .nodes = {CONV_A, {"Conv", "x w3", "b", NULL}}, .outputs = {"a", "b"},
-     .steps = NULL, .sites = "x:a,b"},
-    {.label = "pool with two readers", .in = "1,3,8,8",
-     .nodes = {CONV_A, {"MaxPool", "a", "p", "kernel_shape=[2,2]"}, {"Conv", "p w4", "b", NULL}, {"Tanh", "p", "t", NULL}},
-     .outputs = {"b", "t"}, .steps = NULL, .sites = "x:a p:b"},
-    {.label = "nothing linear", .in = "1,3,8,8", .nodes = {{"Tanh", "x", "t", NULL}}, .outputs = {"t"}, .steps = "Tanh(t)32",
+    {.label = "also an output",
+     .in = "1,3,8,8",
+     .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}},
+     .outputs = {"b", "a"},
+     .steps = NULL,
+     .sites = "x:a a:b"},
+    {.label = "two integer readers",
+     .in = "1,3,8,8",
+     .nodes = {CONV_A, {"Conv", "a w4", "b", NULL}, {"Conv", "a w4", "d", NULL}},
+     .outputs = {"b", "d"},
+     .steps = NULL,
+     .sites = "x:a a:b,d"},
+    {.label = "one quantize for both",
+     .in = "1,3,8,8",
+     .nodes = {CONV_A, {"Conv", "x w3", "b", NULL}},
+     .outputs = {"a", "b"},
+     .steps = NULL,
+     .sites = "x:a,b"},
+    {.label = "pool with two readers",
+     .in = "1,3,8,8",
+     .nodes =
+         {CONV_A, {"MaxPool", "a", "p", "kernel_shape=[2,2]"}, {"Conv", "p w4", "b", NULL}, {"Tanh", "p", "t", NULL}},
+     .outputs = {"b", "t"},
+     .steps = NULL,
+     .sites = "x:a p:b"},
+    {.label = "nothing linear",
+     .in = "1,3,8,8",
+     .nodes = {{"Tanh", "x", "t", NULL}},
+     .outputs = {"t"},
+     .steps = "Tanh(t)32",
      .sites = ""},
-    {.label = "float between", .in = "2,4",
-     .nodes = {{"MatMul", "x m44", "a", NULL}, {"Softmax", "a", "s", NULL}, {"MatMul", "s m44", "b", NULL}}, .outputs = {"b"},
-     .steps = "QuantizeLinear(a)8 MatMul(a)8 Softmax(s)32 QuantizeLinear(b)8 MatMul(b)8", .sites = "x:a s:b"},
+    {.label = "float between",
+     .in = "2,4",
+     .nodes = {{"MatMul", "x m44", "a", NULL}, {"Softmax", "a", "s", NULL}, {"MatMul", "s m44", "b", NULL}},
+     .outputs = {"b"},
+     .steps = "QuantizeLinear(a)8 MatMul(a)8 Softmax(s)32 QuantizeLinear(b)8 MatMul(b)8",
+     .sites = "x:a s:b"},
 };
 
 static struct qd_mb build(const struct row *row)

@@ -1,5 +1,5 @@
-/* The route table: which handler a method and a path lead to, what is 404 and what 405, and the parts of a path that handlers
- * ask for. Not the handlers: those are asked over HTTP by tests/e2e. */
+/* The route table: which handler a method and a path lead to, what is 404 and what 405, and the parts of a path that
+ * handlers ask for. Not the handlers: those are asked over HTTP by tests/e2e. */
 #include "server/routes.h"
 
 #include <setjmp.h>
@@ -11,7 +11,8 @@
 
 #include <cmocka.h>
 
-static const struct qd_route *find(const char *method, const char *raw, struct qd_target *target, char *allowed, size_t room)
+static const struct qd_route *find(const char *method, const char *raw, struct qd_target *target, char *allowed,
+                                   size_t room)
 {
     struct qd_error error = {0};
     assert_int_equal(qd_target_parse(raw, target, &error), QD_OK);
@@ -102,7 +103,8 @@ static void test_not_found(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct qd_target target;
         char allowed[64] = "not written";
-        if (find(rows[i].method, rows[i].path, &target, allowed, sizeof allowed) || strcmp(allowed, rows[i].allowed) != 0)
+        if (find(rows[i].method, rows[i].path, &target, allowed, sizeof allowed) ||
+            strcmp(allowed, rows[i].allowed) != 0)
             fail_msg("%s %s: found, or allows '%s'", rows[i].method, rows[i].path, allowed);
     }
 }
@@ -127,7 +129,8 @@ static void test_params(void **state)
     struct qd_target target;
     char allowed[64];
     (void)state;
-    const struct qd_route *route = find("POST", "/v2/models/m%C3%A9/versions/1/infer?model=q", &target, allowed, sizeof allowed);
+    const struct qd_route *route = find("POST", "/v2/models/m%C3%A9/versions/1/infer?model=q", &target, allowed,
+                                        sizeof allowed);
     assert_non_null(route);
     assert_string_equal(qd_route_param(route, &target, "model"), "m\xc3\xa9");
     assert_null(qd_route_param(route, &target, "mode"));

@@ -1,4 +1,5 @@
-/* The team's parallel-for: every task once, whoever calls, from wherever. Meant to be run under ThreadSanitizer as well. */
+/* The team's parallel-for: every task once, whoever calls, from wherever. Meant to be run under ThreadSanitizer as
+ * well. */
 #include "base/mem.h"
 #include "engine/plan/team.h"
 
@@ -164,8 +165,10 @@ static void test_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_task_once),   cmocka_unit_test(test_nested),
-        cmocka_unit_test(test_concurrent_callers), cmocka_unit_test(test_threads_really_work_together),
+        cmocka_unit_test(test_each_task_once),
+        cmocka_unit_test(test_nested),
+        cmocka_unit_test(test_concurrent_callers),
+        cmocka_unit_test(test_threads_really_work_together),
         cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
