@@ -13,7 +13,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .precision = QD_PRECISION_AUTO,
         .averaging_constant = 0.01,
         .max_step = 2,
-        .guard_tolerance = 0.25,
+        .guard_tolerance = 0.1,
         .publish_tolerance = 0.01,
         .min_observations = 8,
         .epochs_kept = 8,

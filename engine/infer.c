@@ -218,7 +218,7 @@ void qd_infer_finish(struct qd_infer *infer)
     infer->finished = true;
     bool learns = infer->options.observe && infer->lane.status == QD_OK && infer->plan == model->plan;
     if (!learns) {
-        qd_learner_skip(model->learner);
+        qd_learner_skip(model->learner, infer->plan == model->plan ? infer->lane.guarded : NULL);
         return;
     }
     qd_learner_fold(model->learner, infer->lane.observations, infer->lane.guarded, unix_ms());

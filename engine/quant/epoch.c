@@ -127,7 +127,12 @@ void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *ob
         return; /* the epoch in force stays; `moved` will be true again */
 }
 
-void qd_learner_skip(struct qd_learner *learner) { learner->requests++; }
+void qd_learner_skip(struct qd_learner *learner, const uint32_t *guarded)
+{
+    learner->requests++;
+    for (size_t i = 0; guarded && i < learner->site_count; i++)
+        learner->ranges[i].guarded += guarded[i];
+}
 
 struct qd_epoch *qd_learner_find(const struct qd_learner *learner, uint64_t id)
 {

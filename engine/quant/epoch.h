@@ -46,8 +46,8 @@ void qd_learner_destroy(struct qd_learner **learner);
  * ready. When memory is out the epoch in force stays and publishing is tried again at the next fold. */
 void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *observations, const uint32_t *guarded,
                      int64_t now_unix_ms);
-/* A request was served whose observations are not to be learned. */
-void qd_learner_skip(struct qd_learner *learner);
+/* A request was served, or rejected by the guard, whose observations are not to be learned; its guard events are counted (NULL: none). */
+void qd_learner_skip(struct qd_learner *learner, const uint32_t *guarded);
 
 /* The epoch in force, or the kept one of that id; borrowed, NULL when it is gone. */
 struct qd_epoch *qd_learner_current(const struct qd_learner *learner);

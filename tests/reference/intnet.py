@@ -147,7 +147,7 @@ class IntNet:
         seen[name] = (lo, hi, real.size, clipped, guarded)
         return convert(real, scale, zero), scale, zero
 
-    def run(self, image, epoch, tolerance=0.25):
+    def run(self, image, epoch, tolerance=0.1):
         seen = {}
         x, scale, zero = self._site("image", image.astype(f32), epoch, seen, quantize, tolerance)
         for i, layer in enumerate(self.convs, 1):

@@ -157,6 +157,20 @@ static void test_reset_forgets_but_epochs_grow(void **state)
     qd_learner_destroy(&learner);
 }
 
+static void test_skipped_request_counts_guard_events_only(void **state)
+{
+    (void)state;
+    struct qd_learner_rules rules = defaults();
+    struct qd_learner *learner = make(&rules, 1);
+    uint32_t guarded = 3;
+    qd_learner_skip(learner, &guarded);
+    qd_learner_skip(learner, NULL);
+    assert_int_equal(qd_learner_requests(learner), 2);
+    assert_int_equal(qd_learner_range(learner, 0)->guarded, 3);
+    assert_int_equal(qd_learner_range(learner, 0)->n, 0);
+    qd_learner_destroy(&learner);
+}
+
 static void test_out_of_memory_changes_nothing(void **state)
 {
     (void)state;
@@ -190,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_mode_request_never_gets_ready),
         cmocka_unit_test(test_freeze_needs_observations_and_stops_learning),
         cmocka_unit_test(test_reset_forgets_but_epochs_grow),
+        cmocka_unit_test(test_skipped_request_counts_guard_events_only),
         cmocka_unit_test(test_out_of_memory_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
