@@ -20,14 +20,16 @@ static inline bool qd_i64_add(int64_t a, int64_t b, int64_t *out) { return !__bu
 /* `bytes` rounded up to a multiple of QD_ALIGN_BYTES; SIZE_MAX on overflow, which no allocation satisfies. [any] */
 static inline size_t qd_align_up(size_t bytes)
 {
-    return bytes > SIZE_MAX - (QD_ALIGN_BYTES - 1) ? SIZE_MAX : (bytes + QD_ALIGN_BYTES - 1) & ~(size_t)(QD_ALIGN_BYTES - 1);
+    return bytes > SIZE_MAX - (QD_ALIGN_BYTES - 1) ? SIZE_MAX
+                                                   : (bytes + QD_ALIGN_BYTES - 1) & ~(size_t)(QD_ALIGN_BYTES - 1);
 }
 
 /* Zeroed blocks of count * size bytes; NULL when it overflows or memory is out. Free with qd_free. [any] */
 void *qd_calloc(size_t count, size_t size);
 /* Uninitialised, aligned to QD_ALIGN_BYTES. Free with qd_free. [any] */
 void *qd_alloc_aligned(size_t bytes);
-/* Grows or shrinks a qd_calloc block to count * size bytes; NULL leaves the old block valid. New bytes are undefined. [any] */
+/* Grows or shrinks a qd_calloc block to count * size bytes; NULL leaves the old block valid. New bytes are undefined.
+ * [any] */
 void *qd_realloc(void *block, size_t count, size_t size);
 void qd_free(void *block);
 /* A copy of the first n bytes and a terminating zero; NULL when memory is out. [any] */

@@ -10,7 +10,7 @@ enum qd_status {
     QD_STATUS_COUNT
 };
 
-#define QD_MUST_CHECK __attribute__((warn_unused_result))
+#define QD_MUST_CHECK        __attribute__((warn_unused_result))
 #define QD_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 #define QD_ERROR_TEXT_BYTES 512

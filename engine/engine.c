@@ -1,4 +1,5 @@
-/* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in engine/report.c. */
+/* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in
+ * engine/report.c. */
 #include "engine/model.h"
 
 #include <string.h>
@@ -74,7 +75,8 @@ bool qd_engine_selftest(const struct qd_engine *engine, uint64_t seed, struct qd
 
 static struct qd_io describe(const struct qd_value *value)
 {
-    struct qd_io io = {.name = value->name, .dtype = value->info.dtype, .shape = value->info.shape, .optional = value->constant};
+    struct qd_io io = {
+        .name = value->name, .dtype = value->info.dtype, .shape = value->info.shape, .optional = value->constant};
     memcpy(io.dim_names, value->dim_names, sizeof io.dim_names);
     for (int i = 0; i < QD_MAX_RANK; i++)
         if (io.dim_names[i] && strcmp(io.dim_names[i], "?") == 0)
@@ -192,7 +194,8 @@ static enum qd_status create(struct qd_engine *engine, const char *name, const s
 }
 
 enum qd_status qd_model_load_memory(struct qd_engine *engine, const char *name, const void *bytes, size_t size,
-                                    const struct qd_quant_options *options, struct qd_model **out, struct qd_error *error)
+                                    const struct qd_quant_options *options, struct qd_model **out,
+                                    struct qd_error *error)
 {
     struct qd_model *model;
     enum qd_status status = create(engine, name, options, &model, error);

@@ -23,8 +23,8 @@ enum qd_scheme { QD_ASYMMETRIC, QD_SYMMETRIC };
 enum qd_granularity { QD_PER_TENSOR, QD_PER_CHANNEL, QD_PER_ROW };
 enum qd_precision { QD_INT8, QD_INT16, QD_FP32, QD_PRECISION_AUTO };
 
-/* Lower-case names as the wire and the configuration spell them ("ema", "widen", "asymmetric", "int8"); NULL out of range.
- * The _from functions return false for an unknown name. [any] */
+/* Lower-case names as the wire and the configuration spell them ("ema", "widen", "asymmetric", "int8"); NULL out of
+ * range. The _from functions return false for an unknown name. [any] */
 const char *qd_mode_name(enum qd_mode mode);
 const char *qd_guard_name(enum qd_guard guard);
 const char *qd_scheme_name(enum qd_scheme scheme);
@@ -39,15 +39,15 @@ bool qd_precision_from(const char *name, enum qd_precision *out);
 struct qd_quant_options {
     enum qd_mode mode;
     enum qd_guard guard;
-    enum qd_scheme activation_scheme;        /* asymmetric u8 or symmetric s8 */
-    enum qd_granularity weight_granularity;  /* per channel or per tensor, symmetric s8 */
-    enum qd_precision precision;             /* QD_PRECISION_AUTO: int8 where it can run; QD_FP32: no quantization */
-    double averaging_constant;               /* c of equations (5) and (6), 0 < c <= 1 */
-    double max_step;                         /* winsorising: widths of the range one observation may move a bound by, times c_n */
-    double guard_tolerance;                  /* share of the width a request may leave the range by */
-    double publish_tolerance;                /* share of the width a bound moves before a new epoch */
-    uint32_t min_observations;               /* requests served by their own range before the average is used */
-    uint32_t epochs_kept;                    /* how many epochs can be replayed, 1..64 */
+    enum qd_scheme activation_scheme;       /* asymmetric u8 or symmetric s8 */
+    enum qd_granularity weight_granularity; /* per channel or per tensor, symmetric s8 */
+    enum qd_precision precision;            /* QD_PRECISION_AUTO: int8 where it can run; QD_FP32: no quantization */
+    double averaging_constant;              /* c of equations (5) and (6), 0 < c <= 1 */
+    double max_step;           /* winsorising: widths of the range one observation may move a bound by, times c_n */
+    double guard_tolerance;    /* share of the width a request may leave the range by */
+    double publish_tolerance;  /* share of the width a bound moves before a new epoch */
+    uint32_t min_observations; /* requests served by their own range before the average is used */
+    uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
 };
 
 struct qd_engine_options {
@@ -113,23 +113,23 @@ struct qd_infer;
 /* Borrows the model's current plan and epoch. [loop] */
 enum qd_status qd_infer_create(struct qd_model *model, const struct qd_infer_options *options, struct qd_infer **out,
                                struct qd_error *error) QD_MUST_CHECK;
-/* Changes the options of a request before qd_infer_prepare (they may come after its inputs). Errors: CONFLICT when the epoch
- * is no longer kept, INVALID after prepare; the request then keeps its old options. [loop] */
+/* Changes the options of a request before qd_infer_prepare (they may come after its inputs). Errors: CONFLICT when the
+ * epoch is no longer kept, INVALID after prepare; the request then keeps its old options. [loop] */
 enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infer_options *options,
                                     struct qd_error *error) QD_MUST_CHECK;
-/* Checks dtype and shape against the signature and gives memory for the input's elements (plain row-major layout, as many bytes
- * as qd_tensor_bytes says), to be filled before the run. Errors: TYPE, SHAPE, TOO_LARGE, NO_MEMORY, INVALID when
- * set twice. [any] */
+/* Checks dtype and shape against the signature and gives memory for the input's elements (plain row-major layout, as
+ * many bytes as qd_tensor_bytes says), to be filled before the run. Errors: TYPE, SHAPE, TOO_LARGE, NO_MEMORY, INVALID
+ * when set twice. [any] */
 enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum qd_dtype dtype,
                                     const struct qd_shape *shape, void **data, struct qd_error *error) QD_MUST_CHECK;
 /* The same with the caller's memory, borrowed until destroy, aligned for its type. [any] */
 enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor,
                                      struct qd_error *error) QD_MUST_CHECK;
-/* Checks that all inputs are there and agree on named dimensions, and prepares what the shapes need (memory, shape-specialised
- * layout): all that can fail fails here. [worker] */
+/* Checks that all inputs are there and agree on named dimensions, and prepares what the shapes need (memory,
+ * shape-specialised layout): all that can fail fails here. [worker] */
 enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error) QD_MUST_CHECK;
-/* Runs prepared requests together ("lanes"; all of one model). No lane sees another: its bytes are the same alone. Each lane's own
- * outcome (QD_OK, or QD_ERR_OUT_OF_RANGE by the guard `reject`) is its qd_infer_status. [worker] */
+/* Runs prepared requests together ("lanes"; all of one model). No lane sees another: its bytes are the same alone. Each
+ * lane's own outcome (QD_OK, or QD_ERR_OUT_OF_RANGE by the guard `reject`) is its qd_infer_status. [worker] */
 void qd_infer_run(struct qd_infer *const *lanes, size_t count);
 /* The lane's outcome; fills *error (may be NULL) with the sentence. [any] */
 enum qd_status qd_infer_status(const struct qd_infer *infer, struct qd_error *error);
@@ -163,7 +163,8 @@ struct qd_ranges_summary {
 
 #define QD_MAX_CONSUMERS 16
 
-/* One site, field by field as docs/QUANTIZATION.md and the /ranges endpoint name them. Strings live as long as the model. */
+/* One site, field by field as docs/QUANTIZATION.md and the /ranges endpoint name them. Strings live as long as the
+ * model. */
 struct qd_range_report {
     const char *name; /* the tensor */
     const char *consumers[QD_MAX_CONSUMERS];
@@ -173,11 +174,11 @@ struct qd_range_report {
     enum qd_dtype dtype; /* QD_U8 or QD_I8 */
     enum qd_granularity granularity;
     double ema_min, ema_max, observed_min, observed_max, last_min, last_max; /* 0 before the first observation */
-    float scale;        /* of the epoch in force, byte for byte */
-    int32_t zero_point; /* in dtype's own range */
+    float scale;                                                             /* of the epoch in force, byte for byte */
+    int32_t zero_point;                                                      /* in dtype's own range */
     uint64_t observations, elements, clipped_low, clipped_high, nonfinite, guarded;
-    double utilization;       /* share of the integer range the last request used */
-    int64_t updated_unix_ms;  /* 0: never */
+    double utilization;      /* share of the integer range the last request used */
+    int64_t updated_unix_ms; /* 0: never */
 };
 
 void qd_model_ranges(const struct qd_model *model, struct qd_ranges_summary *out);
@@ -196,11 +197,11 @@ struct qd_step_report {
     const char *node, *op; /* of the model, not of our fusion */
     const char *fused;     /* names of nodes merged into this step, comma separated; "" when none */
     enum qd_precision precision;
-    const char *reason;    /* why this precision, one phrase */
+    const char *reason; /* why this precision, one phrase */
     enum qd_scheme activation_scheme;
     enum qd_granularity weight_granularity;
-    int weight_bits;       /* 0: no weights */
-    uint64_t macs;         /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */
+    int weight_bits; /* 0: no weights */
+    uint64_t macs;   /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */
 };
 
 struct qd_plan_report {
@@ -217,10 +218,12 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
 
 /* ------------------------------------------------------------------ checks and folders of test data */
 
-/* Compares every kernel of the ISA in use with plain arithmetic on seeded data; false names the first that differs. [any] */
+/* Compares every kernel of the ISA in use with plain arithmetic on seeded data; false names the first that differs.
+ * [any] */
 bool qd_engine_selftest(const struct qd_engine *engine, uint64_t seed, struct qd_error *error);
 
-/* Reads one serialized TensorProto (input_0.pb, output_0.pb). The data is malloc'ed; free tensor->data with qd_tensor_proto_free. */
+/* Reads one serialized TensorProto (input_0.pb, output_0.pb). The data is malloc'ed; free tensor->data with
+ * qd_tensor_proto_free. */
 enum qd_status qd_tensor_proto_read(const void *bytes, size_t size, struct qd_tensor *out, char *name, size_t name_room,
                                     struct qd_error *error) QD_MUST_CHECK;
 void qd_tensor_proto_free(struct qd_tensor *tensor);

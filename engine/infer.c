@@ -25,7 +25,8 @@ static enum qd_status borrow_epoch(struct qd_infer *infer, uint64_t id, struct q
     return QD_OK;
 }
 
-enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infer_options *options, struct qd_error *error)
+enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infer_options *options,
+                                    struct qd_error *error)
 {
     if (infer->prepared)
         return qd_fail(error, QD_ERR_INVALID, "options come before the request is prepared");
@@ -60,8 +61,8 @@ enum qd_status qd_infer_create(struct qd_model *model, const struct qd_infer_opt
     return status;
 }
 
-static enum qd_status check_input(const struct qd_infer *infer, size_t input, enum qd_dtype dtype, const struct qd_shape *shape,
-                                  struct qd_error *error)
+static enum qd_status check_input(const struct qd_infer *infer, size_t input, enum qd_dtype dtype,
+                                  const struct qd_shape *shape, struct qd_error *error)
 {
     char got[160], want[160];
     int64_t elems;
@@ -71,8 +72,8 @@ static enum qd_status check_input(const struct qd_infer *infer, size_t input, en
     if (infer->inputs[input].dtype != QD_NONE)
         return qd_fail(error, QD_ERR_INVALID, "input '%s' is given twice", io->name);
     if (dtype != io->dtype)
-        return qd_fail(error, QD_ERR_TYPE, "input '%s' has datatype %s, the model wants %s", io->name, qd_dtype_name(dtype),
-                       qd_dtype_name(io->dtype));
+        return qd_fail(error, QD_ERR_TYPE, "input '%s' has datatype %s, the model wants %s", io->name,
+                       qd_dtype_name(dtype), qd_dtype_name(io->dtype));
     bool fits = shape->rank == io->shape.rank;
     for (int i = 0; fits && i < shape->rank; i++)
         fits = shape->dims[i] >= 0 && (io->shape.dims[i] < 0 || io->shape.dims[i] == shape->dims[i]);
@@ -85,8 +86,8 @@ static enum qd_status check_input(const struct qd_infer *infer, size_t input, en
     return QD_OK;
 }
 
-enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum qd_dtype dtype, const struct qd_shape *shape,
-                                    void **data, struct qd_error *error)
+enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum qd_dtype dtype,
+                                    const struct qd_shape *shape, void **data, struct qd_error *error)
 {
     enum qd_status status = check_input(infer, input, dtype, shape, error);
     if (status)
@@ -100,7 +101,8 @@ enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum q
     return QD_OK;
 }
 
-enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor, struct qd_error *error)
+enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor,
+                                     struct qd_error *error)
 {
     enum qd_status status = check_input(infer, input, tensor->dtype, &tensor->shape, error);
     if (!status)
@@ -120,8 +122,9 @@ static enum qd_status check_names(const struct qd_infer *infer, struct qd_error 
                     const char *other = qd_model_input(infer->model, b)->dim_names[j];
                     int64_t x = infer->inputs[a].shape.dims[i], y = infer->inputs[b].shape.dims[j];
                     if (other && x != y && infer->inputs[b].dtype != QD_NONE && strcmp(name, other) == 0)
-                        return qd_fail(error, QD_ERR_SHAPE, "dimension '%s' is %" PRId64 " in input '%s' and %" PRId64
-                                       " in input '%s'", name, x, qd_model_input(infer->model, a)->name, y,
+                        return qd_fail(error, QD_ERR_SHAPE,
+                                       "dimension '%s' is %" PRId64 " in input '%s' and %" PRId64 " in input '%s'",
+                                       name, x, qd_model_input(infer->model, a)->name, y,
                                        qd_model_input(infer->model, b)->name);
                 }
         }

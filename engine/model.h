@@ -27,9 +27,9 @@ struct qd_model {
     struct qd_plan *plan;
     struct qd_plan *plan_fp32; /* compiled when first asked for, under the lock */
     pthread_mutex_t fp32_lock;
-    struct qd_learner *learner;    /* [loop] */
-    float *utilization;            /* [site_count] of the last request; [loop] */
-    uint64_t *step_macs;           /* [step_count] at the signature's shape */
+    struct qd_learner *learner; /* [loop] */
+    float *utilization;         /* [site_count] of the last request; [loop] */
+    uint64_t *step_macs;        /* [step_count] at the signature's shape */
 };
 
 struct qd_infer {

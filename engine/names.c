@@ -4,8 +4,10 @@
 #include <string.h>
 
 static const char *const modes[] = {[QD_MODE_EMA] = "ema", [QD_MODE_REQUEST] = "request", [QD_MODE_STATIC] = "static"};
-static const char *const guards[] = {
-    [QD_GUARD_WIDEN] = "widen", [QD_GUARD_CLIP] = "clip", [QD_GUARD_REJECT] = "reject", [QD_GUARD_ESCALATE] = "escalate"};
+static const char *const guards[] = {[QD_GUARD_WIDEN] = "widen",
+                                     [QD_GUARD_CLIP] = "clip",
+                                     [QD_GUARD_REJECT] = "reject",
+                                     [QD_GUARD_ESCALATE] = "escalate"};
 static const char *const schemes[] = {[QD_ASYMMETRIC] = "asymmetric", [QD_SYMMETRIC] = "symmetric"};
 static const char *const granularities[] = {
     [QD_PER_TENSOR] = "tensor", [QD_PER_CHANNEL] = "channel", [QD_PER_ROW] = "row"};
@@ -20,17 +22,17 @@ static int find(const char *const *names, size_t count, const char *name)
     return -1;
 }
 
-#define NAMED(type, function, table)                                                                                           \
-    const char *qd_##function##_name(enum type value)                                                                          \
-    {                                                                                                                          \
-        return (size_t)value < sizeof table / sizeof table[0] ? table[value] : NULL;                                           \
-    }                                                                                                                          \
-    bool qd_##function##_from(const char *name, enum type *out)                                                                \
-    {                                                                                                                          \
-        int i = find(table, sizeof table / sizeof table[0], name);                                                             \
-        if (i >= 0)                                                                                                            \
-            *out = (enum type)i;                                                                                               \
-        return i >= 0;                                                                                                         \
+#define NAMED(type, function, table)                                                                                   \
+    const char *qd_##function##_name(enum type value)                                                                  \
+    {                                                                                                                  \
+        return (size_t)value < sizeof table / sizeof table[0] ? table[value] : NULL;                                   \
+    }                                                                                                                  \
+    bool qd_##function##_from(const char *name, enum type *out)                                                        \
+    {                                                                                                                  \
+        int i = find(table, sizeof table / sizeof table[0], name);                                                     \
+        if (i >= 0)                                                                                                    \
+            *out = (enum type)i;                                                                                       \
+        return i >= 0;                                                                                                 \
     }
 
 NAMED(qd_mode, mode, modes)

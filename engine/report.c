@@ -99,7 +99,8 @@ void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
 void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report *out)
 {
     static const char *const conversions[] = {[QD_STEP_QUANTIZE] = "QuantizeLinear",
-                                              [QD_STEP_DEQUANTIZE] = "DequantizeLinear", [QD_STEP_RELAYOUT] = "Transpose"};
+                                              [QD_STEP_DEQUANTIZE] = "DequantizeLinear",
+                                              [QD_STEP_RELAYOUT] = "Transpose"};
     static const char *const reasons[] = {[QD_STEP_QUANTIZE] = "this node reads integers",
                                           [QD_STEP_DEQUANTIZE] = "this node reads floats",
                                           [QD_STEP_RELAYOUT] = "this node wants the other layout"};
@@ -114,7 +115,9 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .reason = own ? step->reason : reasons[step->kind],
         .activation_scheme = plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
-        .weight_bits = step->kind != QD_STEP_LINEAR ? 0 : step->int8 ? 8 : 32,
+        .weight_bits = step->kind != QD_STEP_LINEAR ? 0
+                       : step->int8                 ? 8
+                                                    : 32,
         .macs = model->step_macs[i],
     };
 }

@@ -9,7 +9,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 /* The handler's state of one request; freed with the request, which the job keeps alive. */
 struct infer_state {
@@ -89,12 +88,9 @@ static void count_rejected(const struct infer_state *s, const char *reason)
 
 enum qd_status qd_infer_begin(struct qd_http_request *request, struct qd_error *error)
 {
-    const char *encoding = qd_http_header(request, "Content-Encoding");
     struct qd_model_entry *entry = qd_api_ready_model(request, error);
     if (!entry)
         return error->status;
-    if (encoding && strcasecmp(encoding, "identity") != 0)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "Content-Encoding '%.40s' is not supported", encoding);
     struct infer_state *s = qd_calloc(1, sizeof *s);
     if (!s)
         return qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for a request");

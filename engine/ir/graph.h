@@ -11,8 +11,17 @@
 struct qd_graph;
 
 enum qd_attr_type {
-    QD_ATTR_NONE, QD_ATTR_FLOAT, QD_ATTR_INT, QD_ATTR_STRING, QD_ATTR_TENSOR, QD_ATTR_GRAPH,
-    QD_ATTR_FLOATS, QD_ATTR_INTS, QD_ATTR_STRINGS, QD_ATTR_TENSORS, QD_ATTR_GRAPHS,
+    QD_ATTR_NONE,
+    QD_ATTR_FLOAT,
+    QD_ATTR_INT,
+    QD_ATTR_STRING,
+    QD_ATTR_TENSOR,
+    QD_ATTR_GRAPH,
+    QD_ATTR_FLOATS,
+    QD_ATTR_INTS,
+    QD_ATTR_STRINGS,
+    QD_ATTR_TENSORS,
+    QD_ATTR_GRAPHS,
 };
 
 struct qd_text { /* not zero-terminated */
@@ -45,7 +54,7 @@ struct qd_value {
     int producer;                       /* node id, -1 for inputs, constants and values of an outer graph */
     bool constant;                      /* initializer (of any size, so data may be NULL when it has no elements) */
     bool is_input, is_output;
-    int outer;                          /* in a subgraph: value id in the parent graph, else QD_NO_VALUE */
+    int outer; /* in a subgraph: value id in the parent graph, else QD_NO_VALUE */
 };
 
 struct qd_node {
@@ -63,7 +72,7 @@ struct qd_graph {
     int node_count, value_count, input_count, output_count;
     struct qd_node *nodes; /* topologically sorted */
     struct qd_value *values;
-    int *inputs, *outputs; /* value ids, in the model's order; inputs include those with an initializer */
+    int *inputs, *outputs;     /* value ids, in the model's order; inputs include those with an initializer */
     int64_t opset, ir_version; /* of the default domain; of the file */
     uint64_t digest;           /* of the file's bytes (FNV-1a 64) */
 };

@@ -47,7 +47,8 @@ enum qd_dtype qd_dtype_from_name(const char *name, size_t length);
 enum qd_dtype qd_dtype_from_onnx(int64_t onnx);
 int qd_dtype_to_onnx(enum qd_dtype dtype);
 
-/* Elements of a fully known shape; false when a dimension is negative or the product overflows. A scalar has one. [any] */
+/* Elements of a fully known shape; false when a dimension is negative or the product overflows. A scalar has one. [any]
+ */
 bool qd_shape_elems(const struct qd_shape *shape, int64_t *elems);
 bool qd_shape_equal(const struct qd_shape *a, const struct qd_shape *b);
 bool qd_shape_known(const struct qd_shape *shape);

@@ -101,7 +101,8 @@ static enum qd_status refuse_sparse(struct qd_scope *scope, struct qd_text messa
                : qd_fail(scope->im->error, QD_ERR_UNSUPPORTED, "tensor '%s': sparse tensors are not supported", name);
 }
 
-/* Before this version every initializer had to be listed as an input as well: there it is no default, but a constant. */
+/* Before this version every initializer had to be listed as an input as well: there it is no default, but a constant.
+ */
 #define FIRST_IR_WITH_CONSTANTS 4
 
 /* An input that has an initializer too: that is its default, and must be of the declared type. */

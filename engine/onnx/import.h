@@ -4,16 +4,18 @@
 
 #include "engine/ir/graph.h"
 
-/* F32 tensors from this size on stay views even where the file has them misaligned (protocol buffers align nothing): who reads them
- * uses memcpy, or copies them first (engine/plan does). Smaller ones are always aligned for their type. */
+/* F32 tensors from this size on stay views even where the file has them misaligned (protocol buffers align nothing):
+ * who reads them uses memcpy, or copies them first (engine/plan does). Smaller ones are always aligned for their type.
+ */
 #define QD_ONNX_VIEW_BYTES ((size_t)64 << 10)
 
 /* `bytes` stay valid and unchanged as long as the graph. Checks everything a later stage relies on: known dtypes, raw
  * data as long as the shape says, ids in range, no cycle, each value produced once, ranks <= QD_MAX_RANK;
- * sorts topologically. Which opsets an operator is known from is the registry's to say. Tensors whose data is misaligned in the file or stored in typed fields (float_data,
- * int64_data...) are copied into the arena; nothing else is. Initializers become constants; Constant nodes too.
- * Subgraphs (If, Loop, Scan) are imported with outer values resolved by name. Errors: FORMAT, UNSUPPORTED (external
- * data for now, strings, sparse), NO_MEMORY; the sentence names the tensor or node. [any] */
+ * sorts topologically. Which opsets an operator is known from is the registry's to say. Tensors whose data is
+ * misaligned in the file or stored in typed fields (float_data, int64_data...) are copied into the arena; nothing else
+ * is. Initializers become constants; Constant nodes too. Subgraphs (If, Loop, Scan) are imported with outer values
+ * resolved by name. Errors: FORMAT, UNSUPPORTED (external data for now, strings, sparse), NO_MEMORY; the sentence names
+ * the tensor or node. [any] */
 enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **out,
                               struct qd_error *error) QD_MUST_CHECK;
 

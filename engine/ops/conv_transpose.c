@@ -1,6 +1,6 @@
 /* ConvTranspose of any inputs in FP32, and Col2Im: both add overlapping windows into an image. Per image, group and
- * block of output channels, weights times input gives a column per input pixel, which is then added where it belongs, in
- * a fixed order. */
+ * block of output channels, weights times input gives a column per input pixel, which is then added where it belongs,
+ * in a fixed order. */
 #include "engine/ops/product.h"
 #include "engine/ops/window.h"
 
@@ -42,7 +42,8 @@ static bool fit(struct qd_window *w, int d, enum qd_auto_pad pad, int64_t extra,
         span > LIMIT || full > LIMIT)
         return false;
     full += span + 1 + extra;
-    if (asked < 0 && (pad == QD_PAD_SAME_UPPER || pad == QD_PAD_SAME_LOWER) && !qd_i64_mul(w->in[d], w->stride[d], &asked))
+    if (asked < 0 && (pad == QD_PAD_SAME_UPPER || pad == QD_PAD_SAME_LOWER) &&
+        !qd_i64_mul(w->in[d], w->stride[d], &asked))
         return false;
     if (asked >= 0) {
         int64_t total = full > asked ? full - asked : 0, half = total / 2;
@@ -80,21 +81,23 @@ static enum qd_status windows(const struct qd_call *call, int spatial, const int
         if (i >= 0 && t->output_shape_count && asked[i] < 0)
             return qd_op_fail(call, error, QD_ERR_SHAPE, "output_shape is negative");
         if (!fit(w, d, i < 0 ? QD_PAD_NOTSET : a->auto_pad, extra, i < 0 || !t->output_shape_count ? -1 : asked[i]))
-            return qd_op_fail(call, error, QD_ERR_SHAPE, "the window doesn't fit an input of %" PRId64 " in dimension %d",
-                              w->in[d], i);
+            return qd_op_fail(call, error, QD_ERR_SHAPE,
+                              "the window doesn't fit an input of %" PRId64 " in dimension %d", w->in[d], i);
         if (i >= 0)
             out->dims[2 + i] = w->out[d];
     }
     return QD_OK;
 }
 
-static enum qd_status plan(const struct qd_call *call, struct qd_window *w, struct qd_shape *out, struct qd_error *error)
+static enum qd_status plan(const struct qd_call *call, struct qd_window *w, struct qd_shape *out,
+                           struct qd_error *error)
 {
     const struct transposed *t = call->prep;
     const struct qd_shape *x = &call->in[0].shape, *weights = &call->in[1].shape;
     char tx[160], tw[160];
     if (x->rank < 3 || x->rank > 5)
-        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "an input of rank %d is not supported (3 to 5 are)", x->rank);
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "an input of rank %d is not supported (3 to 5 are)",
+                          x->rank);
     *out = (struct qd_shape){.rank = x->rank, .dims = {x->dims[0]}};
     bool fits = weights->rank == x->rank && weights->dims[0] == x->dims[1] && t->group >= 1 &&
                 x->dims[1] % t->group == 0 && qd_i64_mul(weights->dims[1], t->group, &out->dims[1]);
@@ -288,7 +291,8 @@ static enum qd_status col2im_infer(const struct qd_call *call, struct qd_error *
     struct qd_window w;
     struct qd_shape out;
     enum qd_status status = qd_op_inputs(call, 3, 3, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) || (status = col2im_plan(call, &w, &out, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
+        (status = col2im_plan(call, &w, &out, error)))
         return status;
     return qd_op_out(call, 0, QD_F32, &out, error);
 }

@@ -54,7 +54,8 @@ static enum qd_status start(const struct qd_call *call, bool conv, struct qd_err
 {
     const struct places *p = places_of(call);
     enum qd_status status = qd_op_inputs(call, p == &scaled ? 8 : 2, p == &scaled ? 8 + conv : 4, error);
-    if (status || (status = qd_op_types(call, p->a, TYPES_8, error)) || (status = qd_op_types(call, p->b, TYPES_8, error)) ||
+    if (status || (status = qd_op_types(call, p->a, TYPES_8, error)) ||
+        (status = qd_op_types(call, p->b, TYPES_8, error)) ||
         (given(call, p->a_zero) && (status = qd_op_same_type(call, p->a, p->a_zero, error))) ||
         (given(call, p->b_zero) && (status = qd_op_same_type(call, p->b, p->b_zero, error))))
         return status;
@@ -82,7 +83,8 @@ static enum qd_status per(const struct qd_call *call, int i, int64_t many, int64
     bool grid = call->in[i].shape.rank > 1 && qd_i64_mul(many, batches, &all) && n == all;
     if (n == 1 || list || grid)
         return QD_OK;
-    return qd_op_fail(call, error, QD_ERR_SHAPE, "input %d has %" PRId64 " elements, must have 1 or %" PRId64, i, n, many);
+    return qd_op_fail(call, error, QD_ERR_SHAPE, "input %d has %" PRId64 " elements, must have 1 or %" PRId64, i, n,
+                      many);
 }
 
 /* Which element of such an input counts for `index` of batch `batch`. */
@@ -164,8 +166,10 @@ static enum qd_status matmul_infer(const struct qd_call *call, struct qd_error *
         return qd_op_fail(call, error, QD_ERR_SHAPE, "matrices of shape %s and %s can't be multiplied",
                           qd_shape_text(&call->in[p->a].shape, a, sizeof a),
                           qd_shape_text(&call->in[p->b].shape, b, sizeof b));
-    int64_t a_count = qd_shape_span(&mm.a_batch, 0, mm.a_batch.rank), b_count = qd_shape_span(&mm.b_batch, 0, mm.b_batch.rank);
-    if ((status = per(call, p->a_zero, mm.m, a_count, error)) || (status = per(call, p->a_scale, mm.m, a_count, error)) ||
+    int64_t a_count = qd_shape_span(&mm.a_batch, 0, mm.a_batch.rank),
+            b_count = qd_shape_span(&mm.b_batch, 0, mm.b_batch.rank);
+    if ((status = per(call, p->a_zero, mm.m, a_count, error)) ||
+        (status = per(call, p->a_scale, mm.m, a_count, error)) ||
         (status = per(call, p->b_zero, mm.n, b_count, error)) || (status = per(call, p->b_scale, mm.n, b_count, error)))
         return status;
     return qd_op_out(call, 0, out_type(call), &mm.out, error);
@@ -257,8 +261,9 @@ static enum qd_status conv_plan(const struct qd_call *call, struct qd_window *wi
     const struct conv *conv = call->prep;
     const struct qd_shape *x = &call->in[places_of(call)->a].shape, *w = &call->in[places_of(call)->b].shape;
     int64_t channels = 0;
-    bool fits = x->rank == w->rank && x->rank >= 3 && conv->group >= 1 && qd_i64_mul(w->dims[1], conv->group, &channels) &&
-                channels == x->dims[1] && w->dims[0] % conv->group == 0;
+    bool fits = x->rank == w->rank && x->rank >= 3 && conv->group >= 1 &&
+                qd_i64_mul(w->dims[1], conv->group, &channels) && channels == x->dims[1] &&
+                w->dims[0] % conv->group == 0;
     fits = fits && (!conv->attrs.kernel_count || conv->attrs.kernel_count == (size_t)(w->rank - 2));
     for (size_t i = 0; fits && i < conv->attrs.kernel_count; i++)
         fits = conv->attrs.kernel[i] == w->dims[2 + i];
@@ -305,8 +310,8 @@ static void conv_taps(const struct conv_work *k, uint32_t *acc, int64_t first, i
         low = low > first ? low : first;
         high = high < first + n ? high : first + n;
         if (low < high)
-            accumulate(acc + (low - first), high - low, at8(&k->call->in[p->b], weight + t) - w_zero, &k->call->in[p->a],
-                       input + low * stride + shift, stride, x_zero, 0);
+            accumulate(acc + (low - first), high - low, at8(&k->call->in[p->b], weight + t) - w_zero,
+                       &k->call->in[p->a], input + low * stride + shift, stride, x_zero, 0);
     }
 }
 
@@ -322,9 +327,10 @@ static void conv_part(void *ctx, int64_t begin, int64_t end)
         int64_t o = row / k->rows % k->outputs, image = row / k->rows / k->outputs, z0, z1, y0, y1;
         int64_t oz = row % k->rows / w->out[1], oy = row % w->out[1];
         int32_t w_zero = zero_of(call, p->b_zero, o, k->outputs, 0);
-        float factor = p == &plain ? 0
-                                   : scale_of(call, p->a_scale, 0, 1, 0) * scale_of(call, p->b_scale, o, k->outputs, 0) /
-                                         *(const float *)call->in[p->y_scale].data;
+        float factor = p == &plain
+                           ? 0
+                           : scale_of(call, p->a_scale, 0, 1, 0) * scale_of(call, p->b_scale, o, k->outputs, 0) /
+                                 *(const float *)call->in[p->y_scale].data;
         qd_window_taps(w, 0, oz, &z0, &z1);
         qd_window_taps(w, 1, oy, &y0, &y1);
         for (int64_t first = 0; first < w->out[2]; first += BLOCK) {
@@ -339,8 +345,8 @@ static void conv_part(void *ctx, int64_t begin, int64_t end)
                         int64_t iy = oy * w->stride[1] - w->before[1] + y * w->dilation[1];
                         int64_t plane = (image * (k->outputs / k->each) + o / k->each) * k->channels + c;
                         int64_t weight = (((o * k->channels + c) * w->kernel[0] + z) * w->kernel[1] + y) * w->kernel[2];
-                        conv_taps(k, acc, first, n, plane * k->plane_in + (iz * w->in[1] + iy) * w->in[2], weight, w_zero,
-                                  &x_zero);
+                        conv_taps(k, acc, first, n, plane * k->plane_in + (iz * w->in[1] + iy) * w->in[2], weight,
+                                  w_zero, &x_zero);
                     }
             for (int64_t i = 0; i < n; i++)
                 store(call, row * w->out[2] + first + i, acc[i], factor);

@@ -7,7 +7,10 @@
 /* k * 255 * 127 must stay below 2^31. */
 #define MAX_INT8_K 66000
 
-static bool is_op(const struct qd_node *node, const char *op) { return node->domain[0] == 0 && strcmp(node->op, op) == 0; }
+static bool is_op(const struct qd_node *node, const char *op)
+{
+    return node->domain[0] == 0 && strcmp(node->op, op) == 0;
+}
 
 static const struct qd_tensor *constant_weights(const struct qd_graph *graph, const struct qd_node *node)
 {
@@ -75,7 +78,8 @@ const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd
     return NULL;
 }
 
-static bool read_list(const struct qd_node *node, const char *name, int64_t least, int64_t otherwise, int count, int64_t *out)
+static bool read_list(const struct qd_node *node, const char *name, int64_t least, int64_t otherwise, int count,
+                      int64_t *out)
 {
     size_t n;
     const int64_t *values = qd_attr_ints(node, name, &n);
@@ -93,12 +97,15 @@ static enum qd_status read_geometry(const struct qd_node *node, const struct qd_
     static const struct {
         const char *name;
         enum qd_auto_pad value;
-    } pads_by_name[] = {{"NOTSET", QD_PAD_EXPLICIT}, {"VALID", QD_PAD_VALID}, {"SAME_UPPER", QD_PAD_SAME_UPPER},
+    } pads_by_name[] = {{"NOTSET", QD_PAD_EXPLICIT},
+                        {"VALID", QD_PAD_VALID},
+                        {"SAME_UPPER", QD_PAD_SAME_UPPER},
                         {"SAME_LOWER", QD_PAD_SAME_LOWER}};
     int64_t pads[2 * QD_MAX_SPATIAL], kernel[QD_MAX_SPATIAL];
     g->spatial = w->rank - 2;
     g->taps = qd_shape_span(w, 2, w->rank);
-    if (!read_list(node, "strides", 1, 1, g->spatial, g->stride) || !read_list(node, "dilations", 1, 1, g->spatial, g->dilation) ||
+    if (!read_list(node, "strides", 1, 1, g->spatial, g->stride) ||
+        !read_list(node, "dilations", 1, 1, g->spatial, g->dilation) ||
         !read_list(node, "pads", 0, 0, 2 * g->spatial, pads))
         return qd_fail(error, QD_ERR_FORMAT, "Conv node '%s': strides, dilations or pads are out of range", node->name);
     for (int i = 0; i < g->spatial; i++) {
@@ -200,7 +207,8 @@ static enum qd_status pack(const struct qd_linear_spec *spec, struct qd_linear *
     size_t outputs = l->groups * l->n;
     float *row = NULL;
     int8_t *quantized = NULL;
-    l->group_bytes = qd_align_up(spec->int8 ? l->kernels->gemm_q8.packed_bytes(l->n, l->k) : l->kernels->gemm_f32.packed_bytes(l->n, l->k));
+    l->group_bytes = qd_align_up(spec->int8 ? l->kernels->gemm_q8.packed_bytes(l->n, l->k)
+                                            : l->kernels->gemm_f32.packed_bytes(l->n, l->k));
     l->packed = qd_arena_alloc_raw(arena, l->groups * l->group_bytes);
     l->sums = qd_arena_alloc(arena, outputs, sizeof *l->sums);
     l->weight_scale = qd_arena_alloc(arena, outputs, sizeof *l->weight_scale);
@@ -221,8 +229,8 @@ static enum qd_status pack(const struct qd_linear_spec *spec, struct qd_linear *
     return status;
 }
 
-enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct qd_kernels *kernels, struct qd_arena *arena,
-                                struct qd_linear **out, struct qd_error *error)
+enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct qd_kernels *kernels,
+                                struct qd_arena *arena, struct qd_linear **out, struct qd_error *error)
 {
     struct dims d;
     if (!read_dims(spec->node, spec->weights, &d))
@@ -230,9 +238,18 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
     struct qd_linear *l = qd_arena_alloc(arena, 1, sizeof *l);
     if (!l)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for node '%s'", spec->node->name);
-    *l = (struct qd_linear){.kernels = kernels, .name = spec->node->name, .int8 = spec->int8, .conv = is_op(spec->node, "Conv"),
-                            .groups = d.groups, .n = d.n, .k = d.k, .channels = d.channels, .geometry = {.taps = 1},
-                            .act = spec->act, .act_lo = spec->act_lo, .act_hi = spec->act_hi};
+    *l = (struct qd_linear){.kernels = kernels,
+                            .name = spec->node->name,
+                            .int8 = spec->int8,
+                            .conv = is_op(spec->node, "Conv"),
+                            .groups = d.groups,
+                            .n = d.n,
+                            .k = d.k,
+                            .channels = d.channels,
+                            .geometry = {.taps = 1},
+                            .act = spec->act,
+                            .act_lo = spec->act_lo,
+                            .act_hi = spec->act_hi};
     enum qd_status status = l->conv ? read_geometry(spec->node, &spec->weights->shape, &l->geometry, error) : QD_OK;
     if (status)
         return status;
@@ -269,7 +286,8 @@ uint64_t qd_linear_macs(const struct qd_linear *l, const struct qd_shape *out)
     return (uint64_t)qd_shape_span(out, 0, out->rank) * l->k; /* every output element is one dot product */
 }
 
-enum qd_status qd_linear_infer(const struct qd_linear *l, const struct qd_shape *in, struct qd_shape *out, struct qd_error *error)
+enum qd_status qd_linear_infer(const struct qd_linear *l, const struct qd_shape *in, struct qd_shape *out,
+                               struct qd_error *error)
 {
     char text[160];
     int64_t begin[QD_MAX_SPATIAL];
@@ -286,5 +304,6 @@ enum qd_status qd_linear_infer(const struct qd_linear *l, const struct qd_shape 
     }
     if (fits)
         return QD_OK;
-    return qd_fail(error, QD_ERR_SHAPE, "node '%s' can't take a tensor of shape %s", l->name, qd_shape_text(in, text, sizeof text));
+    return qd_fail(error, QD_ERR_SHAPE, "node '%s' can't take a tensor of shape %s", l->name,
+                   qd_shape_text(in, text, sizeof text));
 }

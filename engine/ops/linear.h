@@ -1,6 +1,7 @@
-/* Linear layers with constant weights, in their fused form: y = act(factor[j] * (x . w)[j] + bias[j]). Conv, Gemm and MatMul come here when
- * their weights are constants; batch normalization has become factor and bias, a following Relu or Clip the activation.
- * One object serves INT8 (packed s8 weights) or FP32 (packed floats). Not for products of two activations (ops.def's MatMul). */
+/* Linear layers with constant weights, in their fused form: y = act(factor[j] * (x . w)[j] + bias[j]). Conv, Gemm and
+ * MatMul come here when their weights are constants; batch normalization has become factor and bias, a following Relu
+ * or Clip the activation. One object serves INT8 (packed s8 weights) or FP32 (packed floats). Not for products of two
+ * activations (ops.def's MatMul). */
 #ifndef QD_ENGINE_OPS_LINEAR_H
 #define QD_ENGINE_OPS_LINEAR_H
 
@@ -13,23 +14,23 @@ struct qd_linear_spec {
     const float *factor, *bias;      /* [outputs], or NULL for 1 and 0; bias includes the node's own input 2 */
     enum qd_act act;
     float act_lo, act_hi;
-    bool int8;                       /* else FP32 */
-    bool per_tensor;                 /* one weight scale for all outputs instead of one each (of w * factor) */
+    bool int8;       /* else FP32 */
+    bool per_tensor; /* one weight scale for all outputs instead of one each (of w * factor) */
 };
 
 struct qd_linear; /* immutable after create; any number of threads run it */
 
-/* Output channels of a Conv, Gemm or MatMul node with constant weights; 0 when this node has no linear form (weights not constant, not F32,
- * MatMul weights not of rank 2, Gemm with transA or alpha/beta other than 1 that can't be folded, rank unsupported...): it then runs as an
- * ordinary FP32 operator. */
+/* Output channels of a Conv, Gemm or MatMul node with constant weights; 0 when this node has no linear form (weights
+ * not constant, not F32, MatMul weights not of rank 2, Gemm with transA or alpha/beta other than 1 that can't be
+ * folded, rank unsupported...): it then runs as an ordinary FP32 operator. */
 int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *node);
 /* Why it can't run in INT8 (a phrase), or NULL when it can: k too large for exact int32, no inputs... */
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node);
 
 /* Quantizes (w * factor, symmetric s8, equation (4)) or copies, and packs. The weights are read once, never kept.
  * Memory from `arena`. Errors: NO_MEMORY, SHAPE, UNSUPPORTED naming the node. */
-enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct qd_kernels *kernels, struct qd_arena *arena,
-                                struct qd_linear **out, struct qd_error *error) QD_MUST_CHECK;
+enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct qd_kernels *kernels,
+                                struct qd_arena *arena, struct qd_linear **out, struct qd_error *error) QD_MUST_CHECK;
 /* Bytes of packed weights; multiply-adds for an output of that shape. */
 size_t qd_linear_packed_bytes(const struct qd_linear *linear);
 uint64_t qd_linear_macs(const struct qd_linear *linear, const struct qd_shape *out);
@@ -43,8 +44,8 @@ enum qd_status qd_linear_infer(const struct qd_linear *linear, const struct qd_s
 size_t qd_linear_scratch_bytes(const struct qd_linear *linear, const struct qd_shape *in, unsigned threads);
 
 struct qd_linear_call {
-    const struct qd_tensor *in; /* INT8: u8 as carried; FP32: float */
-    struct qd_tensor *out;      /* dtype QD_U8 (INT8 only) or QD_F32 */
+    const struct qd_tensor *in;      /* INT8: u8 as carried; FP32: float */
+    struct qd_tensor *out;           /* dtype QD_U8 (INT8 only) or QD_F32 */
     const struct qd_qparams *in_qp;  /* INT8: of the input */
     const struct qd_qparams *out_qp; /* when out is QD_U8 */
     struct qd_observation *observe;  /* NULL, or merged into: all real outputs after the activation, before clamping */

@@ -32,7 +32,8 @@ struct qd_linear {
     float act_lo, act_hi;
 };
 
-/* Where padding begins and how large the output is, for one input shape [N, C, d...]. False when it would not be positive. */
+/* Where padding begins and how large the output is, for one input shape [N, C, d...]. False when it would not be
+ * positive. */
 bool qd_geometry_resolve(const struct qd_geometry *geometry, const struct qd_shape *in, int64_t *begin, int64_t *out);
 
 #endif

@@ -1,10 +1,11 @@
-/* Linear layers: one run. The output's rows (pixels, or rows of the matrix) and columns are cut into blocks; a task takes a run of blocks,
- * builds the table of tap pointers for its rows and calls the kernel. No sum is ever split, so any number of tasks gives the same bytes. */
+/* Linear layers: one run. The output's rows (pixels, or rows of the matrix) and columns are cut into blocks; a task
+ * takes a run of blocks, builds the table of tap pointers for its rows and calls the kernel. No sum is ever split, so
+ * any number of tasks gives the same bytes. */
 #include "engine/ops/linear_impl.h"
 
 #include <string.h>
 
-#define ROW_BLOCK 96             /* rows a kernel call gets: a multiple of every kernel's mr that is in use (12, 6, 4) */
+#define ROW_BLOCK     96 /* rows a kernel call gets: a multiple of every kernel's mr that is in use (12, 6, 4) */
 #define MIN_TASK_MACS (1u << 18) /* below this a task costs more than it saves */
 
 struct run {
@@ -12,7 +13,7 @@ struct run {
     const struct qd_linear_call *call;
     size_t images, rows, row_blocks, col_blocks, col_step, tasks; /* rows: of one image */
     int64_t begin[QD_MAX_SPATIAL], out_dims[QD_MAX_SPATIAL];
-    bool direct;                 /* rows of A lie in the input as they are */
+    bool direct; /* rows of A lie in the input as they are */
     size_t element_bytes;
     float *scale;                /* [groups * n] Sx * Sw; NULL in FP32 */
     int32_t *acc_init;           /* [groups * n] */
@@ -22,7 +23,10 @@ struct run {
     size_t task_bytes;
 };
 
-static size_t table_bytes(const struct qd_linear *l) { return qd_align_up(ROW_BLOCK * (size_t)l->geometry.taps * sizeof(void *)); }
+static size_t table_bytes(const struct qd_linear *l)
+{
+    return qd_align_up(ROW_BLOCK * (size_t)l->geometry.taps * sizeof(void *));
+}
 
 static size_t kernel_scratch(const struct qd_linear *l)
 {
@@ -88,8 +92,11 @@ static struct qd_rows rows_of(const struct run *r, size_t image, size_t first, s
     const struct qd_linear *l = r->l;
     size_t row_bytes = l->groups * l->channels * r->element_bytes, group_bytes = l->channels * r->element_bytes;
     if (r->direct)
-        return (struct qd_rows){.base = (const unsigned char *)r->call->in->data + (image * r->rows + first) * row_bytes,
-                                .stride_bytes = row_bytes, .taps = 1, .tap_bytes = group_bytes};
+        return (struct qd_rows){.base = (const unsigned char *)r->call->in->data +
+                                        (image * r->rows + first) * row_bytes,
+                                .stride_bytes = row_bytes,
+                                .taps = 1,
+                                .tap_bytes = group_bytes};
     size_t pixels = (size_t)qd_shape_span(&r->call->in->shape, 2, r->call->in->shape.rank);
     fill_table(r, (const unsigned char *)r->call->in->data + image * pixels * row_bytes, first, count, table);
     return (struct qd_rows){.table = table, .taps = (size_t)l->geometry.taps, .tap_bytes = group_bytes};
@@ -103,10 +110,17 @@ static void run_block(const struct run *r, size_t block, unsigned char *scratch,
     size_t col_block = block % r->col_blocks, row_block = block / r->col_blocks % r->row_blocks;
     size_t image = block / r->col_blocks / r->row_blocks, first = row_block * ROW_BLOCK, outputs = l->groups * l->n;
     size_t count = r->rows - first < ROW_BLOCK ? r->rows - first : ROW_BLOCK;
-    size_t col_begin = col_block * r->col_step, col_end = col_begin + r->col_step < l->n ? col_begin + r->col_step : l->n;
+    size_t col_begin = col_block * r->col_step,
+           col_end = col_begin + r->col_step < l->n ? col_begin + r->col_step : l->n;
     bool u8 = call->out->dtype == QD_U8;
-    unsigned char *out = (unsigned char *)call->out->data + (image * r->rows + first) * outputs * (u8 ? 1 : sizeof(float));
-    struct qd_gemm_args args = {.m = count, .n = l->n, .k = l->k, .row_end = count, .col_begin = col_begin, .col_end = col_end,
+    unsigned char *out = (unsigned char *)call->out->data +
+                         (image * r->rows + first) * outputs * (u8 ? 1 : sizeof(float));
+    struct qd_gemm_args args = {.m = count,
+                                .n = l->n,
+                                .k = l->k,
+                                .row_end = count,
+                                .col_begin = col_begin,
+                                .col_end = col_end,
                                 .a = rows_of(r, image, first, count, (const void **)scratch),
                                 .scratch = scratch + table_bytes(l)};
     if (r->direct)
@@ -118,10 +132,15 @@ static void run_block(const struct run *r, size_t block, unsigned char *scratch,
             args.a.base = (const unsigned char *)args.a.base + (g ? args.a.tap_bytes : 0);
         else
             args.a.offset_bytes = g * args.a.tap_bytes;
-        args.epilogue = (struct qd_epilogue){.acc_init = r->acc_init + at, .scale = r->scale ? r->scale + at : NULL,
-                                             .bias = l->bias ? l->bias + at : NULL, .act = l->act, .act_lo = l->act_lo,
-                                             .act_hi = l->act_hi, .out = out + at * (u8 ? 1 : sizeof(float)),
-                                             .out_stride_elems = outputs, .quantize = u8 ? call->out_qp : NULL,
+        args.epilogue = (struct qd_epilogue){.acc_init = r->acc_init + at,
+                                             .scale = r->scale ? r->scale + at : NULL,
+                                             .bias = l->bias ? l->bias + at : NULL,
+                                             .act = l->act,
+                                             .act_lo = l->act_lo,
+                                             .act_hi = l->act_hi,
+                                             .out = out + at * (u8 ? 1 : sizeof(float)),
+                                             .out_stride_elems = outputs,
+                                             .quantize = u8 ? call->out_qp : NULL,
                                              .observe = seen};
         if (l->int8)
             l->kernels->gemm_q8.run(&args);
@@ -160,7 +179,8 @@ static void cut(struct run *r, unsigned threads)
     r->tasks = r->tasks < blocks ? r->tasks : blocks;
 }
 
-/* What depends on the input's scale: Sx * Sw, -Zx * sum w, a pixel of zero points. Returns what is left of the scratch. */
+/* What depends on the input's scale: Sx * Sw, -Zx * sum w, a pixel of zero points. Returns what is left of the scratch.
+ */
 static unsigned char *prepare(struct run *r, unsigned char *scratch)
 {
     const struct qd_linear *l = r->l;

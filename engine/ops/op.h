@@ -1,6 +1,6 @@
-/* An operator: how its attributes are read, how output shapes follow from inputs, and how it runs. One vtable per operator,
- * in its family's file; one row in ops.def. Control flow (If, Loop, Scan) is engine/plan's. Quantized linear operators
- * (Conv, Gemm, MatMul with constant weights) have a second, fused form in engine/ops/linear.h. */
+/* An operator: how its attributes are read, how output shapes follow from inputs, and how it runs. One vtable per
+ * operator, in its family's file; one row in ops.def. Control flow (If, Loop, Scan) is engine/plan's. Quantized linear
+ * operators (Conv, Gemm, MatMul with constant weights) have a second, fused form in engine/ops/linear.h. */
 #ifndef QD_ENGINE_OPS_OP_H
 #define QD_ENGINE_OPS_OP_H
 
@@ -14,19 +14,21 @@
 /* One application of an operator to tensors. Views are borrowed. */
 struct qd_call {
     const struct qd_node *node;
-    const void *prep;           /* what prepare made, or NULL */
+    const void *prep; /* what prepare made, or NULL */
     int in_count, out_count;
-    const struct qd_tensor *in; /* dtype QD_NONE = absent; data NULL while shapes are inferred and the value is not known */
-    struct qd_tensor *out;      /* infer fills dtype and shape (layout too when it is not plain); run writes to data */
-    void *scratch;              /* scratch() bytes, 64-byte aligned */
+    const struct qd_tensor
+        *in;               /* dtype QD_NONE = absent; data NULL while shapes are inferred and the value is not known */
+    struct qd_tensor *out; /* infer fills dtype and shape (layout too when it is not plain); run writes to data */
+    void *scratch;         /* scratch() bytes, 64-byte aligned */
     const struct qd_kernels *kernels;
     struct qd_parallel *parallel;
 };
 
 enum qd_op_flags {
-    QD_OP_VIEW = 1,          /* output 0 is input 0's bytes under another shape (Reshape, Flatten, Squeeze, Identity...) */
-    QD_OP_SHAPE_ONLY = 2,    /* the output depends on shapes only, never on data (Shape, Size) */
-    QD_OP_MOVES = 4,         /* output 0 holds only elements of input 0: an integer tensor keeps its scale (MaxPool, Transpose...) */
+    QD_OP_VIEW = 1,       /* output 0 is input 0's bytes under another shape (Reshape, Flatten, Squeeze, Identity...) */
+    QD_OP_SHAPE_ONLY = 2, /* the output depends on shapes only, never on data (Shape, Size) */
+    QD_OP_MOVES =
+        4, /* output 0 holds only elements of input 0: an integer tensor keeps its scale (MaxPool, Transpose...) */
     QD_OP_CHANNELS_LAST = 8, /* run also takes input 0 in QD_CHANNELS_LAST and then writes output 0 so */
     QD_OP_ELEMENTWISE = 16,  /* unary, any layout, may run in place */
 };
@@ -35,9 +37,9 @@ struct qd_op {
     unsigned flags;
     /* Reads and checks attributes once, when the plan is compiled; *prep lives in the arena. NULL: no attributes. */
     enum qd_status (*prepare)(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error);
-    /* Checks dtypes and shapes and fills call->out[].dtype/.shape. Input shapes are fully known. May read in[i].data where it is
-     * not NULL; QD_ERR_NEEDS_DATA (no sentence needed) when the shape depends on data that is NULL: then it is asked again when
-     * the data is there. Everything run relies on is checked here. */
+    /* Checks dtypes and shapes and fills call->out[].dtype/.shape. Input shapes are fully known. May read in[i].data
+     * where it is not NULL; QD_ERR_NEEDS_DATA (no sentence needed) when the shape depends on data that is NULL: then it
+     * is asked again when the data is there. Everything run relies on is checked here. */
     enum qd_status (*infer)(const struct qd_call *call, struct qd_error *error);
     /* Bytes run wants at call->scratch; NULL: none. After infer. */
     size_t (*scratch)(const struct qd_call *call);
@@ -45,22 +47,23 @@ struct qd_op {
     enum qd_status (*run)(const struct qd_call *call, struct qd_error *error);
 };
 
-/* A row of ops.def: this vtable serves `type` of `domain` from opset `since` on, until the next row of the same type. */
+/* A row of ops.def: this vtable serves `type` of `domain` from opset `since` on, until the next row of the same type.
+ */
 struct qd_op_row {
     const char *domain, *type;
     int64_t since;
     const struct qd_op *op;
 };
 
-/* The vtable for a node, by domain, type and opset. NULL and *error ("operator Foo (node 'bar', opset 17) is not supported")
- * when there is none. [any] */
+/* The vtable for a node, by domain, type and opset. NULL and *error ("operator Foo (node 'bar', opset 17) is not
+ * supported") when there is none. [any] */
 const struct qd_op *qd_op_find(const struct qd_node *node, struct qd_error *error);
 /* All rows, for listings. */
 const struct qd_op_row *qd_op_rows(size_t *count);
 
 /* Helpers for infer functions: a sentence that names the node. */
-enum qd_status qd_op_fail(const struct qd_call *call, struct qd_error *error, enum qd_status status, const char *format, ...)
-    QD_PRINTF(4, 5);
+enum qd_status qd_op_fail(const struct qd_call *call, struct qd_error *error, enum qd_status status, const char *format,
+                          ...) QD_PRINTF(4, 5);
 /* Numpy broadcasting of two known shapes; false when they don't fit. */
 bool qd_broadcast(const struct qd_shape *a, const struct qd_shape *b, struct qd_shape *out);
 

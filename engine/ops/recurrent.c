@@ -54,11 +54,16 @@ static const struct activation_row {
     struct activation act;
     bool alpha, beta; /* takes the next value of activation_alpha, activation_beta */
 } activations[] = {
-    {"Sigmoid", {sigmoid, 0, 0}, false, false},      {"Tanh", {tanh_of, 0, 0}, false, false},
-    {"Relu", {relu, 0, 0}, false, false},            {"Affine", {affine, 1, 0}, true, true},
-    {"LeakyRelu", {leaky, 0.01f, 0}, true, false},   {"ThresholdedRelu", {threshold, 1, 0}, true, false},
-    {"ScaledTanh", {scaled_tanh, 1, 1}, true, true}, {"HardSigmoid", {hard_sigmoid, 0.2f, 0.5f}, true, true},
-    {"Elu", {elu, 1, 0}, true, false},               {"Softsign", {softsign, 0, 0}, false, false},
+    {"Sigmoid", {sigmoid, 0, 0}, false, false},
+    {"Tanh", {tanh_of, 0, 0}, false, false},
+    {"Relu", {relu, 0, 0}, false, false},
+    {"Affine", {affine, 1, 0}, true, true},
+    {"LeakyRelu", {leaky, 0.01f, 0}, true, false},
+    {"ThresholdedRelu", {threshold, 1, 0}, true, false},
+    {"ScaledTanh", {scaled_tanh, 1, 1}, true, true},
+    {"HardSigmoid", {hard_sigmoid, 0.2f, 0.5f}, true, true},
+    {"Elu", {elu, 1, 0}, true, false},
+    {"Softsign", {softsign, 0, 0}, false, false},
     {"Softplus", {softplus, 0, 0}, false, false},
 };
 

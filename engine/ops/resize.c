@@ -8,7 +8,15 @@
 #include <string.h>
 
 enum mode { NEAREST, LINEAR, CUBIC };
-enum coordinates { HALF_PIXEL, HALF_PIXEL_SYMMETRIC, PYTORCH_HALF_PIXEL, ALIGN_CORNERS, ASYMMETRIC, TF_HALF_PIXEL, TF_CROP };
+enum coordinates {
+    HALF_PIXEL,
+    HALF_PIXEL_SYMMETRIC,
+    PYTORCH_HALF_PIXEL,
+    ALIGN_CORNERS,
+    ASYMMETRIC,
+    TF_HALF_PIXEL,
+    TF_CROP
+};
 enum rounding { PREFER_FLOOR, PREFER_CEIL, FLOOR, CEIL, SIMPLE };
 
 struct resize {
@@ -20,7 +28,8 @@ struct resize {
 };
 
 /* Number of the name that the string attribute has; -1 for another one. */
-static int choice(const struct qd_node *node, const char *attr, const char *otherwise, const char *const *names, int count)
+static int choice(const struct qd_node *node, const char *attr, const char *otherwise, const char *const *names,
+                  int count)
 {
     for (int i = 0; i < count; i++)
         if (qd_attr_is(node, attr, otherwise, names[i]))
@@ -31,8 +40,8 @@ static int choice(const struct qd_node *node, const char *attr, const char *othe
 static enum qd_status prepare(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error)
 {
     static const char *const modes[] = {"nearest", "linear", "cubic", "bilinear"};
-    static const char *const coordinates[] = {"half_pixel",    "half_pixel_symmetric", "pytorch_half_pixel",
-                                              "align_corners", "asymmetric",           "tf_half_pixel_for_nn",
+    static const char *const coordinates[] = {"half_pixel",        "half_pixel_symmetric", "pytorch_half_pixel",
+                                              "align_corners",     "asymmetric",           "tf_half_pixel_for_nn",
                                               "tf_crop_and_resize"};
     static const char *const roundings[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
     struct resize *r = QD_PREP_NEW(arena, struct resize);
@@ -88,7 +97,8 @@ static enum qd_status floats_of(const struct qd_call *call, int i, float *list, 
 }
 
 /* The axes that scales, sizes and roi speak of. */
-static enum qd_status axes_of(const struct qd_call *call, int64_t axes[QD_MAX_RANK], size_t *count, struct qd_error *error)
+static enum qd_status axes_of(const struct qd_call *call, int64_t axes[QD_MAX_RANK], size_t *count,
+                              struct qd_error *error)
 {
     int rank = call->in[0].shape.rank;
     unsigned seen = 0;
@@ -142,7 +152,8 @@ static enum qd_status by_sizes(const struct qd_call *call, const int64_t *axes, 
     for (size_t i = 0; i < count; i++) {
         int64_t dim = in->dims[axes[i]];
         if (sizes[i] < 0 || (dim == 0 && sizes[i] != 0))
-            return qd_op_fail(call, error, QD_ERR_SHAPE, "a dimension of %" PRId64 " can't become %" PRId64, dim, sizes[i]);
+            return qd_op_fail(call, error, QD_ERR_SHAPE, "a dimension of %" PRId64 " can't become %" PRId64, dim,
+                              sizes[i]);
         double scale = dim ? (double)sizes[i] / (double)dim : 1;
         common = (policy == 1 ? scale < common : scale > common) ? scale : common;
         plan->scale[axes[i]] = scale;
@@ -204,21 +215,22 @@ static enum qd_status make_plan(const struct qd_call *call, struct plan *plan, s
         if (n_scales)
             memcpy(scales, attr, n_scales * sizeof *scales);
     } else if ((status = floats_of(call, at, scales, QD_MAX_RANK, &n_scales, error)) ||
-               (at == 2 && qd_op_has(call, 3) &&
-                (status = qd_op_ints(call, 3, sizes, QD_MAX_RANK, &n_sizes, error)))) {
+               (at == 2 && qd_op_has(call, 3) && (status = qd_op_ints(call, 3, sizes, QD_MAX_RANK, &n_sizes, error)))) {
         return status;
     }
     if ((n_scales != 0) == (n_sizes != 0) ? in->rank != 0 : n_scales + n_sizes != count)
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "has %zu scales and %zu sizes for %zu axes", n_scales, n_sizes, count);
-    status = n_sizes ? by_sizes(call, axes, count, sizes, plan, error) : by_scales(call, axes, n_scales, scales, plan, error);
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "has %zu scales and %zu sizes for %zu axes", n_scales, n_sizes,
+                          count);
+    status = n_sizes ? by_sizes(call, axes, count, sizes, plan, error)
+                     : by_scales(call, axes, n_scales, scales, plan, error);
     if (!status && r->coordinates == TF_CROP)
         status = read_roi(call, axes, count, plan, error);
     for (int i = 0; i < in->rank && !status; i++) {
         bool named = false;
         for (size_t k = 0; k < count; k++)
             named = named || axes[k] == i;
-        plan->touched[i] = named && (plan->out.dims[i] != in->dims[i] || plan->scale[i] != 1 ||
-                                     plan->roi[0][i] != 0 || plan->roi[1][i] != 1);
+        plan->touched[i] = named && (plan->out.dims[i] != in->dims[i] || plan->scale[i] != 1 || plan->roi[0][i] != 0 ||
+                                     plan->roi[1][i] != 1);
         if (in->dims[i] == 0 && plan->out.dims[i] != 0)
             return qd_op_fail(call, error, QD_ERR_SHAPE, "dimension %d has no elements to resize", i);
     }
@@ -240,7 +252,8 @@ static int64_t taps_of(const struct resize *r, double scale)
 /* Where output x of an axis lies on the input. */
 static double position(const struct resize *r, const struct plan *plan, int axis, int64_t in, int64_t x)
 {
-    double scale = plan->scale[axis], n = (double)in, at = (double)x, start = plan->roi[0][axis], end = plan->roi[1][axis];
+    double scale = plan->scale[axis], n = (double)in, at = (double)x, start = plan->roi[0][axis],
+           end = plan->roi[1][axis];
     double length = scale * n, out = (double)plan->out.dims[axis];
     switch (r->coordinates) {
     case HALF_PIXEL_SYMMETRIC:
@@ -278,13 +291,12 @@ static double kernel(const struct resize *r, double t)
     double a = (double)r->cubic, x = fabs(t);
     if (r->mode == LINEAR)
         return x < 1 ? 1 - x : 0;
-    return x <= 1  ? ((a + 2) * x - (a + 3)) * x * x + 1
-           : x < 2 ? ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-                   : 0;
+    return x <= 1 ? ((a + 2) * x - (a + 3)) * x * x + 1 : x < 2 ? ((a * x - 5 * a) * x + 8 * a) * x - 4 * a : 0;
 }
 
 /* The weights of one output element; index[] clamped into the input. */
-static void fill_taps(const struct resize *r, double at, double scale, int64_t in, int64_t taps, int64_t *index, float *weight)
+static void fill_taps(const struct resize *r, double at, double scale, int64_t in, int64_t taps, int64_t *index,
+                      float *weight)
 {
     double whole = floor(at), sum = 0, squeeze = r->antialias && scale < 1 ? scale : 1;
     int64_t first = (whole < -1e15 ? (int64_t)-1e15 : whole > 1e15 ? (int64_t)1e15 : (int64_t)whole) - taps / 2 + 1;
@@ -328,7 +340,8 @@ static bool layout_of(const struct qd_call *call, const struct plan *plan, struc
         at->weight[i] = at->end;
         at->end += qd_align_up((size_t)entries * sizeof(float));
         shape.dims[i] = plan->out.dims[i];
-        if (!qd_shape_elems(&shape, &elems) || !qd_size_mul((size_t)elems, sizeof(float), &bytes) || bytes > PTRDIFF_MAX / 8)
+        if (!qd_shape_elems(&shape, &elems) || !qd_size_mul((size_t)elems, sizeof(float), &bytes) ||
+            bytes > PTRDIFF_MAX / 8)
             return false;
         most = bytes > most ? bytes : most;
     }
@@ -421,7 +434,8 @@ static void fill_outside(const struct qd_call *call, const struct plan *plan)
     const struct resize *r = call->prep;
     const struct qd_shape *out = &call->out[0].shape;
     for (int d = 0; d < out->rank && call->out[0].dtype == QD_F32; d++) {
-        int64_t inner = qd_shape_span(out, d + 1, out->rank), rows = qd_shape_span(out, 0, d + 1), in = call->in[0].shape.dims[d];
+        int64_t inner = qd_shape_span(out, d + 1, out->rank), rows = qd_shape_span(out, 0, d + 1),
+                in = call->in[0].shape.dims[d];
         for (int64_t row = 0; row < rows && plan->touched[d]; row++) {
             double at = position(r, plan, d, in, row % out->dims[d]);
             for (int64_t i = 0; i < inner && (at < 0 || at > (double)(in - 1)); i++)
@@ -445,9 +459,14 @@ static void run_axes(const struct qd_call *call, const struct plan *plan, const 
         if (!plan->touched[d])
             continue;
         float *to = --left ? (float *)(void *)(base + at->buffer[next]) : call->out[0].data;
-        struct axis_work work = {from, to, (const int64_t *)(void *)(base + at->index[d]),
-                                 (const float *)(void *)(base + at->weight[d]), taps_of(r, plan->scale[d]),
-                                 shape.dims[d], plan->out.dims[d], qd_shape_span(&shape, d + 1, shape.rank)};
+        struct axis_work work = {from,
+                                 to,
+                                 (const int64_t *)(void *)(base + at->index[d]),
+                                 (const float *)(void *)(base + at->weight[d]),
+                                 taps_of(r, plan->scale[d]),
+                                 shape.dims[d],
+                                 plan->out.dims[d],
+                                 qd_shape_span(&shape, d + 1, shape.rank)};
         int64_t rows = qd_shape_span(&shape, 0, d) * work.dim_out;
         qd_op_split(call, rows, 8192 / (work.inner ? work.inner : 1) + 1, axis_part, &work);
         shape.dims[d] = plan->out.dims[d];
@@ -489,8 +508,8 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
         qd_op_copy(call->out[0].data, call->in[0].data, work.bytes);
     } else {
         qd_op_strides(in, work.strides);
-        qd_op_split(call, qd_shape_span(&plan.out, 0, in->rank - 1), 4096 / plan.out.dims[in->rank - 1] + 1, nearest_part,
-                    &work);
+        qd_op_split(call, qd_shape_span(&plan.out, 0, in->rank - 1), 4096 / plan.out.dims[in->rank - 1] + 1,
+                    nearest_part, &work);
     }
     if (r->coordinates == TF_CROP)
         fill_outside(call, &plan);

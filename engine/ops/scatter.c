@@ -175,8 +175,9 @@ static enum qd_status tensor_infer(const struct qd_call *call, struct qd_error *
     const struct qd_shape *cache = &call->in[0].shape, *update = &call->in[1].shape;
     int64_t axis = qd_attr_int(call->node, "axis", -2);
     enum qd_status status = qd_op_inputs(call, 2, 3, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) || (status = qd_op_same_type(call, 0, 1, error)) ||
-        (status = qd_op_types(call, 2, QD_BIT(QD_I64), error)) || (status = qd_op_axis(call, &axis, cache->rank, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+        (status = qd_op_same_type(call, 0, 1, error)) || (status = qd_op_types(call, 2, QD_BIT(QD_I64), error)) ||
+        (status = qd_op_axis(call, &axis, cache->rank, error)))
         return status;
     bool fits = cache->rank == update->rank && axis > 0;
     for (int i = 0; i < cache->rank && fits; i++)
@@ -204,7 +205,8 @@ static enum qd_status tensor_run(const struct qd_call *call, struct qd_error *er
         if (first < 0 || (circular ? first >= dim : first > dim - rows))
             return qd_op_fail(call, error, QD_ERR_INVALID, "write index %" PRId64 " is out of range", first);
         int64_t to = row / rows * dim + (first + row % rows) % dim;
-        memcpy((char *)call->out[0].data + (size_t)to * bytes, (const char *)call->in[1].data + (size_t)row * bytes, bytes);
+        memcpy((char *)call->out[0].data + (size_t)to * bytes, (const char *)call->in[1].data + (size_t)row * bytes,
+               bytes);
     }
     return QD_OK;
 }

@@ -27,7 +27,6 @@ COMPARE(compare_i32, int32_t)
 COMPARE(compare_u64, uint64_t)
 COMPARE(compare_i64, int64_t)
 
-
 static int (*const compares[QD_DTYPE_COUNT])(const void *, int64_t, int64_t) = {
     [QD_F32] = compare_f32, [QD_F64] = compare_f64, [QD_U8] = compare_u8,   [QD_BOOL] = compare_u8,
     [QD_I8] = compare_i8,   [QD_U16] = compare_u16, [QD_I16] = compare_i16, [QD_U32] = compare_u32,
@@ -154,8 +153,12 @@ static enum qd_status topk_run(const struct qd_call *call, struct qd_error *erro
     const struct qd_shape *in = &call->in[0].shape;
     int64_t n = in->dims[axis], k = out.dims[axis], inner = qd_shape_span(in, (int)axis + 1, in->rank);
     int64_t rows = qd_shape_span(in, 0, (int)axis) * inner;
-    struct order order = {.compare = compares[call->in[0].dtype], .data = call->in[0].data, .stride = inner, .outer = 1,
-                          .inner = 1, .descending = qd_attr_int(call->node, "largest", 1) != 0};
+    struct order order = {.compare = compares[call->in[0].dtype],
+                          .data = call->in[0].data,
+                          .stride = inner,
+                          .outer = 1,
+                          .inner = 1,
+                          .descending = qd_attr_int(call->node, "largest", 1) != 0};
     for (int64_t row = 0; row < rows; row++) {
         order.first = row / inner * n * inner + row % inner;
         int64_t to = row / inner * k * inner + row % inner;
@@ -303,7 +306,8 @@ static double number_at(const struct qd_tensor *t, int64_t i)
     }
 }
 
-static enum qd_status onehot_plan(const struct qd_call *call, int64_t *axis, struct qd_shape *out, struct qd_error *error)
+static enum qd_status onehot_plan(const struct qd_call *call, int64_t *axis, struct qd_shape *out,
+                                  struct qd_error *error)
 {
     const struct qd_shape *indices = &call->in[0].shape;
     double depth = 0;
@@ -395,7 +399,8 @@ static enum qd_status eye_infer(const struct qd_call *call, struct qd_error *err
         return status;
     enum qd_dtype type = asked ? qd_dtype_from_onnx(asked) : call->in[0].dtype;
     if (!(TYPES_ORDERED & QD_BIT(type)) || type == QD_NONE)
-        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "an output of type %s is not supported", qd_dtype_name(type));
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "an output of type %s is not supported",
+                          qd_dtype_name(type));
     if (call->in[0].shape.rank != 2)
         return qd_op_fail(call, error, QD_ERR_SHAPE, "the input must be a matrix");
     return qd_op_out(call, 0, type, &call->in[0].shape, error);
@@ -460,11 +465,11 @@ static enum qd_status reverse_run(const struct qd_call *call, struct qd_error *e
         for (int64_t t = 0; t < steps && bytes; t++) {
             int64_t from = t < length ? length - 1 - t : t;
             memcpy((char *)call->out[0].data + (size_t)(time_first ? t * batch + b : b * steps + t) * bytes,
-                   (const char *)call->in[0].data + (size_t)(time_first ? from * batch + b : b * steps + from) * bytes, bytes);
+                   (const char *)call->in[0].data + (size_t)(time_first ? from * batch + b : b * steps + from) * bytes,
+                   bytes);
         }
     }
     return QD_OK;
 }
 
 const struct qd_op qd_op_reverse_sequence = {0, NULL, reverse_infer, NULL, reverse_run};
-

@@ -6,14 +6,14 @@
 #define BLOCK 16 /* elements a side: both sides of a block stay in the first-level cache */
 
 /* out[c][r] = in[r][c], blocked. */
-#define TRANSPOSE(name, type)                                                                                                  \
-    static void name(const type *in, size_t rows, size_t cols, type *out)                                                      \
-    {                                                                                                                          \
-        for (size_t r0 = 0; r0 < rows; r0 += BLOCK)                                                                            \
-            for (size_t c0 = 0; c0 < cols; c0 += BLOCK)                                                                        \
-                for (size_t r = r0; r < rows && r < r0 + BLOCK; r++)                                                           \
-                    for (size_t c = c0; c < cols && c < c0 + BLOCK; c++)                                                       \
-                        out[c * rows + r] = in[r * cols + c];                                                                  \
+#define TRANSPOSE(name, type)                                                                                          \
+    static void name(const type *in, size_t rows, size_t cols, type *out)                                              \
+    {                                                                                                                  \
+        for (size_t r0 = 0; r0 < rows; r0 += BLOCK)                                                                    \
+            for (size_t c0 = 0; c0 < cols; c0 += BLOCK)                                                                \
+                for (size_t r = r0; r < rows && r < r0 + BLOCK; r++)                                                   \
+                    for (size_t c = c0; c < cols && c < c0 + BLOCK; c++)                                               \
+                        out[c * rows + r] = in[r * cols + c];                                                          \
     }
 TRANSPOSE(transpose_u8, uint8_t)
 TRANSPOSE(transpose_f32, float)

@@ -1,11 +1,13 @@
-/* Conversion steps between the forms of one tensor: quantize, dequantize, change of layout. Private to engine/plan. [worker] */
+/* Conversion steps between the forms of one tensor: quantize, dequantize, change of layout. Private to engine/plan.
+ * [worker] */
 #ifndef QD_ENGINE_PLAN_CONVERT_H
 #define QD_ENGINE_PLAN_CONVERT_H
 
 #include "engine/ir/tensor.h"
 #include "engine/kernels/kernels.h"
 
-/* out (u8, its layout) = quantized in (F32, its layout); scratch: qd_tensor_elems bytes. Merges into *observe when not NULL. */
+/* out (u8, its layout) = quantized in (F32, its layout); scratch: qd_tensor_elems bytes. Merges into *observe when not
+ * NULL. */
 void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
                          const struct qd_qparams *qp, struct qd_observation *observe, void *scratch);
 /* out (F32, plain) = real values of in (u8, its layout). */

@@ -6,7 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-static enum qd_status no_memory(struct qd_error *error) { return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the request"); }
+static enum qd_status no_memory(struct qd_error *error)
+{
+    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the request");
+}
 
 static int root_of(const struct qd_shaped *shaped, int slot)
 {
@@ -23,7 +26,8 @@ static void bind_slots(struct qd_lane *lane, const struct qd_tensor *inputs, uns
     for (int i = 0; i < lane->plan->slot_count; i++) {
         const struct qd_slot *slot = &lane->plan->slots[i];
         if (slot->input >= 0)
-            lane->slots[i].data = inputs[slot->input].dtype == QD_NONE ? slot->constant->data : inputs[slot->input].data;
+            lane->slots[i].data = inputs[slot->input].dtype == QD_NONE ? slot->constant->data
+                                                                       : inputs[slot->input].data;
         else if (shaped->offsets[i] != SIZE_MAX)
             lane->slots[i].data = workspace + shaped->offsets[i];
     }
@@ -98,8 +102,8 @@ static float utilization(const struct qd_observation *seen, const struct qd_qpar
     return (float)(high - low) / (float)(qp->qmax - qp->qmin);
 }
 
-/* The guard and the warm-up (docs/QUANTIZATION.md, section 5): the step has run under the epoch's scale and shown its real range; when
- * that scale is not to be used, the step is run again under the lane's own. */
+/* The guard and the warm-up (docs/QUANTIZATION.md, section 5): the step has run under the epoch's scale and shown its
+ * real range; when that scale is not to be used, the step is run again under the lane's own. */
 static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scratch)
 {
     struct qd_observation *seen = &lane->observations[step->site];
@@ -117,8 +121,8 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
         if (lane->rules.action == QD_GUARDED_REJECT) {
             lane->status = qd_fail(&lane->error, QD_ERR_OUT_OF_RANGE,
                                    "tensor '%s' left its learned range [%.9g, %.9g]: it reached [%.9g, %.9g]",
-                                   lane->plan->graph.values[lane->plan->sites[step->site].value].name, site->lo, site->hi,
-                                   (double)seen->min, (double)seen->max);
+                                   lane->plan->graph.values[lane->plan->sites[step->site].value].name, site->lo,
+                                   site->hi, (double)seen->min, (double)seen->max);
         } else if (lane->rules.action == QD_GUARDED_WIDEN) {
             double lo = seen->min < site->lo ? seen->min : site->lo, hi = seen->max > site->hi ? seen->max : site->hi;
             *qp = qd_qparams_from_range(lo, hi, lane->rules.symmetric);
@@ -137,7 +141,8 @@ static void run_op(struct qd_lane *lane, const struct qd_step *step, void *scrat
     lane->status = step->op->run(&call, &lane->error);
 }
 
-/* A step whose shapes depend on data: inferred now, memory from the request's arena. Returns its scratch through *scratch. */
+/* A step whose shapes depend on data: inferred now, memory from the request's arena. Returns its scratch through
+ * *scratch. */
 static enum qd_status prepare_dynamic(struct qd_lane *lane, const struct qd_step *step, void **scratch)
 {
     enum qd_status status = qd_step_infer(lane->plan, step, lane->slots, &lane->error);

@@ -1,5 +1,6 @@
-/* Running a plan: lanes (requests) go through the steps side by side, never joined in memory, so no lane can change another's bytes.
- * The guard and the warm-up redo a site's step with a lane's own scale; nothing of that is visible to other lanes. [worker] */
+/* Running a plan: lanes (requests) go through the steps side by side, never joined in memory, so no lane can change
+ * another's bytes. The guard and the warm-up redo a site's step with a lane's own scale; nothing of that is visible to
+ * other lanes. [worker] */
 #ifndef QD_ENGINE_PLAN_EXEC_H
 #define QD_ENGINE_PLAN_EXEC_H
 
@@ -20,7 +21,7 @@ struct qd_lane {
     struct qd_shaped *shaped; /* borrowed */
     struct qd_epoch *epoch;   /* borrowed; NULL for a plan without sites */
     struct qd_exec_rules rules;
-    struct qd_arena *arena;   /* of the request: lane arrays, and tensors whose shape depends on data */
+    struct qd_arena *arena; /* of the request: lane arrays, and tensors whose shape depends on data */
     /* results */
     enum qd_status status;
     struct qd_error error;
@@ -32,8 +33,8 @@ struct qd_lane {
     void *scratch;                       /* shared by the lane's static steps */
 };
 
-/* Makes the lane's arrays and workspace in its arena and binds the inputs (by graph.inputs; dtype QD_NONE = the default's).
- * Errors: NO_MEMORY. */
+/* Makes the lane's arrays and workspace in its arena and binds the inputs (by graph.inputs; dtype QD_NONE = the
+ * default's). Errors: NO_MEMORY. */
 enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs, struct qd_error *error) QD_MUST_CHECK;
 /* Runs bound lanes of one plan. Outcomes are in lane->status. */
 void qd_exec_run(struct qd_lane *const *lanes, size_t count);

@@ -15,13 +15,15 @@ static bool foldable(const struct qd_graph *graph, const struct qd_node *node, c
             continue;
         const struct qd_value *value = &graph->values[node->in[i]];
         bool known = value->constant && !value->is_input && value->info.dtype != QD_STR;
-        if (!known && !((op->flags & QD_OP_SHAPE_ONLY) && value->info.shape.rank >= 0 && qd_shape_known(&value->info.shape)))
+        if (!known &&
+            !((op->flags & QD_OP_SHAPE_ONLY) && value->info.shape.rank >= 0 && qd_shape_known(&value->info.shape)))
             return false;
     }
     return true;
 }
 
-/* Infers and runs one node on constants; the results become constants of the graph. `*done` stays false when it can't be known yet. */
+/* Infers and runs one node on constants; the results become constants of the graph. `*done` stays false when it can't
+ * be known yet. */
 static enum qd_status fold_node(struct qd_graph *graph, const struct qd_node *node, const struct qd_op *op,
                                 struct qd_arena *arena, struct qd_call *call, bool *done, struct qd_error *error)
 {

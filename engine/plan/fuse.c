@@ -10,13 +10,16 @@
 struct fuser {
     const struct qd_graph *graph;
     struct qd_arena *arena;
-    int *readers; /* [value_count] how often a node or the model's outputs read it */
-    int *reader;  /* [value_count] the last node that reads it */
-    bool *merged; /* [node_count] */
+    int *readers;       /* [value_count] how often a node or the model's outputs read it */
+    int *reader;        /* [value_count] the last node that reads it */
+    bool *merged;       /* [node_count] */
     bool out_of_memory; /* what could not be merged for that would make another plan: compiling stops */
 };
 
-static bool is_op(const struct qd_node *node, const char *op) { return node->domain[0] == 0 && strcmp(node->op, op) == 0; }
+static bool is_op(const struct qd_node *node, const char *op)
+{
+    return node->domain[0] == 0 && strcmp(node->op, op) == 0;
+}
 
 /* The only reader of a value, or NULL when there are more, none, or the model gives it out. */
 static const struct qd_node *sole_reader(const struct fuser *f, int value)
@@ -32,7 +35,8 @@ static const struct qd_tensor *constant_f32(const struct qd_graph *graph, int va
     return v->constant && !v->is_input && v->info.dtype == QD_F32 && v->info.data ? &v->info : NULL;
 }
 
-/* A constant of one number per channel, whatever its rank: [N], or [N, 1, 1] against a convolution's [B, N, H, W]; also a scalar. */
+/* A constant of one number per channel, whatever its rank: [N], or [N, 1, 1] against a convolution's [B, N, H, W]; also
+ * a scalar. */
 static bool per_channel(const struct qd_tensor *t, const struct qd_unit *unit, int out_rank, bool conv)
 {
     int64_t elems;
@@ -191,7 +195,8 @@ static bool own_bias(struct fuser *f, struct qd_unit *unit, const struct qd_node
         return true;
     const struct qd_tensor *bias = constant_f32(f->graph, node->in[2]);
     int64_t elems = bias ? qd_tensor_elems(bias) : 0;
-    if (!bias || (elems != unit->outputs && (elems != 1 || is_op(node, "Conv"))) || (elems > 1 && bias->shape.dims[bias->shape.rank - 1] != elems))
+    if (!bias || (elems != unit->outputs && (elems != 1 || is_op(node, "Conv"))) ||
+        (elems > 1 && bias->shape.dims[bias->shape.rank - 1] != elems))
         return false;
     float beta = is_op(node, "Gemm") ? qd_attr_float(node, "beta", 1) : 1;
     unit->bias = floats(f, unit, 0);
@@ -217,9 +222,12 @@ static void count_readers(struct fuser *f)
 enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, struct qd_unit **units, int *unit_count,
                        struct qd_error *error)
 {
-    struct fuser f = {graph, arena, qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
+    struct fuser f = {graph,
+                      arena,
                       qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
-                      qd_arena_alloc(arena, (size_t)graph->node_count, sizeof(bool)), false};
+                      qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
+                      qd_arena_alloc(arena, (size_t)graph->node_count, sizeof(bool)),
+                      false};
     *units = qd_arena_alloc(arena, (size_t)graph->node_count, sizeof **units);
     *unit_count = 0;
     if (!f.readers || !f.reader || !f.merged || !*units)

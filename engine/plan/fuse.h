@@ -1,4 +1,5 @@
-/* Fusing: which nodes run together. A unit is an anchor node with what was merged into it. Knows nothing of precision or memory. */
+/* Fusing: which nodes run together. A unit is an anchor node with what was merged into it. Knows nothing of precision
+ * or memory. */
 #ifndef QD_ENGINE_PLAN_FUSE_H
 #define QD_ENGINE_PLAN_FUSE_H
 
@@ -7,22 +8,23 @@
 #include "engine/kernels/kernels.h"
 
 struct qd_unit {
-    int node;          /* the anchor */
-    int out;           /* value id of its (last merged node's) output 0 */
-    bool linear;       /* Conv, Gemm, MatMul with constant weights */
-    int64_t outputs;   /* of a linear unit: channels */
+    int node;             /* the anchor */
+    int out;              /* value id of its (last merged node's) output 0 */
+    bool linear;          /* Conv, Gemm, MatMul with constant weights */
+    int64_t outputs;      /* of a linear unit: channels */
     float *factor, *bias; /* [outputs] or NULL; bias includes the node's own */
     enum qd_act act;
     float act_lo, act_hi;
     const char *fused; /* names of merged nodes */
 };
 
-/* Units in execution order, in the arena. A merged node's intermediate value has no other reader and is no output of the model. */
+/* Units in execution order, in the arena. A merged node's intermediate value has no other reader and is no output of
+ * the model. */
 enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, struct qd_unit **units, int *unit_count,
                        struct qd_error *error) QD_MUST_CHECK;
 
-/* Replaces nodes all of whose inputs are constants by their results (in `arena`) and drops them: edits graph's arrays, which are the
- * caller's own copies. `Shape` of a fully known shape counts as constant. */
+/* Replaces nodes all of whose inputs are constants by their results (in `arena`) and drops them: edits graph's arrays,
+ * which are the caller's own copies. `Shape` of a fully known shape counts as constant. */
 enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena, const struct qd_kernels *kernels,
                                  struct qd_parallel *parallel, struct qd_error *error) QD_MUST_CHECK;
 

@@ -1,4 +1,5 @@
-/* Placing tensors in one workspace so that those alive at the same time never overlap. Knows only sizes and lifetimes. */
+/* Placing tensors in one workspace so that those alive at the same time never overlap. Knows only sizes and lifetimes.
+ */
 #ifndef QD_ENGINE_PLAN_MEMORY_H
 #define QD_ENGINE_PLAN_MEMORY_H
 

@@ -1,5 +1,5 @@
-/* Placing. A tensor that only integer steps read is handed over as u8 and becomes a site of whoever writes it; a tensor that
- * somebody also reads as floats is written as floats, and a quantize step makes the u8 for the others. */
+/* Placing. A tensor that only integer steps read is handed over as u8 and becomes a site of whoever writes it; a tensor
+ * that somebody also reads as floats is written as floats, and a quantize step makes the u8 for the others. */
 #include "engine/plan/place.h"
 
 #include <stdio.h>
@@ -9,16 +9,19 @@ struct placer {
     struct qd_plan *plan;
     const struct qd_unit *units;
     int unit_count;
-    bool *int8;                 /* [unit_count] linear units that run in INT8 */
-    const char **reason;        /* [unit_count] */
-    const struct qd_op **ops;   /* [unit_count] */
-    bool *only_q8;              /* [value_count] read by integer steps only */
+    bool *int8;                    /* [unit_count] linear units that run in INT8 */
+    const char **reason;           /* [unit_count] */
+    const struct qd_op **ops;      /* [unit_count] */
+    bool *only_q8;                 /* [value_count] read by integer steps only */
     int (*slot_of)[QD_FORM_COUNT]; /* [value_count] slot ids, -1 none */
     int slot_room, step_room, site_room;
     struct qd_error *error;
 };
 
-static enum qd_status no_memory(struct placer *p) { return qd_fail(p->error, QD_ERR_NO_MEMORY, "no memory to compile the model"); }
+static enum qd_status no_memory(struct placer *p)
+{
+    return qd_fail(p->error, QD_ERR_NO_MEMORY, "no memory to compile the model");
+}
 
 /* Grows an array in the arena by doubling; the old copy stays with the arena. */
 static bool grow(struct placer *p, void **array, int count, int *room, size_t size)
@@ -55,7 +58,8 @@ static int add_site(struct placer *p, int value)
     return id;
 }
 
-static struct qd_step *add_step(struct placer *p, enum qd_step_kind kind, const struct qd_node *node, int in_count, int out_count)
+static struct qd_step *add_step(struct placer *p, enum qd_step_kind kind, const struct qd_node *node, int in_count,
+                                int out_count)
 {
     if (!grow(p, (void **)&p->plan->steps, p->plan->step_count, &p->step_room, sizeof *p->plan->steps))
         return NULL;
@@ -63,8 +67,15 @@ static struct qd_step *add_step(struct placer *p, enum qd_step_kind kind, const 
     if (!ids)
         return NULL;
     struct qd_step *step = &p->plan->steps[p->plan->step_count++];
-    *step = (struct qd_step){.kind = kind, .node = node, .fused = "", .reason = "", .in_count = in_count,
-                             .out_count = out_count, .in = ids, .out = ids + in_count, .site = -1};
+    *step = (struct qd_step){.kind = kind,
+                             .node = node,
+                             .fused = "",
+                             .reason = "",
+                             .in_count = in_count,
+                             .out_count = out_count,
+                             .in = ids,
+                             .out = ids + in_count,
+                             .site = -1};
     return step;
 }
 
@@ -107,8 +118,8 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
         {QD_FORM_REAL, QD_FORM_REAL_CL, QD_STEP_RELAYOUT}, {QD_FORM_REAL, QD_FORM_Q8, QD_STEP_DEQUANTIZE},
         {QD_FORM_REAL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE}, {QD_FORM_Q8, QD_FORM_Q8_CL, QD_STEP_RELAYOUT},
         {QD_FORM_REAL_CL, QD_FORM_REAL, QD_STEP_RELAYOUT}, {QD_FORM_Q8, QD_FORM_REAL, QD_STEP_QUANTIZE},
-        {QD_FORM_Q8_CL, QD_FORM_Q8, QD_STEP_RELAYOUT},
-        {QD_FORM_Q8_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE}, {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},
+        {QD_FORM_Q8_CL, QD_FORM_Q8, QD_STEP_RELAYOUT},     {QD_FORM_Q8_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
+        {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},
     };
     if (p->slot_of[value][form] >= 0)
         return p->slot_of[value][form];
@@ -131,14 +142,16 @@ static enum qd_status choose(struct placer *p)
             return p->error->status;
         const char *refusal = "no integer form of this operator";
         if (unit->linear)
-            refusal = p->plan->options.fp32 ? "full precision was asked for" : qd_linear_int8_refusal(&p->plan->graph, node);
+            refusal = p->plan->options.fp32 ? "full precision was asked for"
+                                            : qd_linear_int8_refusal(&p->plan->graph, node);
         p->int8[u] = unit->linear && !refusal;
         p->reason[u] = refusal ? refusal : "linear layer with constant weights";
     }
     return QD_OK;
 }
 
-/* Operators that only move elements may carry u8; those that turn channels-last data must take it so (others get it plain). */
+/* Operators that only move elements may carry u8; those that turn channels-last data must take it so (others get it
+ * plain). */
 static bool moves_q8(const struct placer *p, int u)
 {
     return (p->ops[u]->flags & (QD_OP_MOVES | QD_OP_VIEW)) && p->plan->graph.nodes[p->units[u].node].out_count == 1;
@@ -202,9 +215,15 @@ static enum qd_status place_linear(struct placer *p, int u)
     const struct qd_unit *unit = &p->units[u];
     const struct qd_node *node = &p->plan->graph.nodes[unit->node];
     bool int8 = p->int8[u];
-    struct qd_linear_spec spec = {.node = node, .weights = &p->plan->graph.values[node->in[1]].info, .factor = unit->factor,
-                                  .bias = unit->bias, .act = unit->act, .act_lo = unit->act_lo, .act_hi = unit->act_hi,
-                                  .int8 = int8, .per_tensor = p->plan->options.weights_per_tensor};
+    struct qd_linear_spec spec = {.node = node,
+                                  .weights = &p->plan->graph.values[node->in[1]].info,
+                                  .factor = unit->factor,
+                                  .bias = unit->bias,
+                                  .act = unit->act,
+                                  .act_lo = unit->act_lo,
+                                  .act_hi = unit->act_hi,
+                                  .int8 = int8,
+                                  .per_tensor = p->plan->options.weights_per_tensor};
     struct qd_linear *linear;
     enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
     if (status)
@@ -250,7 +269,8 @@ static enum qd_status place_op(struct placer *p, int u)
     enum qd_form form = form_of(q8, cl);
     int slots[QD_MAX_STEP_TENSORS];
     for (int i = 0; i < node->in_count; i++) {
-        slots[i] = node->in[i] == QD_NO_VALUE ? QD_NO_VALUE : get_slot(p, node->in[i], i == 0 ? form : QD_FORM_REAL, node);
+        slots[i] = node->in[i] == QD_NO_VALUE ? QD_NO_VALUE
+                                              : get_slot(p, node->in[i], i == 0 ? form : QD_FORM_REAL, node);
         if (slots[i] < 0 && node->in[i] != QD_NO_VALUE)
             return no_memory(p);
     }
@@ -291,8 +311,8 @@ static enum qd_status list_consumers(struct placer *p)
             plan->sites[id].consumer_count++;
         }
         for (int i = 0; pass == 0 && i < plan->site_count; i++) {
-            plan->sites[i].consumers =
-                qd_arena_alloc(plan->arena, (size_t)plan->sites[i].consumer_count + 1, sizeof(const char *));
+            plan->sites[i].consumers = qd_arena_alloc(plan->arena, (size_t)plan->sites[i].consumer_count + 1,
+                                                      sizeof(const char *));
             if (!plan->sites[i].consumers)
                 return no_memory(p);
             plan->sites[i].consumer_count = 0;
@@ -322,8 +342,12 @@ enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int u
     struct qd_error local;
     struct qd_arena *arena = plan->arena;
     size_t values = (size_t)plan->graph.value_count, n = (size_t)unit_count;
-    struct placer p = {.plan = plan, .units = units, .unit_count = unit_count, .error = error ? error : &local,
-                       .int8 = qd_arena_alloc(arena, n, sizeof(bool)), .reason = qd_arena_alloc(arena, n, sizeof(char *)),
+    struct placer p = {.plan = plan,
+                       .units = units,
+                       .unit_count = unit_count,
+                       .error = error ? error : &local,
+                       .int8 = qd_arena_alloc(arena, n, sizeof(bool)),
+                       .reason = qd_arena_alloc(arena, n, sizeof(char *)),
                        .ops = qd_arena_alloc(arena, n, sizeof(struct qd_op *)),
                        .only_q8 = qd_arena_alloc(arena, values, sizeof(bool)),
                        .slot_of = qd_arena_alloc(arena, values, sizeof(int[QD_FORM_COUNT]))};

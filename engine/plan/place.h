@@ -7,6 +7,7 @@
 #include "engine/plan/plan.h"
 
 /* Fills plan->slots, steps, sites and output_slots from the units. Errors name the node. */
-enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int unit_count, struct qd_error *error) QD_MUST_CHECK;
+enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int unit_count,
+                        struct qd_error *error) QD_MUST_CHECK;
 
 #endif

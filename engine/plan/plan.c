@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The plan works on its own arrays of nodes and values, because folding edits them; names and tensors stay the model's. */
+/* The plan works on its own arrays of nodes and values, because folding edits them; names and tensors stay the model's.
+ */
 static enum qd_status copy_graph(struct qd_plan *plan, const struct qd_graph *graph, struct qd_error *error)
 {
     plan->graph = *graph;
@@ -36,7 +37,8 @@ static enum qd_status align_constants(struct qd_plan *plan, struct qd_error *err
 {
     for (int v = 0; v < plan->graph.value_count; v++) {
         struct qd_tensor *info = &plan->graph.values[v].info;
-        if (!info->data || info->dtype != QD_F32 || (uintptr_t)info->data % sizeof(float) == 0 || only_weights(&plan->graph, v))
+        if (!info->data || info->dtype != QD_F32 || (uintptr_t)info->data % sizeof(float) == 0 ||
+            only_weights(&plan->graph, v))
             continue;
         void *copy = qd_arena_alloc_raw(plan->arena, qd_tensor_bytes(info));
         if (!copy)
@@ -75,7 +77,8 @@ static uint32_t hash_text(uint32_t hash, const char *text)
     return (hash ^ 0xffu) * 16777619u;
 }
 
-/* FNV-1a over everything that decides an answer's bytes: the model, and of each step its node, kind, precision and merged names. */
+/* FNV-1a over everything that decides an answer's bytes: the model, and of each step its node, kind, precision and
+ * merged names. */
 static uint32_t digest(const struct qd_plan *plan)
 {
     char text[96];
@@ -91,8 +94,9 @@ static uint32_t digest(const struct qd_plan *plan)
     return hash;
 }
 
-enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_kernels *kernels, struct qd_parallel *parallel,
-                               const struct qd_plan_options *options, struct qd_plan **out, struct qd_error *error)
+enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_kernels *kernels,
+                               struct qd_parallel *parallel, const struct qd_plan_options *options,
+                               struct qd_plan **out, struct qd_error *error)
 {
     struct qd_unit *units;
     int unit_count;
@@ -149,15 +153,21 @@ void qd_plan_unref(struct qd_plan **plan)
     qd_free(p);
 }
 
-void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots, struct qd_tensor *in,
-                  struct qd_tensor *out, struct qd_call *call)
+void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots,
+                  struct qd_tensor *in, struct qd_tensor *out, struct qd_call *call)
 {
     for (int i = 0; i < step->in_count; i++)
         in[i] = step->in[i] == QD_NO_VALUE ? (struct qd_tensor){.dtype = QD_NONE} : slots[step->in[i]];
     for (int i = 0; i < step->out_count; i++)
         out[i] = step->out[i] == QD_NO_VALUE ? (struct qd_tensor){.dtype = QD_NONE} : slots[step->out[i]];
-    *call = (struct qd_call){.node = step->node, .prep = step->prep, .in_count = step->in_count, .out_count = step->out_count,
-                             .in = in, .out = out, .kernels = plan->kernels, .parallel = plan->parallel};
+    *call = (struct qd_call){.node = step->node,
+                             .prep = step->prep,
+                             .in_count = step->in_count,
+                             .out_count = step->out_count,
+                             .in = in,
+                             .out = out,
+                             .kernels = plan->kernels,
+                             .parallel = plan->parallel};
 }
 
 static enum qd_layout form_layout(enum qd_form form)
@@ -205,8 +215,9 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
         return QD_OK;
     bool integer_in = step->kind == QD_STEP_DEQUANTIZE || (step->kind == QD_STEP_LINEAR && step->int8);
     if (in->dtype != (integer_in ? QD_U8 : QD_F32))
-        return qd_fail(error, QD_ERR_TYPE, "%s node '%s' needs a FP32 tensor '%s', has %s", step->node->op, step->node->name,
-                       plan->graph.values[plan->slots[step->in[0]].value].name, qd_dtype_name(in->dtype));
+        return qd_fail(error, QD_ERR_TYPE, "%s node '%s' needs a FP32 tensor '%s', has %s", step->node->op,
+                       step->node->name, plan->graph.values[plan->slots[step->in[0]].value].name,
+                       qd_dtype_name(in->dtype));
     out->dtype = form == QD_FORM_Q8 || form == QD_FORM_Q8_CL ? QD_U8 : QD_F32;
     if (step->kind == QD_STEP_LINEAR) {
         enum qd_status status = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
@@ -214,7 +225,8 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
             return status;
     }
     if (out->layout == QD_CHANNELS_LAST && out->shape.rank < 2)
-        return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with channels", step->node->op, step->node->name);
+        return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with channels", step->node->op,
+                       step->node->name);
     return check_elems(step, out, error);
 }
 

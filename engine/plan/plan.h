@@ -1,7 +1,7 @@
-/* A plan: what runs, in which order, in which precision, on which bytes. Compiled once from a graph, immutable, shared by all
- * requests. Slots are the plan's variables: a value of the graph in one form (real or 8 bit, plain or channels last).
- * A shaped plan adds what one set of input shapes fixes: every slot's shape, place in memory, and what could be computed
- * beforehand. Not for running (engine/plan/exec.h). */
+/* A plan: what runs, in which order, in which precision, on which bytes. Compiled once from a graph, immutable, shared
+ * by all requests. Slots are the plan's variables: a value of the graph in one form (real or 8 bit, plain or channels
+ * last). A shaped plan adds what one set of input shapes fixes: every slot's shape, place in memory, and what could be
+ * computed beforehand. Not for running (engine/plan/exec.h). */
 #ifndef QD_ENGINE_PLAN_PLAN_H
 #define QD_ENGINE_PLAN_PLAN_H
 
@@ -23,9 +23,9 @@ enum qd_form {
 struct qd_slot {
     int value; /* of the graph */
     enum qd_form form;
-    int site;         /* whose scale and zero point the bytes have; -1 for real forms */
+    int site;                         /* whose scale and zero point the bytes have; -1 for real forms */
     const struct qd_tensor *constant; /* a constant's tensor, or NULL */
-    int input;        /* index of the model's input, or -1 */
+    int input;                        /* index of the model's input, or -1 */
 };
 
 enum qd_step_kind { QD_STEP_OP, QD_STEP_LINEAR, QD_STEP_QUANTIZE, QD_STEP_DEQUANTIZE, QD_STEP_RELAYOUT };
@@ -45,15 +45,15 @@ struct qd_step {
 };
 
 struct qd_site {
-    int value;       /* the tensor it is named after */
-    int slot;        /* written in that form first */
+    int value;                    /* the tensor it is named after */
+    int slot;                     /* written in that form first */
     const char *const *consumers; /* nodes that read its integers */
     int consumer_count;
 };
 
 struct qd_plan_options {
-    bool fp32;                /* no quantization at all */
-    bool symmetric;           /* activations s8 instead of u8 */
+    bool fp32;      /* no quantization at all */
+    bool symmetric; /* activations s8 instead of u8 */
     bool weights_per_tensor;
 };
 
@@ -89,17 +89,19 @@ struct qd_plan {
     struct qd_shaped *cache; /* at most QD_SHAPES_KEPT */
 };
 
-/* Folds constants, fuses, chooses forms, packs. `graph` is borrowed and outlives the plan. Errors name the node. [any] */
-enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_kernels *kernels, struct qd_parallel *parallel,
-                               const struct qd_plan_options *options, struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
+/* Folds constants, fuses, chooses forms, packs. `graph` is borrowed and outlives the plan. Errors name the node. [any]
+ */
+enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_kernels *kernels,
+                               struct qd_parallel *parallel, const struct qd_plan_options *options,
+                               struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
 struct qd_plan *qd_plan_ref(struct qd_plan *plan);
 void qd_plan_unref(struct qd_plan **plan);
 
 /* How many sets of input shapes a plan remembers; the least recently used goes first. */
 #define QD_SHAPES_KEPT 32
 
-/* The plan for these input shapes (by graph.inputs; the default's own shape where the request gives none), from the cache or made
- * now; a reference of the caller's. Errors: SHAPE naming a node, TOO_LARGE, NO_MEMORY. [any] */
+/* The plan for these input shapes (by graph.inputs; the default's own shape where the request gives none), from the
+ * cache or made now; a reference of the caller's. Errors: SHAPE naming a node, TOO_LARGE, NO_MEMORY. [any] */
 enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out,
                              struct qd_error *error) QD_MUST_CHECK;
 void qd_shaped_unref(struct qd_shaped **shaped);
@@ -108,8 +110,8 @@ void qd_shaped_unref(struct qd_shaped **shaped);
 uint64_t qd_step_macs(const struct qd_step *step, const struct qd_shaped *shaped);
 
 /* Fills `call` for one generic step from tensors by slot; `in` and `out` have room for the step's counts. */
-void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots, struct qd_tensor *in,
-                  struct qd_tensor *out, struct qd_call *call);
+void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots,
+                  struct qd_tensor *in, struct qd_tensor *out, struct qd_call *call);
 /* Shapes of a step's outputs from its inputs' (written to slots[]); QD_ERR_NEEDS_DATA as in engine/ops/op.h. */
 enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
                              struct qd_error *error) QD_MUST_CHECK;

@@ -42,7 +42,8 @@ static enum qd_status start(const struct qd_plan *plan, const struct qd_shape *i
         s->offsets[i] = SIZE_MAX;
         s->alias[i] = -1;
         if (slot->input >= 0)
-            s->slots[i] = (struct qd_tensor){.dtype = plan->graph.values[slot->value].info.dtype, .shape = inputs[slot->input]};
+            s->slots[i] = (struct qd_tensor){.dtype = plan->graph.values[slot->value].info.dtype,
+                                             .shape = inputs[slot->input]};
         else if (slot->constant)
             s->slots[i] = *slot->constant;
     }
@@ -56,8 +57,8 @@ fail:
 static bool is_view(const struct qd_step *step) { return step->kind == QD_STEP_OP && (step->op->flags & QD_OP_VIEW); }
 
 /* Runs a generic step now when all it reads is known; its outputs' data then lies in the shaped plan's arena. */
-static enum qd_status run_if_known(const struct qd_plan *plan, struct qd_shaped *s, const struct qd_step *step, bool *known,
-                                   struct qd_error *error)
+static enum qd_status run_if_known(const struct qd_plan *plan, struct qd_shaped *s, const struct qd_step *step,
+                                   bool *known, struct qd_error *error)
 {
     struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
     struct qd_call call;
@@ -66,7 +67,8 @@ static enum qd_status run_if_known(const struct qd_plan *plan, struct qd_shaped 
         return QD_OK;
     qd_step_call(plan, step, s->slots, in, out, &call);
     for (int i = 0; i < step->in_count; i++)
-        if (step->in[i] != QD_NO_VALUE && !in[i].data && qd_tensor_elems(&in[i]) != 0 && !(step->op->flags & QD_OP_SHAPE_ONLY))
+        if (step->in[i] != QD_NO_VALUE && !in[i].data && qd_tensor_elems(&in[i]) != 0 &&
+            !(step->op->flags & QD_OP_SHAPE_ONLY))
             return QD_OK;
     for (int i = 0; i < step->out_count; i++)
         if (qd_tensor_elems(&out[i]) > MAX_KNOWN_ELEMS || (step->in_count == 0 && step->out_count == 0))
@@ -134,7 +136,8 @@ static enum qd_status place_memory(const struct qd_plan *plan, struct qd_shaped 
             int slot = step->out[o];
             if (slot == QD_NO_VALUE || s->slots[slot].data || s->alias[slot] >= 0)
                 continue;
-            blocks[slot] = (struct qd_block){.bytes = qd_align_up(qd_tensor_bytes(&s->slots[slot])), .first = i, .last = i};
+            blocks[slot] = (struct qd_block){
+                .bytes = qd_align_up(qd_tensor_bytes(&s->slots[slot])), .first = i, .last = i};
         }
     }
     for (int i = 0; i < plan->slot_count; i++) {
@@ -187,7 +190,8 @@ static void keep(struct qd_plan *plan, struct qd_shaped *s)
         }
 }
 
-enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out, struct qd_error *error)
+enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out,
+                             struct qd_error *error)
 {
     pthread_mutex_lock(&plan->cache_lock);
     struct qd_shaped *s = find(plan, inputs);

@@ -140,8 +140,14 @@ struct qd_epoch *qd_learner_find(const struct qd_learner *learner, uint64_t id)
     return epoch && epoch->id == id ? epoch : NULL;
 }
 
-struct qd_epoch *qd_learner_current(const struct qd_learner *learner) { return qd_learner_find(learner, learner->newest); }
-const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t site) { return &learner->ranges[site]; }
+struct qd_epoch *qd_learner_current(const struct qd_learner *learner)
+{
+    return qd_learner_find(learner, learner->newest);
+}
+const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t site)
+{
+    return &learner->ranges[site];
+}
 uint64_t qd_learner_requests(const struct qd_learner *learner) { return learner->requests; }
 bool qd_learner_frozen(const struct qd_learner *learner) { return learner->frozen; }
 
@@ -172,4 +178,7 @@ enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t *unseen_site
     return learner->frozen ? QD_OK : publish(learner, true);
 }
 
-enum qd_status qd_learner_unfreeze(struct qd_learner *learner) { return learner->frozen ? publish(learner, false) : QD_OK; }
+enum qd_status qd_learner_unfreeze(struct qd_learner *learner)
+{
+    return learner->frozen ? publish(learner, false) : QD_OK;
+}

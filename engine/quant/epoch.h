@@ -1,5 +1,6 @@
 /* Epochs: immutable sets of scale and zero point for all sites of a model, and the learner that publishes them
- * (docs/QUANTIZATION.md, section 4). The learner belongs to one thread [loop]; a published epoch is read by any number. */
+ * (docs/QUANTIZATION.md, section 4). The learner belongs to one thread [loop]; a published epoch is read by any number.
+ */
 #ifndef QD_ENGINE_QUANT_EPOCH_H
 #define QD_ENGINE_QUANT_EPOCH_H
 
@@ -39,14 +40,16 @@ struct qd_learner_rules {
 struct qd_learner;
 
 /* Starts with epoch 1, in which no site is ready. */
-enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t site_count, struct qd_learner **out) QD_MUST_CHECK;
+enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t site_count,
+                                 struct qd_learner **out) QD_MUST_CHECK;
 void qd_learner_destroy(struct qd_learner **learner);
 
-/* Folds one request (observations and guard events by site) and publishes a new epoch when a bound moved enough or a site got
- * ready. When memory is out the epoch in force stays and publishing is tried again at the next fold. */
+/* Folds one request (observations and guard events by site) and publishes a new epoch when a bound moved enough or a
+ * site got ready. When memory is out the epoch in force stays and publishing is tried again at the next fold. */
 void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *observations, const uint32_t *guarded,
                      int64_t now_unix_ms);
-/* A request was served, or rejected by the guard, whose observations are not to be learned; its guard events are counted (NULL: none). */
+/* A request was served, or rejected by the guard, whose observations are not to be learned; its guard events are
+ * counted (NULL: none). */
 void qd_learner_skip(struct qd_learner *learner, const uint32_t *guarded);
 
 /* The epoch in force, or the kept one of that id; borrowed, NULL when it is gone. */

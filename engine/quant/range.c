@@ -9,7 +9,8 @@ double qd_range_rate(const struct qd_range_rules *rules, uint64_t n)
 
 double qd_range_width(double lo, double hi) { return (hi > 0 ? hi : 0) - (lo < 0 ? lo : 0); }
 
-/* One bound towards one value, winsorised to `limit`; an infinite limit (a range of no width yet) lets it through whole. */
+/* One bound towards one value, winsorised to `limit`; an infinite limit (a range of no width yet) lets it through
+ * whole. */
 static double step(double bound, double value, double rate, double limit)
 {
     double move = rate * (value - bound);
@@ -22,7 +23,8 @@ static double step(double bound, double value, double rate, double limit)
 
 static bool has_finite(const struct qd_observation *observation) { return observation->min <= observation->max; }
 
-void qd_range_count(struct qd_range *range, const struct qd_observation *observation, uint32_t guarded, int64_t now_unix_ms)
+void qd_range_count(struct qd_range *range, const struct qd_observation *observation, uint32_t guarded,
+                    int64_t now_unix_ms)
 {
     range->elems += observation->elems;
     range->nonfinite += observation->nonfinite;

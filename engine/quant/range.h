@@ -1,5 +1,6 @@
-/* The moving average of one site: docs/QUANTIZATION.md, section 3, equations (5) and (6). Fed with observations of real values taken
- * before any clamp, so a range can grow. Not for publishing (engine/quant/epoch.h). One thread at a time. */
+/* The moving average of one site: docs/QUANTIZATION.md, section 3, equations (5) and (6). Fed with observations of real
+ * values taken before any clamp, so a range can grow. Not for publishing (engine/quant/epoch.h). One thread at a time.
+ */
 #ifndef QD_ENGINE_QUANT_RANGE_H
 #define QD_ENGINE_QUANT_RANGE_H
 
@@ -22,8 +23,10 @@ struct qd_range {
 double qd_range_rate(const struct qd_range_rules *rules, uint64_t n);
 /* Width of the range with zero included: what steps and tolerances are measured in. */
 double qd_range_width(double lo, double hi);
-/* Counts one observation (counters, last and observed bounds) without moving the average: also while learning stands still. */
-void qd_range_count(struct qd_range *range, const struct qd_observation *observation, uint32_t guarded, int64_t now_unix_ms);
+/* Counts one observation (counters, last and observed bounds) without moving the average: also while learning stands
+ * still. */
+void qd_range_count(struct qd_range *range, const struct qd_observation *observation, uint32_t guarded,
+                    int64_t now_unix_ms);
 /* Counts one observation and folds it into the average. Without a finite value only the counters move. */
 void qd_range_fold(struct qd_range *range, const struct qd_range_rules *rules, const struct qd_observation *observation,
                    uint32_t guarded, int64_t now_unix_ms);

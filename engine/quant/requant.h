@@ -13,7 +13,8 @@
 struct qd_observation {
     float min, max; /* of the finite values; +inf, -inf when there was none */
     uint64_t elems, nonfinite;
-    uint64_t clipped_low, clipped_high; /* finite values that the range in force cut: q before clamping < qmin, > qmax */
+    uint64_t clipped_low,
+        clipped_high; /* finite values that the range in force cut: q before clamping < qmin, > qmax */
 };
 
 static inline struct qd_observation qd_observation_empty(void)
@@ -52,8 +53,8 @@ static inline float qd_dequantize_one(uint8_t q, const struct qd_qparams *qp)
     return qp->scale * (float)((int32_t)q - qp->zero_point);
 }
 
-/* (7) real value of an accumulator: r = acc * scale + bias, two roundings after the conversion's own. `acc` already has the
- * zero point's part taken off: acc = sum_k x_k w_k - Z sum_k w_k; scale = Sx * Sw. */
+/* (7) real value of an accumulator: r = acc * scale + bias, two roundings after the conversion's own. `acc` already has
+ * the zero point's part taken off: acc = sum_k x_k w_k - Z sum_k w_k; scale = Sx * Sw. */
 static inline float qd_real_one(int32_t acc, float scale, float bias) { return (float)acc * scale + bias; }
 
 /* (8) the epilogue's form of (1): multiply by the reciprocal rounded to float, inv = 1 / S. */
@@ -62,7 +63,8 @@ static inline uint8_t qd_requantize_one(float real, float inv_scale, const struc
     return (uint8_t)qd_round_clamp(real * inv_scale, qp);
 }
 
-/* One value into an observation; `scaled` = real / S (or real * inv), `qp` the range in force or NULL to count no clipping. */
+/* One value into an observation; `scaled` = real / S (or real * inv), `qp` the range in force or NULL to count no
+ * clipping. */
 static inline void qd_observe_one(struct qd_observation *obs, float real, float scaled, const struct qd_qparams *qp)
 {
     obs->elems++;

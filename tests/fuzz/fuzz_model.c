@@ -1,5 +1,6 @@
-/* Fuzz target: any bytes as a model that is loaded, compiled and run twice (once to learn, once in full precision) on inputs of ones.
- * Nothing may crash, whatever the graph says; what can't run must say why. Shares the corpus of fuzz_onnx. */
+/* Fuzz target: any bytes as a model that is loaded, compiled and run twice (once to learn, once in full precision) on
+ * inputs of ones. Nothing may crash, whatever the graph says; what can't run must say why. Shares the corpus of
+ * fuzz_onnx. */
 #include "engine/engine.h"
 
 #include <stdlib.h>

@@ -13,8 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
 #include <jansson.h>
+
+#include <cmocka.h>
 
 #define ARGS(...)                                                                                                      \
     (char *[]) { __VA_ARGS__, NULL }

@@ -1,4 +1,5 @@
-/* Epochs: when one is published, how long it is kept, what freezing and resetting do (docs/QUANTIZATION.md, section 4). */
+/* Epochs: when one is published, how long it is kept, what freezing and resetting do (docs/QUANTIZATION.md, section 4).
+ */
 #include "engine/quant/epoch.h"
 
 #include "base/mem.h"
@@ -6,11 +7,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 static struct qd_learner_rules defaults(void)
 {
-    return (struct qd_learner_rules){.range = {0.01, 2}, .publish_tolerance = 0.01, .min_observations = 3, .epochs_kept = 4};
+    return (struct qd_learner_rules){
+        .range = {0.01, 2}, .publish_tolerance = 0.01, .min_observations = 3, .epochs_kept = 4};
 }
 
 static struct qd_learner *make(const struct qd_learner_rules *rules, size_t sites)

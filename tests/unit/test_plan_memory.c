@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 static void check_no_overlap(const struct qd_block *b, size_t n, size_t total)
@@ -53,7 +54,8 @@ static void test_random_plans(void **state)
         for (size_t i = 0; i < 60; i++) {
             seed = seed * 1664525u + 1013904223u;
             int first = (int)(seed >> 16) % 40;
-            b[i] = (struct qd_block){.bytes = 64 * ((seed >> 8) % 20), .first = first, .last = first + (int)(seed >> 24) % 8};
+            b[i] = (struct qd_block){
+                .bytes = 64 * ((seed >> 8) % 20), .first = first, .last = first + (int)(seed >> 24) % 8};
             sum += b[i].bytes;
         }
         for (int step = 0; step < 50; step++) {

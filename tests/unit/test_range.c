@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 static const struct qd_range_rules rules = {.averaging_constant = 0.01, .max_step = 2};
@@ -32,7 +33,8 @@ static void test_first_observation_sets_the_range(void **state)
     assert_int_equal(range.n, 1);
 }
 
-/* c_n = max(c, 1 / (n + 1)): the second observation weighs a half, the third a third: a plain mean until c takes over. */
+/* c_n = max(c, 1 / (n + 1)): the second observation weighs a half, the third a third: a plain mean until c takes over.
+ */
 static void test_warm_up_is_a_plain_mean(void **state)
 {
     (void)state;
