@@ -45,6 +45,7 @@ enum qd_status qd_engine_create(const struct qd_engine_options *options, struct 
     struct qd_engine *engine = qd_calloc(1, sizeof *engine);
     if (!engine)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the engine");
+    engine->request_bytes = options->request_bytes ? (size_t)options->request_bytes : (size_t)2 << 30;
     enum qd_status status = qd_kernels_get(&engine->kernels, error);
     if (!status)
         status = qd_team_create(options->threads, &engine->team, error);
@@ -103,12 +104,14 @@ static enum qd_status describe_signature(struct qd_model *model, struct qd_error
     return QD_OK;
 }
 
-struct qd_plan_options qd_model_plan_options(const struct qd_quant_options *options)
+struct qd_plan_options qd_model_plan_options(const struct qd_model *model)
 {
+    const struct qd_quant_options *options = &model->options;
     return (struct qd_plan_options){
         .fp32 = options->precision == QD_FP32,
         .symmetric = options->activation_scheme == QD_SYMMETRIC,
         .weights_per_tensor = options->weight_granularity == QD_PER_TENSOR,
+        .request_bytes = model->engine->request_bytes,
     };
 }
 
@@ -149,7 +152,7 @@ static enum qd_status count_macs(struct qd_model *model, struct qd_error *error)
 
 static enum qd_status build(struct qd_model *model, const void *bytes, size_t size, struct qd_error *error)
 {
-    struct qd_plan_options options = qd_model_plan_options(&model->options);
+    struct qd_plan_options options = qd_model_plan_options(model);
     struct qd_learner_rules rules = learner_rules(&model->options);
     model->file_bytes = size;
     enum qd_status status = qd_onnx_import(bytes, size, &model->graph, error);
@@ -257,7 +260,7 @@ const struct qd_io *qd_model_output(const struct qd_model *model, size_t i) { re
 
 enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error)
 {
-    struct qd_plan_options options = qd_model_plan_options(&model->options);
+    struct qd_plan_options options = qd_model_plan_options(model);
     enum qd_status status = QD_OK;
     options.fp32 = true;
     pthread_mutex_lock(&model->fp32_lock);

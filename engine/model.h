@@ -13,6 +13,7 @@
 struct qd_engine {
     const struct qd_kernels *kernels;
     struct qd_team *team;
+    size_t request_bytes;
 };
 
 struct qd_model {
@@ -46,7 +47,7 @@ struct qd_infer {
 
 /* The plan in full precision, made at the first call. [any] */
 enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
-/* Options of a plan that follow from the model's. */
-struct qd_plan_options qd_model_plan_options(const struct qd_quant_options *options);
+/* Options of a plan that follow from the model's and the engine's. */
+struct qd_plan_options qd_model_plan_options(const struct qd_model *model);
 
 #endif

@@ -1,4 +1,4 @@
-/* Normalizations at inference: BatchNormalization (what fusion left over), InstanceNormalization, LayerNormalization.
+/* Normalizations: BatchNormalization (what fusion left over), InstanceNormalization, LayerNormalization.
  */
 #include "engine/ops/helpers.h"
 
@@ -25,19 +25,30 @@ static enum qd_status per_channel(const struct qd_call *call, int last, struct q
     return status;
 }
 
+/* In training mode (opset 14 and later) the statistics are those of the batch, and outputs 1 and 2 the running ones. */
+static bool trains(const struct qd_call *call)
+{
+    return call->node->opset >= 14 && qd_attr_int(call->node, "training_mode", 0) != 0;
+}
+
 static enum qd_status batch_infer(const struct qd_call *call, struct qd_error *error)
 {
     enum qd_status status = qd_op_inputs(call, 5, 5, error);
     if (status || (status = per_channel(call, 4, error)))
         return status;
     bool extra = false;
-    for (int i = 1; i < call->out_count; i++)
+    for (int i = trains(call) ? 3 : 1; i < call->out_count; i++)
         extra = extra || qd_op_wants(call, i);
-    if (extra || qd_attr_int(call->node, "training_mode", 0) || qd_attr_int(call->node, "spatial", 1) == 0)
+    if (extra || qd_attr_int(call->node, "spatial", 1) == 0)
         return qd_op_fail(call, error, QD_ERR_UNSUPPORTED,
-                          "training mode, its outputs and spatial=0 are not supported");
+                          "outputs of training before opset 14 and spatial=0 are not supported");
     if (call->in[0].shape.rank < 1)
         return qd_op_fail(call, error, QD_ERR_SHAPE, "the input must not be a scalar");
+    if (trains(call) && qd_tensor_elems(&call->in[0]) == 0)
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "an empty batch has no mean");
+    for (int i = 1; i < call->out_count; i++)
+        if (qd_op_wants(call, i) && (status = qd_op_out(call, i, QD_F32, &call->in[3].shape, error)))
+            return status;
     return qd_op_out(call, 0, QD_F32, &call->in[0].shape, error);
 }
 
@@ -50,6 +61,10 @@ static void batch_part(void *ctx, int64_t begin, int64_t end)
     const float *p[5];
     for (int i = 0; i < 5; i++)
         p[i] = call->in[i].data;
+    if (trains(call)) {
+        p[3] = call->scratch;
+        p[4] = p[3] + channels;
+    }
     for (int64_t s = begin; s < end; s++) {
         int64_t c = s % channels;
         float factor = p[1][c] / sqrtf(p[4][c] + epsilon), mean = p[3][c], bias = p[2][c];
@@ -58,16 +73,46 @@ static void batch_part(void *ctx, int64_t begin, int64_t end)
     }
 }
 
+static size_t batch_scratch(const struct qd_call *call)
+{
+    return trains(call) ? (size_t)channels_of(&call->in[0].shape) * 2 * sizeof(float) : 0;
+}
+
+/* Mean and variance of each channel over the batch, in double, into the scratch; running ones into the outputs. */
+static void batch_statistics(const struct qd_call *call)
+{
+    const struct qd_shape *shape = &call->in[0].shape;
+    int64_t channels = channels_of(shape), plane = shape->rank > 1 ? qd_shape_span(shape, 2, shape->rank) : 1;
+    float momentum = qd_attr_float(call->node, "momentum", 0.9f),
+          *now[2] = {call->scratch, (float *)call->scratch + channels};
+    for (int64_t c = 0; c < channels; c++) {
+        double sum[2] = {0, 0};
+        for (int m = 0; m < 2; m++) {
+            for (int64_t n = 0; n < shape->dims[0]; n++)
+                for (int64_t i = 0; i < plane; i++) {
+                    double x = (double)((const float *)call->in[0].data)[(n * channels + c) * plane + i];
+                    sum[m] += m == 0 ? x : (x - (double)now[0][c]) * (x - (double)now[0][c]);
+                }
+            now[m][c] = (float)(sum[m] / (double)(shape->dims[0] * plane));
+            if (qd_op_wants(call, 1 + m))
+                ((float *)call->out[1 + m].data)[c] = ((const float *)call->in[3 + m].data)[c] * momentum +
+                                                      now[m][c] * (1 - momentum);
+        }
+    }
+}
+
 static enum qd_status batch_run(const struct qd_call *call, struct qd_error *error)
 {
     (void)error;
     const struct qd_shape *shape = &call->in[0].shape;
+    if (trains(call))
+        batch_statistics(call);
     if (qd_tensor_elems(&call->out[0]))
         qd_op_split(call, shape->dims[0] * channels_of(shape), 16, batch_part, (void *)(uintptr_t)call);
     return QD_OK;
 }
 
-const struct qd_op qd_op_batch_norm = {0, NULL, batch_infer, NULL, batch_run};
+const struct qd_op qd_op_batch_norm = {0, NULL, batch_infer, batch_scratch, batch_run};
 
 /* ------------------------------------------------------------------ mean and variance of a row, in double */
 

@@ -50,6 +50,9 @@ static enum qd_status space_run(const struct qd_call *call, struct qd_error *err
         int64_t channel = dcr ? 1 : b * b, row = dcr ? b * y->dims[1] : b, column = dcr ? y->dims[1] : 1;
         memcpy(strides, (int64_t[6]){in[0], channel * in[1], in[2], row * in[1], in[3], column * in[1]},
                6 * sizeof *in);
+    } else if (!qd_attr_is(call->node, "mode", "DCR", "DCR")) { /* [n, c, i, j, h, w] */
+        seen = (struct qd_shape){.rank = 6, .dims = {x->dims[0], x->dims[1], b, b, y->dims[2], y->dims[3]}};
+        memcpy(strides, (int64_t[6]){in[0], in[1], in[2], in[3], b * in[2], b * in[3]}, 6 * sizeof *in);
     } else { /* [n, i, j, c, h, w] from row h * b + i, column w * b + j */
         seen = (struct qd_shape){.rank = 6, .dims = {x->dims[0], b, b, x->dims[1], y->dims[2], y->dims[3]}};
         memcpy(strides, (int64_t[6]){in[0], in[2], in[3], in[1], b * in[2], b * in[3]}, 6 * sizeof *in);

@@ -49,6 +49,8 @@ UNARY(tanh_f32, float, tanhf(x))
 UNARY(softplus_f32, float, fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))))
 UNARY(softsign_f32, float, x / (1.0f + fabsf(x)))
 UNARY(mish_f32, float, x *tanhf(fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)))))
+UNARY(swish_f32, float, a *x < 0.0f ? x * (expf(a * x) / (1.0f + expf(a * x))) : x / (1.0f + expf(-a * x)))
+UNARY(shrink_f32, float, x < -b ? x + a : x > b ? x - a : 0.0f)
 UNARY(exp_f32, float, expf(x))
 UNARY(log_f32, float, logf(x))
 UNARY(sqrt_f32, float, sqrtf(x))
@@ -109,6 +111,8 @@ static const struct unary_row rows[] = {
     {"Softplus", NULL, NULL, 0, 0, ONLY_F32(softplus)},
     {"Softsign", NULL, NULL, 0, 0, ONLY_F32(softsign)},
     {"Mish", NULL, NULL, 0, 0, ONLY_F32(mish)},
+    {"Swish", "alpha", NULL, 1.0f, 0, ONLY_F32(swish)},
+    {"Shrink", "bias", "lambd", 0, 0.5f, ONLY_F32(shrink)},
     {"Exp", NULL, NULL, 0, 0, ONLY_F32(exp)},
     {"Log", NULL, NULL, 0, 0, ONLY_F32(log)},
     {"Sqrt", NULL, NULL, 0, 0, ONLY_F32(sqrt)},

@@ -6,6 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 
+void qd_plan_place_empty(struct qd_tensor *tensor)
+{
+    static _Alignas(QD_ALIGN_BYTES) unsigned char nowhere[QD_ALIGN_BYTES];
+    if (!tensor->data && tensor->dtype != QD_NONE && tensor->shape.rank >= 0 && qd_tensor_elems(tensor) == 0)
+        tensor->data = nowhere;
+}
+
 /* The plan works on its own arrays of nodes and values, because folding edits them; names and tensors stay the model's.
  */
 static enum qd_status copy_graph(struct qd_plan *plan, const struct qd_graph *graph, struct qd_error *error)
@@ -17,6 +24,9 @@ static enum qd_status copy_graph(struct qd_plan *plan, const struct qd_graph *gr
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
     memcpy(plan->graph.nodes, graph->nodes, (size_t)graph->node_count * sizeof *graph->nodes);
     memcpy(plan->graph.values, graph->values, (size_t)graph->value_count * sizeof *graph->values);
+    for (int v = 0; v < graph->value_count; v++)
+        if (graph->values[v].constant)
+            qd_plan_place_empty(&plan->graph.values[v].info);
     return QD_OK;
 }
 
@@ -197,6 +207,8 @@ static enum qd_status infer_op(const struct qd_plan *plan, const struct qd_step 
             continue;
         status = check_elems(step, &out[i], error);
         out[i].data = NULL;
+        if (!status)
+            qd_plan_place_empty(&out[i]);
         slots[step->out[i]] = out[i];
     }
     return status;
@@ -220,14 +232,17 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
                        qd_dtype_name(in->dtype));
     out->dtype = form == QD_FORM_Q8 || form == QD_FORM_Q8_CL ? QD_U8 : QD_F32;
     if (step->kind == QD_STEP_LINEAR) {
-        enum qd_status status = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
-        if (status)
-            return status;
+        enum qd_status fits = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
+        if (fits)
+            return fits;
     }
     if (out->layout == QD_CHANNELS_LAST && out->shape.rank < 2)
         return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with channels", step->node->op,
                        step->node->name);
-    return check_elems(step, out, error);
+    enum qd_status status = check_elems(step, out, error);
+    if (!status)
+        qd_plan_place_empty(out);
+    return status;
 }
 
 size_t qd_step_scratch(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots)

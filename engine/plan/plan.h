@@ -55,6 +55,7 @@ struct qd_plan_options {
     bool fp32;      /* no quantization at all */
     bool symmetric; /* activations s8 instead of u8 */
     bool weights_per_tensor;
+    size_t request_bytes; /* most that tensors of one request, or what is known of them beforehand, may take */
 };
 
 struct qd_shaped {
@@ -105,6 +106,10 @@ void qd_plan_unref(struct qd_plan **plan);
 enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out,
                              struct qd_error *error) QD_MUST_CHECK;
 void qd_shaped_unref(struct qd_shaped **shaped);
+
+/* Gives a tensor without elements an address that is neither read nor written: so data is NULL only while a value isn't
+ * known, and operators may count from it. Others are left alone. */
+void qd_plan_place_empty(struct qd_tensor *tensor);
 
 /* Multiply-adds of a linear step under a shaped plan, 0 for others. */
 uint64_t qd_step_macs(const struct qd_step *step, const struct qd_shaped *shaped);

@@ -46,6 +46,8 @@ static enum qd_status start(const struct qd_plan *plan, const struct qd_shape *i
                                              .shape = inputs[slot->input]};
         else if (slot->constant)
             s->slots[i] = *slot->constant;
+        if (slot->input >= 0)
+            qd_plan_place_empty(&s->slots[i]);
     }
     *out = s;
     return QD_OK;
