@@ -211,8 +211,9 @@ static void job_done(struct qd_job *job)
     } else {
         count_rejected(s, job->cancelled ? "cancelled" : job->outcome == QD_ERR_DEADLINE ? "deadline" : "stopping");
         s->status = qd_fail(&s->error, job->outcome,
-                            job->outcome == QD_ERR_DEADLINE ? "the request's time was over before a worker was free"
-                                                            : "the server is stopping");
+                            job->cancelled                    ? "the client closed its side while the request waited"
+                            : job->outcome == QD_ERR_DEADLINE ? "the request's time was over before a worker was free"
+                                                              : "the server is stopping");
     }
     if (s->status)
         fail(s, &s->error);

@@ -39,6 +39,7 @@ struct qd_connection {
     uint64_t deadline_ns; /* 0: none */
     uint64_t quiet_ns;    /* since when no request is under way */
     bool expired;
+    uint64_t end_seen_ns;            /* quiet_ns at the heartbeat that found nothing more will come; 0: none did */
     struct qd_http_request *request; /* the one under way; MHD's reference */
     uv_poll_t *watch;                /* while suspended: has the client gone? */
     struct qd_job *job;
@@ -104,16 +105,29 @@ static bool too_slow(const struct qd_connection *c, uint64_t now)
     return elapsed > MIN_RATE_AFTER_NS && request->received_bytes < (elapsed / 1000000000u) * rate;
 }
 
+/* Has the client closed its side, with nothing left to read and no answer on its way? libmicrohttpd misses it when the
+ * end came together with the last bytes (its epoll is edge-triggered). Found at two heartbeats in a row, so that what
+ * it has already read was dealt with in between. */
+static bool has_ended(struct qd_connection *c)
+{
+    bool waits = !c->request || (!c->request->response && !c->request->suspended);
+    uint64_t before = c->end_seen_ns;
+    c->end_seen_ns = waits && qd_http_at_end(c->fd) ? c->quiet_ns : 0;
+    return c->end_seen_ns && c->end_seen_ns == before;
+}
+
 /* libmicrohttpd knows only inactivity, and not even that of suspended connections. A connection past its deadline is
  * shut down; libmicrohttpd then closes it in its own time. */
 static void check_deadlines(struct qd_http *http)
 {
     uint64_t now = qd_now_ns();
     for (struct qd_connection *c = http->connections; c; c = c->next) {
-        if (c->expired || !((c->deadline_ns && now > c->deadline_ns) || too_slow(c, now)))
+        bool late = (c->deadline_ns && now > c->deadline_ns) || too_slow(c, now);
+        if (c->expired || (!late && !has_ended(c)))
             continue;
         c->expired = true;
-        qd_log(QD_LOG_DEBUG, "a connection was closed: its request came or its answer left too slowly");
+        if (late)
+            qd_log(QD_LOG_DEBUG, "a connection was closed: its request came or its answer left too slowly");
         shutdown(c->fd, SHUT_RDWR);
     }
 }
@@ -272,10 +286,23 @@ static enum MHD_Result queue_answer(struct qd_connection *c, struct qd_http_requ
     return MHD_queue_response(c->mhd, (unsigned)request->code, request->response);
 }
 
+/* Answers an error with the headers that belong to its status. */
+static void fail(struct qd_http_request *request, const struct qd_error *error)
+{
+    char allowed[64];
+    qd_http_fail(request, error);
+    if (error->status == QD_ERR_METHOD) {
+        qd_routes_find(request->method, &request->target, allowed, sizeof allowed);
+        qd_http_respond_header(request, "Allow", allowed);
+    } else if (error->status == QD_ERR_ENCODING) {
+        qd_http_respond_header(request, "Accept-Encoding", "identity");
+    }
+}
+
 /* Answers an error at once and closes the connection: what follows on it can't be trusted, or is not worth reading. */
 static enum MHD_Result refuse(struct qd_connection *c, struct qd_http_request *request, const struct qd_error *error)
 {
-    qd_http_fail(request, error);
+    fail(request, error);
     qd_http_respond_header(request, "Connection", "close");
     return queue_answer(c, request);
 }
@@ -327,6 +354,11 @@ static enum MHD_Result first_call(struct qd_connection *c, struct qd_http_reques
     const char *fault = qd_framing_fault(&framing, strcmp(version, MHD_HTTP_VERSION_1_1) == 0);
     if (fault) {
         qd_fail(&error, QD_ERR_INVALID, "%s", fault);
+        return refuse(c, request, &error);
+    }
+    if (qd_framing_too_large(&framing)) {
+        qd_fail(&error, QD_ERR_HEADERS, "the request has more than %d headers, or more than %u bytes of them",
+                QD_HEADERS_MAX, QD_HEADERS_BYTES);
         return refuse(c, request, &error);
     }
     if (!c->target || qd_target_parse(c->target, &request->target, &error) != QD_OK) {
@@ -381,22 +413,12 @@ static void body_call(struct qd_http_request *request, const char *bytes, size_t
 
 static enum MHD_Result last_call(struct qd_connection *c, struct qd_http_request *request)
 {
-    char allowed[64];
     c->deadline_ns = 0;
-    if (!request->response && request->refusal.status) {
-        qd_http_fail(request, &request->refusal);
-        if (request->refusal.status == QD_ERR_METHOD) {
-            qd_routes_find(request->method, &request->target, allowed, sizeof allowed);
-            qd_http_respond_header(request, "Allow", allowed);
-        } else if (request->refusal.status == QD_ERR_ENCODING) {
-            qd_http_respond_header(request, "Accept-Encoding", "identity");
-        }
-    } else if (!request->response) {
+    if (!request->response && request->refusal.status)
+        fail(request, &request->refusal);
+    else if (!request->response)
         request->route->handle(request);
-    }
-    if (request->suspended && !request->response)
-        return MHD_YES;
-    return queue_answer(c, request);
+    return request->suspended && !request->response ? MHD_YES : queue_answer(c, request);
 }
 
 /* The access handler: headers, then pieces of the body, then once more with none. After a resume, once more again. */

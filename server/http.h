@@ -30,6 +30,8 @@ void qd_http_destroy(struct qd_http **http);
  * port. Errors: INVALID, UNAVAILABLE (address in use...). */
 enum qd_status qd_http_listen(const char *address, int *fd, unsigned *port, struct qd_error *error) QD_MUST_CHECK;
 
+/* Has the peer closed its side, with nothing left to read? */
+bool qd_http_at_end(int fd);
 /* Lets no new connection reach the listener; those that clients already have open wait there for accept. */
 void qd_http_refuse_newcomers(int listen_fd);
 /* As many connections as wanted, but never so many that no descriptor is left for files: running out makes accept fail,

@@ -10,8 +10,10 @@
 #include <inttypes.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -63,6 +65,13 @@ enum qd_status qd_http_listen(const char *address, int *fd, unsigned *port, stru
     *fd = socket_fd;
     *port = port_of(socket_fd);
     return QD_OK;
+}
+
+bool qd_http_at_end(int fd)
+{
+    struct pollfd end = {.fd = fd, .events = POLLRDHUP};
+    int unread = 0;
+    return poll(&end, 1, 0) > 0 && (end.revents & POLLRDHUP) && ioctl(fd, FIONREAD, &unread) == 0 && unread == 0;
 }
 
 void qd_http_refuse_newcomers(int listen_fd)

@@ -91,12 +91,11 @@ enum qd_status qd_target_parse(const char *raw, struct qd_target *out, struct qd
 {
     size_t length = strlen(raw), path = strcspn(raw, "?");
     char *at = out->bytes;
-    const char *why = NULL;
+    const char *why = raw[0] == '/' ? NULL : "the request target must be a path";
     out->segment_count = out->param_count = 0;
-    if (raw[0] != '/')
-        why = "the request target must be a path";
-    else if (length > sizeof out->bytes - 2 * QD_TARGET_MAX_PARAMS - QD_TARGET_MAX_SEGMENTS)
-        why = "the request target is too long"; /* every piece decoded fits with its terminating zero */
+    if (length >
+        sizeof out->bytes - 2 * QD_TARGET_MAX_PARAMS - QD_TARGET_MAX_SEGMENTS) /* decoded, with zeros, it fits */
+        return qd_fail(error, QD_ERR_URI, "the request target is too long");
     for (size_t i = 0; !why && i < length; i++)
         if ((unsigned char)raw[i] <= 0x20 || raw[i] == 0x7f || raw[i] == '#')
             why = "the request target has a byte that must be escaped";
@@ -115,6 +114,8 @@ static bool named(const char *name, size_t length, const char *header)
 void qd_framing_add(struct qd_framing *framing, const char *name, size_t name_length, const char *value,
                     size_t value_length)
 {
+    framing->count++;
+    framing->bytes += name_length + value_length;
     for (size_t i = 0; i < name_length; i++)
         if ((unsigned char)name[i] <= 0x20 || name[i] == 0x7f)
             framing->bad_character = true;
@@ -132,6 +133,11 @@ void qd_framing_add(struct qd_framing *framing, const char *name, size_t name_le
         if (!named(value, value_length, "chunked"))
             framing->bad_encoding = true;
     }
+}
+
+bool qd_framing_too_large(const struct qd_framing *framing)
+{
+    return framing->count > QD_HEADERS_MAX || framing->bytes > QD_HEADERS_BYTES;
 }
 
 const char *qd_framing_fault(const struct qd_framing *framing, bool http_1_1)

@@ -61,9 +61,15 @@ TABLE = [
     ("bare CR in a value", get(headers=b"Host: a\r\nFoo: b\rX: c\r\n"), [400], CLOSE),
     ("control byte in a value", get(headers=b"Host: a\r\nFoo: b\x0bc\r\n"), [400], CLOSE),
     ("header of 200 KB", get(headers=b"Host: a\r\nFoo: " + b"a" * 200000 + b"\r\n"), [431], CLOSE),
-    ("header of 40 KB", get(headers=b"Host: a\r\nFoo: " + b"a" * 40000 + b"\r\n"), [200], KEEP),
-    ("target of 40 KB", get(b"/" + b"a" * 40000), [400], CLOSE),
-    ("500 headers", get(headers=b"Host: a\r\n" + b"A: b\r\n" * 500), [200], KEEP),
+    ("header of 40 KB", get(headers=b"Host: a\r\nFoo: " + b"a" * 40000 + b"\r\n"), [431], CLOSE),
+    ("header of 30 KB", get(headers=b"Host: a\r\nFoo: " + b"a" * 30000 + b"\r\n"), [200], KEEP),
+    ("200 KB of headers", get(headers=b"Host: a\r\n" + (b"Foo: " + b"a" * 500 + b"\r\n") * 100) + GET, [431], CLOSE),
+    ("128 headers", get(headers=b"Host: a\r\n" + b"A: b\r\n" * 127), [200], KEEP),
+    ("129 headers", get(headers=b"Host: a\r\n" + b"A: b\r\n" * 128) + GET, [431], CLOSE),
+    ("500 headers", get(headers=b"Host: a\r\n" + b"A: b\r\n" * 500) + GET, [431], CLOSE),
+    ("target of 40 KB", get(b"/" + b"a" * 40000) + GET, [414], CLOSE),
+    ("target of 5 KB", get(b"/v2?" + b"a" * 5000) + GET, [414], CLOSE),
+    ("target of 3 KB", get(b"/v2?" + b"a" * 3000), [200], KEEP),
     ("%00 in the path", get(b"/v2/health/li%00ve"), [400], CLOSE),
     ("%00 behind the path", get(b"/v2/health/live%00"), [400], CLOSE),
     ("NUL in the target", get(b"/v2/health/live\x00x") + GET, [400], CLOSE),
@@ -107,7 +113,7 @@ def test_table(d):
             wrong.append(f"{name}: {[a[0] for a in got]}, closed: {was_closed}; {statuses}, closed: {closed} is right")
         for status, headers, body in got:
             # libmicrohttpd's own answers are in HTML, and before 1.0 the head comes twice; the connection is closed behind them.
-            if status in (400, 404, 405, 415) and not body.startswith((b"<html>", b"HTTP/1.1 ")):
+            if status in (400, 404, 405, 414, 415, 431) and not body.startswith((b"<html>", b"HTTP/1.1 ")):
                 if headers.get("content-type") != "application/json" or not body.startswith(b'{"error":"'):
                     wrong.append(f"{name}: answered {headers} {body[:100]}")
     assert not wrong, "\n".join(wrong)
@@ -144,7 +150,12 @@ def test_not_allowed_and_encoding(d):
     got = daemon.answers(d.talk(post(CL2, b"{}", b"/v2/health/live"), 5, count=1)[0])
     assert got[0][0] == 405 and got[0][1]["allow"] == "GET, HEAD", got
     got = daemon.answers(d.talk(post(CL2 + b"Content-Encoding: br\r\n", b"{}"), 5, count=1)[0])
-    assert got[0][0] == 415 and b"'br'" in got[0][2], got
+    assert got[0][0] == 415 and b"'br'" in got[0][2] and got[0][1]["accept-encoding"] == "identity", got
+    expect = b"Expect: 100-continue\r\n"  # the same headers when it is answered before the body
+    got = daemon.answers(d.talk(post(CL2 + expect, target=b"/v2/health/live"), 5)[0])
+    assert got[0][0] == 405 and got[0][1]["allow"] == "GET, HEAD", got
+    got = daemon.answers(d.talk(post(CL2 + expect + b"Content-Encoding: br\r\n", target=b"/v2/models/digits/infer"), 5)[0])
+    assert got[0][0] == 415 and got[0][1]["accept-encoding"] == "identity", got
 
 
 def test_expect_continue(d):

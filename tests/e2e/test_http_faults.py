@@ -93,9 +93,27 @@ def test_half_closed_while_waiting():
         with d.connect() as s:
             s.sendall(infer_request())
             s.shutdown(socket.SHUT_WR)
-            got = statuses(s, 10, 1)
-            assert got in ([200], [503]), got
+            out, closed = daemon.read_all(s, 10 * daemon.SLOW)
+            got = daemon.answers(out)
+            assert len(got) == 1 and closed, out
+            assert got[0][0] == 200 or (got[0][0] == 503 and b"closed its side" in got[0][2]), got
         assert d.alive()
+
+
+def test_the_end_of_a_client_is_seen():
+    """Also when it comes together with the last bytes, which libmicrohttpd misses about once in some hundred times."""
+    with daemon.start("--idle-timeout-s", 30) as d:
+        request, slowest = infer_request(), 0
+        for i in range(2000):
+            data = (GET + GET[:9], GET, request[:-10])[i % 3]
+            with d.connect() as s:
+                s.sendall(data)
+                s.shutdown(socket.SHUT_WR)
+                start = time.monotonic()
+                out, closed = daemon.read_all(s, 3 * daemon.SLOW)
+                assert closed and len(daemon.answers(out)) == (i % 3 != 2), (i, out[:60], closed)
+                slowest = max(slowest, time.monotonic() - start)
+        print(f"     the slowest took {slowest:.2f} s")
 
 
 def test_client_gone_while_running():
@@ -194,6 +212,7 @@ def test_port_in_use():
 
 
 if __name__ == "__main__":
-    sys.exit(run([test_silence, test_half_closed_clients, test_half_closed_crowd, test_half_closed_while_waiting, test_client_gone_while_running,
+    sys.exit(run([test_silence, test_half_closed_clients, test_half_closed_crowd, test_half_closed_while_waiting,
+                  test_the_end_of_a_client_is_seen, test_client_gone_while_running,
                   test_client_gone_while_answered, test_thirty_two_descriptors, test_signal_storm,
                   test_kept_alive_over_an_idle_time, test_port_in_use]))
