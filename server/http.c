@@ -24,7 +24,7 @@
 #define CONNECTION_MEMORY (128u << 10)
 #define MIN_RATE_AFTER_NS 5000000000u
 #define SMALL_BODY_BYTES  (64u << 10) /* largest body of routes that expect little */
-#define LINGER_NS         200000000u  /* while stopping: how long a connection must be quiet before it is closed */
+#define LINGER_NS         500000000u  /* while stopping: how long a connection must be quiet before it is closed */
 /* Before 1.0, strict means no more than the Host header, which we check with a better answer; later it means real
  * strictness. */
 #define STRICT (MHD_VERSION >= 0x01000000 ? 1 : 0)

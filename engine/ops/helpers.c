@@ -369,8 +369,8 @@ COPY(uint64_t)
 static void copy_dense(void *ctx, int64_t out_at, const int64_t *at, int64_t n)
 {
     const struct copy *c = ctx;
-    memcpy((char *)c->out + (size_t)out_at * c->elem_bytes, (const char *)c->in + (size_t)at[0] * c->elem_bytes,
-           (size_t)n * c->elem_bytes);
+    int64_t bytes = (int64_t)c->elem_bytes; /* offsets into the input are negative in a walk backwards */
+    memcpy((char *)c->out + out_at * bytes, (const char *)c->in + at[0] * bytes, (size_t)(n * bytes));
 }
 
 void qd_walk_copy(const struct qd_walk *walk, const struct qd_call *call, const void *in, void *out, size_t elem_bytes)

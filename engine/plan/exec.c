@@ -30,6 +30,7 @@ static void bind_slots(struct qd_lane *lane, const struct qd_tensor *inputs, uns
                                                                        : inputs[slot->input].data;
         else if (shaped->offsets[i] != SIZE_MAX)
             lane->slots[i].data = workspace + shaped->offsets[i];
+        qd_plan_place_empty(&lane->slots[i]);
     }
     for (int i = 0; i < lane->plan->slot_count; i++)
         if (shaped->alias[i] >= 0)
@@ -53,6 +54,7 @@ enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs
     }
     bind_slots(lane, inputs, workspace);
     lane->scratch = workspace + lane->shaped->scratch_offset;
+    lane->taken_bytes = lane->shaped->workspace_bytes;
     lane->status = QD_OK;
     return QD_OK;
 }
@@ -141,6 +143,21 @@ static void run_op(struct qd_lane *lane, const struct qd_step *step, void *scrat
     lane->status = step->op->run(&call, &lane->error);
 }
 
+/* Memory from the request's arena, as long as the request may have more. */
+static void *take(struct qd_lane *lane, size_t bytes)
+{
+    if (bytes > lane->plan->options.request_bytes - lane->taken_bytes)
+        return NULL;
+    lane->taken_bytes += bytes;
+    return qd_arena_alloc_raw(lane->arena, bytes);
+}
+
+static enum qd_status too_large(struct qd_lane *lane, const struct qd_step *step)
+{
+    return qd_fail(&lane->error, QD_ERR_TOO_LARGE, "no memory left for node '%s': a request may take %zu MiB",
+                   step->node->name, lane->plan->options.request_bytes >> 20);
+}
+
 /* A step whose shapes depend on data: inferred now, memory from the request's arena. Returns its scratch through
  * *scratch. */
 static enum qd_status prepare_dynamic(struct qd_lane *lane, const struct qd_step *step, void **scratch)
@@ -155,13 +172,13 @@ static enum qd_status prepare_dynamic(struct qd_lane *lane, const struct qd_step
             continue;
         struct qd_tensor *out = &lane->slots[step->out[i]];
         bool view = i == 0 && step->kind == QD_STEP_OP && (step->op->flags & QD_OP_VIEW);
-        out->data = view ? lane->slots[step->in[0]].data : qd_arena_alloc_raw(lane->arena, qd_tensor_bytes(out));
+        out->data = view ? lane->slots[step->in[0]].data : take(lane, qd_tensor_bytes(out));
         if (!out->data && qd_tensor_elems(out))
-            return no_memory(&lane->error);
+            return too_large(lane, step);
     }
     size_t bytes = qd_step_scratch(lane->plan, step, lane->slots);
-    *scratch = bytes ? qd_arena_alloc_raw(lane->arena, bytes) : NULL;
-    return bytes && !*scratch ? no_memory(&lane->error) : QD_OK;
+    *scratch = bytes ? take(lane, bytes) : lane->scratch;
+    return bytes && !*scratch ? too_large(lane, step) : QD_OK;
 }
 
 static void run_step(struct qd_lane *lane, int index)

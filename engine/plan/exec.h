@@ -31,6 +31,7 @@ struct qd_lane {
     float *utilization;                  /* [site_count] share of the integers' span between the observed min and max */
     struct qd_tensor *slots;             /* [slot_count] */
     void *scratch;                       /* shared by the lane's static steps */
+    size_t taken_bytes;                  /* of the plan's request_bytes */
 };
 
 /* Makes the lane's arrays and workspace in its arena and binds the inputs (by graph.inputs; dtype QD_NONE = the

@@ -126,7 +126,7 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
     if (!status)
         status = align_constants(plan, error);
     if (!status)
-        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, error);
+        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes, error);
     if (!status)
         status = qd_fuse(&plan->graph, plan->arena, &units, &unit_count, error);
     if (!status)
@@ -223,6 +223,7 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
     struct qd_tensor *out = &slots[step->out[0]];
     enum qd_form form = plan->slots[step->out[0]].form;
     *out = (struct qd_tensor){.dtype = in->dtype, .layout = form_layout(form), .shape = in->shape};
+    qd_plan_place_empty(out);
     if (step->kind == QD_STEP_RELAYOUT)
         return QD_OK;
     bool integer_in = step->kind == QD_STEP_DEQUANTIZE || (step->kind == QD_STEP_LINEAR && step->int8);
@@ -235,6 +236,7 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
         enum qd_status fits = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
         if (fits)
             return fits;
+        out->data = NULL;
     }
     if (out->layout == QD_CHANNELS_LAST && out->shape.rank < 2)
         return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with channels", step->node->op,

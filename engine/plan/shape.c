@@ -75,14 +75,16 @@ static enum qd_status run_if_known(const struct qd_plan *plan, struct qd_shaped 
     for (int i = 0; i < step->out_count; i++)
         if (qd_tensor_elems(&out[i]) > MAX_KNOWN_ELEMS || (step->in_count == 0 && step->out_count == 0))
             return QD_OK;
+    size_t scratch = step->op->scratch ? step->op->scratch(&call) : 0;
+    if (scratch > plan->options.request_bytes || qd_arena_bytes(s->arena) > plan->options.request_bytes)
+        return QD_ERR_TOO_LARGE;
     for (int i = 0; i < step->out_count; i++) {
         out[i].data = qd_arena_alloc_raw(s->arena, qd_tensor_bytes(&out[i]));
         if (!out[i].data)
             return QD_ERR_NO_MEMORY;
     }
-    size_t scratch = step->op->scratch ? step->op->scratch(&call) : 0;
-    call.scratch = scratch ? qd_arena_alloc_raw(s->arena, scratch) : NULL;
-    if (scratch && !call.scratch)
+    call.scratch = qd_arena_alloc_raw(s->arena, scratch);
+    if (!call.scratch)
         return QD_ERR_NO_MEMORY;
     enum qd_status status = step->op->run(&call, error);
     for (int i = 0; !status && i < step->out_count; i++)
@@ -154,7 +156,8 @@ static enum qd_status place_memory(const struct qd_plan *plan, struct qd_shaped 
             s->offsets[i] = blocks[i].offset;
     qd_free(blocks);
     s->scratch_offset = end;
-    if (!status && !qd_size_add(end, qd_align_up(s->scratch_bytes), &s->workspace_bytes))
+    if (!status && (!qd_size_add(end, qd_align_up(s->scratch_bytes), &s->workspace_bytes) ||
+                    s->workspace_bytes > plan->options.request_bytes))
         status = QD_ERR_TOO_LARGE;
     return status;
 }
@@ -202,6 +205,12 @@ enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs
         *out = s;
         return QD_OK;
     }
+    for (int i = 0; i < plan->graph.input_count; i++) {
+        int64_t elems, bytes;
+        if (!qd_shape_elems(&inputs[i], &elems) || !qd_i64_mul(elems, 8, &bytes))
+            return qd_fail(error, QD_ERR_TOO_LARGE, "input '%s' is too large to address",
+                           plan->graph.values[plan->graph.inputs[i]].name);
+    }
     enum qd_status status = start(plan, inputs, &s);
     if (status)
         return qd_fail(error, status, "no memory for a plan of these shapes");
@@ -211,7 +220,8 @@ enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs
     if (status) {
         qd_shaped_unref(&s);
         if (status == QD_ERR_NO_MEMORY || status == QD_ERR_TOO_LARGE)
-            return qd_fail(error, status, "the tensors of these shapes don't fit into memory");
+            return qd_fail(error, status, "the tensors of these shapes take more memory than the %zu MiB of a request",
+                           plan->options.request_bytes >> 20);
         return status;
     }
     pthread_mutex_lock(&plan->cache_lock);

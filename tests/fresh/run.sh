@@ -57,7 +57,7 @@ fi
 # A namespace of its own for mounts and processes: what is left running at the end goes with it.
 cat >"$place/inside.sh" <<INSIDE
 set -eu
-mount --bind /dev $root/dev
+mount --rbind /dev $root/dev
 mount -t tmpfs tmpfs $root/tmp
 exec chroot $root /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/srv TERM=dumb CI=true \
     PIP_CERT=/usr/local/share/quantd-fresh/ca.crt ${http_proxy:+http_proxy=$http_proxy} ${https_proxy:+https_proxy=$https_proxy} \

@@ -1,6 +1,6 @@
 /* Fuzz target: any bytes as a model that is loaded, compiled and run twice (once to learn, once in full precision) on
- * inputs of ones. Nothing may crash, whatever the graph says; what can't run must say why. Shares the corpus of
- * fuzz_onnx. */
+ * inputs of ones. Nothing may crash, whatever the graph says; what can't run must say why. Seeds are
+ * made by make_corpus.py. */
 #include "engine/engine.h"
 
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 
 #define MAX_INPUT_BYTES (1u << 16) /* of one input: the target is about graphs, not about waiting */
 #define MAX_MACS        (1u << 24)
+#define MAX_BYTES       (1u << 24) /* of a request */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -67,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct qd_error error = {0};
     struct qd_quant_options options = qd_quant_defaults();
-    struct qd_engine_options single = {.threads = 1};
+    struct qd_engine_options single = {.threads = 1, .request_bytes = MAX_BYTES};
     struct qd_model *model;
     if (!engine)
         must(qd_engine_create(&single, &engine, &error) == QD_OK);

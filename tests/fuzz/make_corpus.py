@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz target fuzz_onnx: tiny models, each of another kind, so that the fuzzer and the replay in
-the tests start from every corner of the format. Needs the onnx package (tests/requirements.txt).
+"""Writes the seeds of the fuzz targets fuzz_onnx and fuzz_model: tiny models, each of another kind, so that the fuzzer and
+the replay in the tests start from every corner of the format (onnx) and of the engine (model). Needs the onnx package
+(tests/requirements.txt).
 
-    python3 tests/fuzz/make_corpus.py [FOLDER]     (tests/fuzz/corpus/onnx)
+    python3 tests/fuzz/make_corpus.py [FOLDER]     (tests/fuzz/corpus; writes FOLDER/onnx and FOLDER/model)
 
-Seeds whose names begin with `bad_` must be refused; the others must be read.
+Seeds whose names begin with `bad_` must be refused; the others must be read, and those of `model` run. Files of
+corpus/model whose names begin with `fault_` once broke the engine; they are kept by hand.
 """
 import os
 import sys
@@ -20,10 +22,16 @@ RAW_TYPES = ["FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "BOO
 BYTES = {"UINT8": 1, "INT8": 1, "BOOL": 1, "UINT16": 2, "INT16": 2, "FLOAT16": 2, "BFLOAT16": 2, "FLOAT": 4, "INT32": 4,
          "UINT32": 4, "INT64": 8, "UINT64": 8, "DOUBLE": 8}
 SEEDS = {}
+RUNNABLE = {}
 
 
 def seed(build):
     SEEDS[build.__name__] = build
+    return build
+
+
+def runnable(build):
+    RUNNABLE[build.__name__] = build
     return build
 
 
@@ -222,13 +230,193 @@ def bad_length():
     return model([h.make_node("Relu", ["w"], ["y"])], [], [value("y")], [raw("w", T.FLOAT, [2], bytes(7))])
 
 
+def ints(name, *numbers):
+    return numpy_helper.from_array(np.array(numbers, dtype=np.int64), name)
+
+
+def one_node(op, inputs, constants=(), outputs=("y",), **attributes):
+    """A model of one node, whose inputs are the given ones (name, dimensions) and then the constants."""
+    given = [value(*i) for i in inputs]
+    names = [v.name for v in given] + [c.name for c in constants]
+    return model([h.make_node(op, names, list(outputs), op.lower(), **attributes)], given,
+                 [value(y, None) for y in outputs], constants, opset=18)
+
+
+@runnable
+def conv_layers():
+    nodes = [h.make_node("Conv", ["x", "w1", "b1"], ["c1"], "first", pads=[1, 1, 1, 1]),
+             h.make_node("Relu", ["c1"], ["r1"]),
+             h.make_node("Conv", ["r1", "w2"], ["c2"], "deep", group=2, strides=[2, 2], pads=[0, 1, 1, 0]),
+             h.make_node("Add", ["c2", "shift"], ["a"]),
+             h.make_node("MaxPool", ["a"], ["p"], kernel_shape=[2, 2]),
+             h.make_node("Conv", ["p", "w3"], ["c3"], "point"),
+             h.make_node("GlobalAveragePool", ["c3"], ["g"]),
+             h.make_node("Flatten", ["g"], ["y"])]
+    return model(nodes, [value("x", ("n", 3, 9, 9))], [value("y", None)],
+                 [weights("w1", 2, 3, 3, 3), weights("b1", 2), weights("w2", 2, 1, 2, 2), weights("shift", 1, 2, 1, 1),
+                  weights("w3", 5, 2, 1, 1)])
+
+
+@runnable
+def conv_transposed():
+    return one_node("ConvTranspose", [("x", (1, 2, 3, 3))], [weights("z", 2, 2, 2, 2)], strides=[2, 2],
+                    output_padding=[1, 0])
+
+
+@runnable
+def gemm_layers():
+    nodes = [h.make_node("Gemm", ["x", "w", "b"], ["h"], "wide", transB=1, alpha=0.5),
+             h.make_node("Sigmoid", ["h"], ["s"]),
+             h.make_node("Gemm", ["s", "v"], ["y"], "out")]
+    return model(nodes, [value("x", ("n", 4))], [value("y", None)], [weights("w", 6, 4), weights("b", 6), weights("v", 6, 2)])
+
+
+@runnable
+def matmul_both():
+    nodes = [h.make_node("MatMul", ["x", "w"], ["q"], "constant"),
+             h.make_node("Transpose", ["q"], ["t"], perm=[0, 2, 1]),
+             h.make_node("MatMul", ["q", "t"], ["y"], "variable")]
+    return model(nodes, [value("x", ("n", 2, 3))], [value("y", None)], [weights("w", 3, 5)])
+
+
+@runnable
+def pools():
+    nodes = [h.make_node("MaxPool", ["x"], ["m", "i"], kernel_shape=[3, 2], strides=[2, 1], dilations=[1, 2], ceil_mode=1),
+             h.make_node("AveragePool", ["x"], ["a"], kernel_shape=[2, 2], auto_pad="SAME_LOWER", count_include_pad=1),
+             h.make_node("GlobalMaxPool", ["a"], ["g"])]
+    return model(nodes, [value("x", (1, 2, 5, 5))], [value("m", None), value("i", None, T.INT64), value("g", None)])
+
+
+@runnable
+def broadcasting():
+    nodes = [h.make_node("Mul", ["a", "b"], ["m"]), h.make_node("Pow", ["m", "e"], ["p"]),
+             h.make_node("Less", ["p", "b"], ["l"]), h.make_node("Where", ["l", "a", "p"], ["y"])]
+    return model(nodes, [value("a", (3, 1, 2)), value("b", ("n", 1))], [value("y", None)], [raw("e", T.FLOAT, [], bytes(4))])
+
+
+@runnable
+def reductions():
+    nodes = [h.make_node("ReduceMean", ["x", "axes"], ["m"], keepdims=0), h.make_node("ReduceMax", ["x", "axes"], ["t"]),
+             h.make_node("ReduceL2", ["x"], ["n"]), h.make_node("ArgMax", ["x"], ["i"], axis=1)]
+    return model(nodes, [value("x", (2, 3, 4))],
+                 [value("m", None), value("t", None), value("n", None), value("i", None, T.INT64)], [ints("axes", 0, 2)],
+                 opset=18)
+
+
+@runnable
+def reshape_from_shapes():
+    nodes = [h.make_node("Shape", ["x"], ["s"]), h.make_node("Gather", ["s", "first"], ["n"]),
+             h.make_node("Concat", ["n", "rest"], ["to"], axis=0), h.make_node("Reshape", ["x", "to"], ["r"]),
+             h.make_node("Unsqueeze", ["r", "axis"], ["u"]), h.make_node("Expand", ["u", "big"], ["y"])]
+    return model(nodes, [value("x", ("n", 2, 3))], [value("y", None)],
+                 [ints("first", 0), ints("rest", -1), ints("axis", 1), ints("big", 1, 4, 1)])
+
+
+@runnable
+def reshape_from_data():
+    nodes = [h.make_node("NonZero", ["x"], ["z"]), h.make_node("Transpose", ["z"], ["t"]),
+             h.make_node("Cast", ["t"], ["f"], to=T.FLOAT), h.make_node("MatMul", ["f", "w"], ["m"]),
+             h.make_node("ConstantOfShape", ["k"], ["c"]), h.make_node("Add", ["m", "c"], ["y"])]
+    return model(nodes, [value("x", ("n", 2)), value("k", (0,), T.INT64)], [value("y", None)], [weights("w", 2, 3)])
+
+
+@runnable
+def slices():
+    return one_node("Slice", [("a", (4, 5))], [ints("b", -1, 1), ints("c", -9, 2**62), ints("d", 0, 1), ints("e", -2, 2)])
+
+
+@runnable
+def split():
+    return one_node("Split", [("a", (2, 5))], [ints("b", 2, 0, 3)], ("p", "q", "r"), axis=1)
+
+
+@runnable
+def softmaxes():
+    nodes = [h.make_node("Softmax", ["x"], ["s"], axis=1), h.make_node("LogSoftmax", ["s"], ["l"]),
+             h.make_node("LayerNormalization", ["l", "g"], ["y"])]
+    return model(nodes, [value("x", ("n", 3, 2))], [value("y", None)], [weights("g", 2)])
+
+
+@runnable
+def concat_gather():
+    nodes = [h.make_node("Concat", ["x", "w"], ["c"], axis=-1), h.make_node("Gather", ["c", "i"], ["g"], axis=1),
+             h.make_node("GatherElements", ["g", "e"], ["y"])]
+    return model(nodes, [value("x", (2, 2)), value("i", ("k",), T.INT64)], [value("y", None)],
+                 [weights("w", 2, 3), raw("e", T.INT64, [1, 1], bytes(8))])
+
+
+@runnable
+def scatters():
+    nodes = [h.make_node("ScatterND", ["x", "i", "u"], ["s"]), h.make_node("ScatterElements", ["s", "e", "v"], ["y"], axis=1)]
+    return model(nodes, [value("x", (3, 2)), value("i", (1, 1), T.INT64)], [value("y", None)],
+                 [weights("u", 1, 2), raw("e", T.INT64, [1, 1], bytes(8)), weights("v", 1, 1)])
+
+
+@runnable
+def casts():
+    nodes = [h.make_node("Cast", ["x"], ["t%d" % k], to=k) for k in (T.UINT8, T.INT8, T.INT32, T.BOOL, T.FLOAT16, T.DOUBLE)]
+    nodes += [h.make_node("Cast", ["t%d" % T.FLOAT16], ["y"], to=T.FLOAT)]
+    return model(nodes, [value("x", (3,))], [value("y", None), value("t%d" % T.UINT8, None, T.UINT8)])
+
+
+@runnable
+def padded():
+    nodes = [h.make_node("Pad", ["x", "p"], ["a"], mode="reflect"), h.make_node("Pad", ["a", "q", "v"], ["y"])]
+    return model(nodes, [value("x", (3, 3))], [value("y", None)],
+                 [ints("p", 1, 0, 2, 1), ints("q", -1, 2, 0, -1), raw("v", T.FLOAT, [], bytes(4))])
+
+
+@runnable
+def resized():
+    return one_node("Resize", [("a", (1, 1, 2, 3))], [raw("b", T.FLOAT, [0], b""), raw("c", T.FLOAT, [4],
+                    np.array([1, 1, 1.5, 2], dtype=np.float32).tobytes())], mode="cubic")
+
+
+@runnable
+def recurrent():
+    return one_node("GRU", [("a", (2, 1, 2))], [weights("b", 1, 3, 2), weights("c", 1, 3, 1)], ("y", "last"), hidden_size=1)
+
+
+@runnable
+def detection():
+    return model([h.make_node("NonMaxSuppression", ["b", "s", "k", "o"], ["y"])],
+                 [value("b", (1, 4, 4)), value("s", (1, 2, 4))], [value("y", None, T.INT64)],
+                 [ints("k", 3), raw("o", T.FLOAT, [1], np.array([0.5], dtype=np.float32).tobytes())])
+
+
+@runnable
+def quantized_by_hand():
+    nodes = [h.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]), h.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+             h.make_node("MatMulInteger", ["q", "w"], ["y"])]
+    return model(nodes, [value("x", (2, 2))], [value("d", None), value("y", None, T.INT32)],
+                 [raw("s", T.FLOAT, [], b"\0\0\0\x3f"), raw("z", T.UINT8, [], b"\x07"), raw("w", T.UINT8, [2, 1], b"\1\2")])
+
+
+@runnable
+def empty_tensors():
+    nodes = [h.make_node("Conv", ["x", "w"], ["c"]), h.make_node("GlobalAveragePool", ["c"], ["g"]),
+             h.make_node("Softmax", ["c"], ["s"]), h.make_node("ReduceSum", ["s"], ["r"]),
+             h.make_node("Concat", ["c", "s"], ["k"], axis=0)]
+    return model(nodes, [value("x", (0, 1, 3, 3))], [value("g", None), value("r", None), value("k", None)],
+                 [weights("w", 1, 1, 1, 1)])
+
+
+@runnable
+def big_dimensions():
+    """Runs where a request may take so much; elsewhere the engine must say that it is too large."""
+    nodes = [h.make_node("ConstantOfShape", ["s"], ["c"]), h.make_node("Tile", ["c", "r"], ["t"]),
+             h.make_node("Add", ["t", "x"], ["y"])]
+    return model(nodes, [value("x", (1,))], [value("y", None)], [ints("s", 2**20, 1), ints("r", 1, 2**20)])
+
+
 def main():
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "corpus", "onnx")
-    os.makedirs(folder, exist_ok=True)
-    for name, build in SEEDS.items():
-        with open(os.path.join(folder, name + ".onnx"), "wb") as file:
-            file.write(build().SerializeToString(deterministic=True))
-    print(f"{len(SEEDS)} seeds in {folder}, made with onnx {onnx.__version__}")
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "corpus")
+    for target, seeds in (("onnx", SEEDS), ("model", RUNNABLE)):
+        os.makedirs(os.path.join(folder, target), exist_ok=True)
+        for name, build in seeds.items():
+            with open(os.path.join(folder, target, name + ".onnx"), "wb") as file:
+                file.write(build().SerializeToString(deterministic=True))
+        print(f"{len(seeds)} seeds in {folder}/{target}, made with onnx {onnx.__version__}")
 
 
 if __name__ == "__main__":
