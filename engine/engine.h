@@ -51,7 +51,7 @@ struct qd_quant_options {
 };
 
 struct qd_engine_options {
-    uint32_t threads; /* of one request's parallel steps; 0 = what affinity and the cgroup allow */
+    uint32_t threads;       /* of one request's parallel steps; 0 = what affinity and the cgroup allow */
     uint64_t request_bytes; /* most memory the tensors of one request may take, its inputs aside; 0 = 2 GiB */
 };
 

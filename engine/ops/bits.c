@@ -18,8 +18,8 @@ static enum bits which(const struct qd_node *node)
     return qd_attr_is(node, "direction", "", "LEFT") ? LEFT : RIGHT;
 }
 
-/* Every type is read as the unsigned one of its size; only a shift to the right copies the sign. A count that is negative
- * or as large as the type (as unsigned both are large) leaves nothing but copies of the sign. */
+/* Every type is read as the unsigned one of its size; only a shift to the right copies the sign. A count that is
+ * negative or as large as the type (as unsigned both are large) leaves nothing but copies of the sign. */
 struct work {
     enum bits how;
     const char *a, *b;
@@ -37,9 +37,7 @@ struct work {
         for (int64_t i = 0; i < n; i++) {                                                                              \
             uint64_t x = a[i * w->a_step], y = b[i * w->b_step], wide = 8 * sizeof(type);                              \
             uint64_t sign = w->is_signed && w->how == RIGHT && x >> (wide - 1) ? UINT64_MAX : 0;                       \
-            uint64_t shifted = y >= wide      ? sign                                                                   \
-                               : w->how == LEFT ? x << y                                                               \
-                                                : x >> y | (y ? sign << (wide - y) : 0);                               \
+            uint64_t shifted = y >= wide ? sign : w->how == LEFT ? x << y : x >> y | (y ? sign << (wide - y) : 0);     \
             uint64_t logic = w->how == AND ? x & y : w->how == OR ? x | y : w->how == XOR ? x ^ y : ~x;                \
             out[i] = (type)(w->how <= RIGHT ? shifted : logic);                                                        \
         }                                                                                                              \
@@ -55,7 +53,9 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
     int inputs = how == NOT ? 1 : 2;
     struct qd_shape out = call->in_count > 0 ? call->in[0].shape : (struct qd_shape){0};
     enum qd_status status = qd_op_inputs(call, inputs, inputs, error);
-    if (status || (status = qd_op_types(call, 0, how <= RIGHT && call->node->opset < 28 ? TYPES_UNSIGNED : TYPES_INTEGER, error)) ||
+    if (status ||
+        (status = qd_op_types(call, 0, how <= RIGHT && call->node->opset < 28 ? TYPES_UNSIGNED : TYPES_INTEGER,
+                              error)) ||
         (inputs == 2 && (status = qd_op_same_type(call, 0, 1, error))))
         return status;
     if (how == RIGHT && !qd_attr_is(call->node, "direction", "", "RIGHT"))
@@ -84,7 +84,8 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
                         b->data,
                         call->out[0].data,
                         walk.strides[0][walk.rank - 1],
-                        walk.strides[1][walk.rank - 1], (TYPES_UNSIGNED & QD_BIT(a->dtype)) == 0};
+                        walk.strides[1][walk.rank - 1],
+                        (TYPES_UNSIGNED & QD_BIT(a->dtype)) == 0};
     qd_walk_run(&walk, call, pieces[qd_dtype_bytes(a->dtype)], &work);
     return QD_OK;
 }

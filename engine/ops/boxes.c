@@ -20,7 +20,12 @@ static enum qd_status limits_of(const struct qd_call *call, struct limits *l, st
             return status;
     }
     const struct qd_shape *scores = &call->in[1].shape;
-    *l = (struct limits){scores->dims[0], scores->dims[1], scores->dims[2], 0, (float)values[1], (float)values[2],
+    *l = (struct limits){scores->dims[0],
+                         scores->dims[1],
+                         scores->dims[2],
+                         0,
+                         (float)values[1],
+                         (float)values[2],
                          qd_attr_int(call->node, "center_point_box", 0) != 0};
     l->most = values[0] > (double)l->boxes ? l->boxes : values[0] > 0 ? (int64_t)values[0] : 0;
     return QD_OK;
@@ -104,8 +109,8 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
     if (status)
         return status;
     const struct qd_shape *boxes = &call->in[0].shape, *scores = &call->in[1].shape;
-    if (boxes->rank != 3 || scores->rank != 3 || boxes->dims[0] != scores->dims[0] || boxes->dims[1] != scores->dims[2] ||
-        boxes->dims[2] != 4)
+    if (boxes->rank != 3 || scores->rank != 3 || boxes->dims[0] != scores->dims[0] ||
+        boxes->dims[1] != scores->dims[2] || boxes->dims[2] != 4)
         return qd_op_fail(call, error, QD_ERR_SHAPE, "boxes and scores don't fit");
     if ((status = limits_of(call, &l, error)))
         return status;
@@ -134,7 +139,8 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
     enum qd_status status = limits_of(call, &l, error);
     if (status || qd_tensor_elems(&call->in[1]) == 0)
         return status;
-    if (select_all(call, &l, call->scratch, call->out[0].data, call->out[0].shape.dims[0]) != call->out[0].shape.dims[0])
+    if (select_all(call, &l, call->scratch, call->out[0].data, call->out[0].shape.dims[0]) !=
+        call->out[0].shape.dims[0])
         return qd_op_fail(call, error, QD_ERR_SHAPE, "the output's shape is not the planned one");
     return QD_OK;
 }

@@ -1,25 +1,23 @@
-/* Einsum: sums of products over named dimensions, any number of inputs up to the limit below, with ellipses and repeated
- * letters (diagonals). One plain loop nest in a fixed order: right for every equation, not made for large products
- * (exporters write those as MatMul). */
+/* Einsum: sums of products over named dimensions, any number of inputs up to the limit below, with ellipses and
+ * repeated letters (diagonals). One plain loop nest in a fixed order: right for every equation, not made for large
+ * products (exporters write those as MatMul). */
 #include "engine/ops/helpers.h"
 
 #include <string.h>
 
 #define MAX_TERMS  8
-#define MAX_LABELS (52 + QD_MAX_RANK) /* letters, then the dimensions an ellipsis stands for, from the last backwards */
+#define MAX_LABELS (52 + QD_MAX_RANK) /* letters, then the dimensions an ellipsis stands for, from the last backwards  \
+                                       */
 
 struct plan {
-    int terms, labels;               /* labels in order of the loops: the output's first, then the summed ones */
-    int outer;                       /* how many of them are the output's */
+    int terms, labels; /* labels in order of the loops: the output's first, then the summed ones */
+    int outer;         /* how many of them are the output's */
     int64_t dims[MAX_LABELS];
     int64_t strides[MAX_TERMS][MAX_LABELS];
     struct qd_shape out;
 };
 
-static int letter_of(char c)
-{
-    return c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= 'A' && c <= 'Z' ? c - 'A' : -1;
-}
+static int letter_of(char c) { return c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= 'A' && c <= 'Z' ? c - 'A' : -1; }
 
 /* One term's labels, one for each of `rank` dimensions; rank < 0: as many as there are, `dots` for an ellipsis. Returns
  * their number, -1 for nonsense. */
