@@ -5,9 +5,10 @@
 
 #include <string.h>
 
-#define MAX_TERMS  8
-#define MAX_LABELS (52 + QD_MAX_RANK) /* letters, then the dimensions an ellipsis stands for, from the last backwards  \
-                                       */
+#define MAX_TERMS 8
+#define MAX_LABELS                                                                                                     \
+    (52 + QD_MAX_RANK) /* letters, then the dimensions an ellipsis stands for, from the last backwards                 \
+                        */
 
 struct plan {
     int terms, labels; /* labels in order of the loops: the output's first, then the summed ones */
