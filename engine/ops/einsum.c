@@ -5,10 +5,10 @@
 
 #include <string.h>
 
-#define MAX_TERMS 8
-#define MAX_LABELS                                                                                                     \
-    (52 + QD_MAX_RANK) /* letters, then the dimensions an ellipsis stands for, from the last backwards                 \
-                        */
+#define MAX_TERMS    8
+#define MAX_PRODUCTS ((int64_t)1 << 34) /* a minute or two: more is no model, but a trap */
+/* Letters, then the dimensions an ellipsis stands for, from the last backwards. */
+#define MAX_LABELS (52 + QD_MAX_RANK)
 
 struct plan {
     int terms, labels; /* labels in order of the loops: the output's first, then the summed ones */
@@ -143,6 +143,10 @@ static bool make_plan(const struct qd_call *call, struct plan *plan)
     }
     for (int l = 0; l < plan->labels; l++)
         plan->dims[l] = r.dims[order[l]];
+    int64_t all = 1;
+    for (int l = 0; l < plan->labels; l++)
+        if (!qd_i64_mul(all, plan->dims[l], &all) || all > MAX_PRODUCTS)
+            return false;
     return true;
 }
 
@@ -158,7 +162,7 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
     if (status)
         return status;
     if (!make_plan(call, &plan))
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "its equation doesn't fit the inputs");
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "its equation doesn't fit the inputs, or has too many products");
     return qd_op_out(call, 0, QD_F32, &plan.out, error);
 }
 
@@ -215,7 +219,7 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
 {
     struct work work = {.call = call};
     if (!make_plan(call, &work.plan))
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "its equation doesn't fit the inputs");
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "its equation doesn't fit the inputs, or has too many products");
     qd_op_split(call, qd_tensor_elems(&call->out[0]), 64, part, &work);
     return QD_OK;
 }

@@ -4,29 +4,39 @@
 
 #include <string.h>
 
-/* A result may be so much larger than the node's inputs: a few bytes (ConstantOfShape, Expand, Tile, Range) must not
- * become gigabytes while a model loads. */
-#define MAX_GROWTH_BYTES ((size_t)16 << 20)
+/* Results together may be GROWTH times the model's constants, and so much more: a few bytes (ConstantOfShape, Expand,
+ * Tile, Range) must not become gigabytes while a model loads. */
+#define GROWTH            8
+#define MORE_GROWTH_BYTES ((size_t)64 << 20)
 
-/* Bytes of the results and of the scratch memory; SIZE_MAX when they are more than `left`, or more than the growth
- * allowed. */
+/* What folding may take; a Constant node's tensor lies in the file, whatever its size. */
+static size_t budget(const struct qd_graph *graph, size_t most_bytes)
+{
+    size_t all = MORE_GROWTH_BYTES;
+    for (int v = 0; v < graph->value_count; v++)
+        if (graph->values[v].constant && all < most_bytes)
+            all += GROWTH * qd_tensor_bytes(&graph->values[v].info); /* in the file, so the sum can't overflow */
+    for (int n = 0; n < graph->node_count; n++)
+        for (int a = 0; a < graph->nodes[n].attr_count && all < most_bytes; a++)
+            if (graph->nodes[n].attrs[a].type == QD_ATTR_TENSOR)
+                all += GROWTH * qd_tensor_bytes(&graph->nodes[n].attrs[a].t);
+    return all < most_bytes ? all : most_bytes;
+}
+
+/* Bytes of the results and of the scratch memory; SIZE_MAX when they are more than `left`. */
 static size_t cost(const struct qd_call *call, const struct qd_op *op, size_t left)
 {
-    size_t given = 0, all = 0;
-    for (int i = 0; i < call->in_count; i++)
-        given += call->in[i].data ? qd_tensor_bytes(&call->in[i]) : 0;
+    size_t all = 0;
     for (int i = 0; i < call->out_count; i++) {
         int64_t elems;
-        if (!qd_shape_elems(&call->out[i].shape, &elems) || (uint64_t)elems > left / 8)
+        if (!qd_shape_elems(&call->out[i].shape, &elems) || (uint64_t)elems > SIZE_MAX / 16)
             return SIZE_MAX;
         all += qd_tensor_bytes(&call->out[i]);
         if (all > left)
             return SIZE_MAX;
     }
     size_t scratch = op->scratch ? op->scratch(call) : 0;
-    if (all > MAX_GROWTH_BYTES + 8 * given || scratch > left - all)
-        return SIZE_MAX;
-    return all + scratch;
+    return scratch > left - all ? SIZE_MAX : all + scratch;
 }
 
 static bool foldable(const struct qd_graph *graph, const struct qd_node *node, const struct qd_op *op)
@@ -79,6 +89,9 @@ static enum qd_status fold_node(struct qd_graph *graph, const struct qd_node *no
     size_t taken = cost(call, op, *left);
     if (taken == SIZE_MAX)
         return QD_OK;
+    for (int i = 0; i < node->out_count; i++)
+        if (node->out[i] != QD_NO_VALUE && out[i].dtype == QD_NONE)
+            return qd_fail(error, QD_ERR_INVALID, "%s node '%s' has no output %d", node->op, node->name, i);
     *left -= taken;
     for (int i = 0; i < node->out_count; i++) {
         out[i].data = qd_arena_alloc_raw(arena, qd_tensor_bytes(&out[i]));
@@ -106,7 +119,7 @@ static enum qd_status fold_node(struct qd_graph *graph, const struct qd_node *no
 enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena, const struct qd_kernels *kernels,
                                  struct qd_parallel *parallel, size_t most_bytes, struct qd_error *error)
 {
-    size_t left = most_bytes;
+    size_t left = budget(graph, most_bytes);
     int kept = 0;
     for (int i = 0; i < graph->node_count; i++) {
         const struct qd_node *node = &graph->nodes[i];

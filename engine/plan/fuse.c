@@ -27,6 +27,15 @@ static const struct qd_node *sole_reader(const struct fuser *f, int value)
     return f->readers[value] == 1 && f->reader[value] >= 0 ? &f->graph->nodes[f->reader[value]] : NULL;
 }
 
+/* Output 0 and no other: what a linear step, or a node merged into one, can make. */
+static bool one_output(const struct qd_node *node)
+{
+    for (int i = 1; i < node->out_count; i++)
+        if (node->out[i] != QD_NO_VALUE)
+            return false;
+    return node->out_count > 0 && node->out[0] != QD_NO_VALUE;
+}
+
 static const struct qd_tensor *constant_f32(const struct qd_graph *graph, int value)
 {
     if (value == QD_NO_VALUE)
@@ -100,6 +109,8 @@ static bool merge_batch_norm(struct fuser *f, struct qd_unit *unit, const struct
 /* Add, Sub (constant second), Mul, Div (constant second) with one number per channel. */
 static bool merge_arithmetic(struct fuser *f, struct qd_unit *unit, const struct qd_node *node, bool conv)
 {
+    if (node->in_count != 2)
+        return false;
     bool first = node->in[0] == unit->out;
     const struct qd_tensor *c = constant_f32(f->graph, node->in[first ? 1 : 0]);
     const struct qd_node *anchor = &f->graph->nodes[unit->node];
@@ -170,7 +181,7 @@ static bool append_name(struct fuser *f, struct qd_unit *unit, const char *name)
 static bool merge_next(struct fuser *f, struct qd_unit *unit, bool conv)
 {
     const struct qd_node *next = sole_reader(f, unit->out);
-    if (!next || next->out_count < 1 || next->out[0] == QD_NO_VALUE || unit->act != QD_ACT_NONE)
+    if (!next || !one_output(next) || unit->act != QD_ACT_NONE)
         return false;
     bool ok = false;
     if (is_op(next, "BatchNormalization"))
@@ -240,7 +251,7 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
         struct qd_unit *unit = &(*units)[(*unit_count)++];
         *unit = (struct qd_unit){.node = n, .out = node->out_count ? node->out[0] : QD_NO_VALUE, .fused = ""};
         unit->outputs = qd_linear_outputs(graph, node);
-        unit->linear = unit->outputs > 0 && own_bias(&f, unit, node);
+        unit->linear = unit->outputs > 0 && one_output(node) && own_bias(&f, unit, node);
         bool conv = is_op(node, "Conv");
         while (unit->linear && merge_next(&f, unit, conv))
             ;

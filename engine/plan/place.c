@@ -154,7 +154,9 @@ static enum qd_status choose(struct placer *p)
  * plain). */
 static bool moves_q8(const struct placer *p, int u)
 {
-    return (p->ops[u]->flags & (QD_OP_MOVES | QD_OP_VIEW)) && p->plan->graph.nodes[p->units[u].node].out_count == 1;
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
+    return (p->ops[u]->flags & (QD_OP_MOVES | QD_OP_VIEW)) && node->out_count == 1 && node->out[0] != QD_NO_VALUE &&
+           node->in_count > 0 && node->in[0] != QD_NO_VALUE;
 }
 
 /* Backwards over the units: a value is handed over as u8 when every reader takes u8. */

@@ -205,6 +205,8 @@ static enum qd_status infer_op(const struct qd_plan *plan, const struct qd_step 
     for (int i = 0; !status && i < step->out_count; i++) {
         if (step->out[i] == QD_NO_VALUE)
             continue;
+        if (out[i].dtype == QD_NONE)
+            return qd_fail(error, QD_ERR_INVALID, "%s node '%s' has no output %d", step->node->op, step->node->name, i);
         status = check_elems(step, &out[i], error);
         out[i].data = NULL;
         if (!status)
