@@ -48,7 +48,7 @@ INIT := $(call cc-option,-ftrivial-auto-var-init=zero)
 endif
 SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 SAN += $(if $(FUZZER),-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined -fno-sanitize-recover=all)
-SAN += $(if $(COVERAGE),--coverage)
+SAN += $(if $(COVERAGE),--coverage -fprofile-update=atomic)
 LANGUAGE := -std=c11 -D_GNU_SOURCE -ffp-contract=off -I. -ffile-prefix-map=$(CURDIR)=.
 BASE_CFLAGS := $(LANGUAGE) $(OPTIMIZE) $(WARNINGS) $(HARDEN) $(SAN)
 LINK := -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack $(if $(STATIC),-static-pie) $(SAN)

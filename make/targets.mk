@@ -42,7 +42,7 @@ coverage: ## line coverage of all tests; needs gcovr; report in build/coverage/r
 	find $(BUILD)/coverage -name '*.gcda' -delete
 	python3 tests/run.py --build $(BUILD)/coverage
 	mkdir -p $(BUILD)/coverage/report
-	gcovr -r . --object-directory $(BUILD)/coverage -e tests/ -e $(BUILD)/ --print-summary \
+	gcovr -r . --gcov-ignore-parse-errors --object-directory $(BUILD)/coverage -e tests/ -e $(BUILD)/ --print-summary \
 	    --html-details $(BUILD)/coverage/report/index.html
 
 format: ## rewrite the C files as clang-format 14 wants them
