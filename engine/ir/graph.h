@@ -63,6 +63,7 @@ struct qd_node {
     int in_count, out_count, attr_count;
     const int *in, *out; /* value ids; QD_NO_VALUE = absent */
     const struct qd_attr *attrs;
+    const void *program; /* of a node that the plan made itself (domain "quantd"), else NULL */
 };
 
 struct qd_graph {

@@ -14,12 +14,12 @@ static inline void observation_publish(const struct qd_observation *seen, struct
     qd_observation_merge(into, &plain);
 }
 
-/* kernels.h: CLIP = min(max(r, lo), hi), NaN gives lo. */
+/* kernels.h: CLIP = min(max(r, a), b), NaN gives a. */
 static inline float epilogue_act(const struct qd_epilogue *e, float real)
 {
-    if (e->act == QD_ACT_CLIP) {
-        real = real > e->act_lo ? real : e->act_lo;
-        real = real < e->act_hi ? real : e->act_hi;
+    if (e->act.kind == QD_ACT_CLIP) {
+        real = real > e->act.a ? real : e->act.a;
+        real = real < e->act.b ? real : e->act.b;
     }
     return real;
 }

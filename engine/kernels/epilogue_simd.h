@@ -57,8 +57,8 @@ struct tile_vector {
 
 QD_INLINE struct tile_vector tile_vector_of(const struct qd_epilogue *e, const struct tile_columns *c, size_t v)
 {
-    return (struct tile_vector){vf_load(c->scale + v), vf_load(c->bias + v), vf_set(e->act_lo),
-                                vf_set(e->act_hi),     vi_load(c->init + v), e->act == QD_ACT_CLIP};
+    return (struct tile_vector){vf_load(c->scale + v), vf_load(c->bias + v), vf_set(e->act.a),
+                                vf_set(e->act.b),      vi_load(c->init + v), e->act.kind == QD_ACT_CLIP};
 }
 
 /* Accumulators (int32, or float in the same place) -> real values after the activation. */

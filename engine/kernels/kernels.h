@@ -17,8 +17,37 @@
 
 enum qd_isa { QD_ISA_SCALAR, QD_ISA_AVX2, QD_ISA_AVX512VNNI, QD_ISA_COUNT };
 
-/* Activation of an epilogue, on real values: NONE; CLIP = min(max(r, lo), hi) (Relu: 0, +inf). NaN gives lo. */
-enum qd_act { QD_ACT_NONE, QD_ACT_CLIP };
+/* Activations of an epilogue, on real values, with their parameters a and b. The functions are functions.h's, the same
+ * bits on every ISA. */
+enum qd_act {
+    QD_ACT_NONE,
+    QD_ACT_CLIP,         /* min(max(x, a), b) (Relu: 0, +inf); NaN gives a */
+    QD_ACT_HARD_SIGMOID, /* min(max(a x + b, 0), 1) */
+    QD_ACT_HARD_SWISH,   /* x * min(max(a x + b, 0), 1) */
+    QD_ACT_SIGMOID,
+    QD_ACT_SILU,      /* x * sigmoid(x) */
+    QD_ACT_GELU,      /* by erf */
+    QD_ACT_GELU_TANH, /* by tanh */
+    QD_ACT_TANH,
+    QD_ACT_LEAKY_RELU, /* x < 0 ? a x : x */
+    QD_ACT_COUNT,
+};
+
+/* r = kind(x); then, when `affine`, r = r * mul + add (two roundings). All zero: nothing. */
+struct qd_activation {
+    enum qd_act kind;
+    float a, b;
+    bool affine;
+    float mul, add;
+};
+
+/* A second operand of an epilogue: element (row i, column j) is data[i * stride_elems + j], counted like the output's;
+ * uint8_t as carried when qp is there (equation (2)), else float. data NULL: none. */
+struct qd_residual {
+    const void *data;
+    size_t stride_elems;
+    const struct qd_qparams *qp;
+};
 
 /* Where the rows of A come from. Row i is `taps` pieces of `tap_bytes` contiguous bytes, k = taps * tap_bytes / element
  * size. direct (table == NULL): taps == 1, the piece starts at base + i * stride_bytes. indirect: piece t starts at
@@ -31,14 +60,14 @@ struct qd_rows {
     size_t taps, tap_bytes, offset_bytes;
 };
 
-/* What happens to accumulators, per column j in [0, n):  r = act((float)acc * scale[j] + bias[j]).
+/* What happens to accumulators, per column j in [0, n):  r = act(((float)acc * scale[j] + bias[j]) + residual).
  * f32 GEMM: the same with its float accumulator, scale may be NULL (1). */
 struct qd_epilogue {
     const int32_t *acc_init; /* [n] added to the integer accumulator: -Zx * column sum of w; ignored by f32 */
     const float *scale;      /* [n] Sx * Sw[j] */
     const float *bias;       /* [n], or NULL for 0 */
-    enum qd_act act;
-    float act_lo, act_hi;
+    struct qd_activation act;
+    struct qd_residual residual;
     void *out;               /* element (row 0, column 0): uint8_t when `quantize`, else float */
     size_t out_stride_elems; /* from row to row */
     const struct qd_qparams
@@ -90,6 +119,9 @@ struct qd_kernels {
     struct qd_gemm_f32 gemm_f32;
     /* x[n] -> q[n] by (1); merges into *obs when not NULL. */
     void (*quantize_u8)(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q, struct qd_observation *obs);
+    /* The same by (8): multiplied by the reciprocal of the scale, as epilogues do. */
+    void (*requantize_u8)(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                          struct qd_observation *obs);
     /* q[n] -> r[n] by (2). */
     void (*dequantize_u8)(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
     /* min, max, counts of x[n]; clipping against qp when not NULL. */

@@ -13,11 +13,12 @@ enum { PIECE_VECTORS = 32 }; /* values that are observed together: counted one b
 
 static inline size_t lanes_at(size_t i, size_t n) { return n - i < QD_SIMD_FLOATS ? n - i : QD_SIMD_FLOATS; }
 
-/* q may be NULL (only observe), obs may be NULL (only quantize), qp may be NULL when q is. */
+/* Equation (1) when `divide`, else (8). q may be NULL (only observe), obs may be NULL (only quantize), qp may be NULL
+ * when q is. */
 QD_INLINE void vector_quantize(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
-                               struct qd_observation *obs)
+                               struct qd_observation *obs, const bool divide)
 {
-    const struct scaling s = scaling_of(qp, qp ? qp->scale : 0.0f);
+    const struct scaling s = scaling_of(qp, !qp ? 0.0f : divide ? qp->scale : 1.0f / qp->scale);
     const vi zero_point = vi_set(qp ? qp->zero_point : 0);
     struct observing seen = observing_begin();
     for (size_t begin = 0; begin < n; begin += PIECE_VECTORS * QD_SIMD_FLOATS) {
@@ -29,15 +30,15 @@ QD_INLINE void vector_quantize(const float *x, size_t n, const struct qd_qparams
             if (obs)
                 piece_add(&piece, real, mask);
             if (q) {
-                vf scaled = vf_min(vf_max(vf_div(real, s.factor), s.lo), s.hi);
+                vf scaled = vf_min(vf_max(scaled_by(&s, real, divide), s.lo), s.hi);
                 vi_store_u8(q + i, vi_add(vi_from_vf(scaled), zero_point), lanes_at(i, end));
             }
         }
-        if (!obs || observing_take(&seen, &piece, &s, true))
+        if (!obs || observing_take(&seen, &piece, &s, divide))
             continue;
         for (size_t i = begin; i < end; i += QD_SIMD_FLOATS) {
             vm mask = vm_first(lanes_at(i, end));
-            observing_count(&seen, vf_load_some(x + i, mask), mask, &s, true);
+            observing_count(&seen, vf_load_some(x + i, mask), mask, &s, divide);
         }
     }
     if (obs)

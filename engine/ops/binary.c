@@ -240,7 +240,7 @@ static enum qd_status binary_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_binary = {0, binary_prepare, binary_infer, NULL, binary_run};
+const struct qd_op qd_op_binary = {.prepare = binary_prepare, .infer = binary_infer, .run = binary_run};
 
 /* ------------------------------------------------------------------ Pow: the exponent may have another type */
 
@@ -349,7 +349,7 @@ static enum qd_status pow_run(const struct qd_call *call, struct qd_error *error
     return QD_OK;
 }
 
-const struct qd_op qd_op_pow = {0, NULL, pow_infer, NULL, pow_run};
+const struct qd_op qd_op_pow = {.infer = pow_infer, .run = pow_run};
 
 /* ------------------------------------------------------------------ Where */
 
@@ -403,4 +403,4 @@ static enum qd_status where_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_where = {0, NULL, where_infer, NULL, where_run};
+const struct qd_op qd_op_where = {.infer = where_infer, .run = where_run};

@@ -145,4 +145,4 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
     return QD_OK;
 }
 
-const struct qd_op qd_op_non_max_suppression = {0, NULL, infer, scratch, run};
+const struct qd_op qd_op_non_max_suppression = {.infer = infer, .scratch = scratch, .run = run};

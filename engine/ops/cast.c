@@ -187,5 +187,5 @@ static enum qd_status cast_run(const struct qd_call *call, struct qd_error *erro
     return QD_OK;
 }
 
-const struct qd_op qd_op_cast = {0, NULL, cast_infer, NULL, cast_run};
-const struct qd_op qd_op_cast_like = {0, NULL, cast_like_infer, NULL, cast_run};
+const struct qd_op qd_op_cast = {.infer = cast_infer, .run = cast_run};
+const struct qd_op qd_op_cast_like = {.infer = cast_like_infer, .run = cast_run};

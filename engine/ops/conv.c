@@ -188,4 +188,5 @@ static enum qd_status conv_run(const struct qd_call *call, struct qd_error *erro
     return status;
 }
 
-const struct qd_op qd_op_conv = {0, conv_prepare, conv_infer, conv_scratch, conv_run};
+const struct qd_op qd_op_conv = {
+    .prepare = conv_prepare, .infer = conv_infer, .scratch = conv_scratch, .run = conv_run};

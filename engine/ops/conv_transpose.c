@@ -242,7 +242,8 @@ static enum qd_status transposed_run(const struct qd_call *call, struct qd_error
     return status;
 }
 
-const struct qd_op qd_op_conv_transpose = {0, transposed_prepare, transposed_infer, transposed_scratch, transposed_run};
+const struct qd_op qd_op_conv_transpose = {
+    .prepare = transposed_prepare, .infer = transposed_infer, .scratch = transposed_scratch, .run = transposed_run};
 
 /* ------------------------------------------------------------------ Col2Im: input [N, C * block, L], image_shape,
  * block_shape */
@@ -315,4 +316,4 @@ static enum qd_status col2im_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_col2im = {0, transposed_prepare, col2im_infer, NULL, col2im_run};
+const struct qd_op qd_op_col2im = {.prepare = transposed_prepare, .infer = col2im_infer, .run = col2im_run};

@@ -224,4 +224,4 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
     return QD_OK;
 }
 
-const struct qd_op qd_op_einsum = {0, NULL, infer, NULL, run};
+const struct qd_op qd_op_einsum = {.infer = infer, .run = run};

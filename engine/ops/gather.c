@@ -163,6 +163,6 @@ static enum qd_status nd_run(const struct qd_call *call, struct qd_error *error)
     return QD_OK;
 }
 
-const struct qd_op qd_op_gather = {QD_OP_MOVES, NULL, gather_infer, NULL, gather_run};
-const struct qd_op qd_op_gather_elements = {QD_OP_MOVES, NULL, elements_infer, NULL, elements_run};
-const struct qd_op qd_op_gather_nd = {QD_OP_MOVES, NULL, nd_infer, NULL, nd_run};
+const struct qd_op qd_op_gather = {.flags = QD_OP_MOVES, .infer = gather_infer, .run = gather_run};
+const struct qd_op qd_op_gather_elements = {.flags = QD_OP_MOVES, .infer = elements_infer, .run = elements_run};
+const struct qd_op qd_op_gather_nd = {.flags = QD_OP_MOVES, .infer = nd_infer, .run = nd_run};

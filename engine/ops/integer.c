@@ -235,7 +235,7 @@ static enum qd_status matmul_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_matmul_integer = {0, NULL, matmul_infer, NULL, matmul_run};
+const struct qd_op qd_op_matmul_integer = {.infer = matmul_infer, .run = matmul_run};
 
 /* ------------------------------------------------------------------ convolutions */
 
@@ -370,4 +370,4 @@ static enum qd_status conv_run(const struct qd_call *call, struct qd_error *erro
     return QD_OK;
 }
 
-const struct qd_op qd_op_conv_integer = {0, conv_prepare, conv_infer, NULL, conv_run};
+const struct qd_op qd_op_conv_integer = {.prepare = conv_prepare, .infer = conv_infer, .run = conv_run};

@@ -247,9 +247,7 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
                             .k = d.k,
                             .channels = d.channels,
                             .geometry = {.taps = 1},
-                            .act = spec->act,
-                            .act_lo = spec->act_lo,
-                            .act_hi = spec->act_hi};
+                            .act = spec->act};
     enum qd_status status = l->conv ? read_geometry(spec->node, &spec->weights->shape, &l->geometry, error) : QD_OK;
     if (status)
         return status;

@@ -12,8 +12,8 @@ struct qd_linear_spec {
     const struct qd_node *node;
     const struct qd_tensor *weights; /* the node's constant input 1, F32 */
     const float *factor, *bias;      /* [outputs], or NULL for 1 and 0; bias includes the node's own input 2 */
-    enum qd_act act;
-    float act_lo, act_hi;
+    struct qd_activation act;
+    bool residual;   /* calls bring a second operand, added before the activation */
     bool int8;       /* else FP32 */
     bool per_tensor; /* one weight scale for all outputs instead of one each (of w * factor) */
 };
@@ -44,11 +44,13 @@ enum qd_status qd_linear_infer(const struct qd_linear *linear, const struct qd_s
 size_t qd_linear_scratch_bytes(const struct qd_linear *linear, const struct qd_shape *in, unsigned threads);
 
 struct qd_linear_call {
-    const struct qd_tensor *in;      /* INT8: u8 as carried; FP32: float */
-    struct qd_tensor *out;           /* dtype QD_U8 (INT8 only) or QD_F32 */
-    const struct qd_qparams *in_qp;  /* INT8: of the input */
-    const struct qd_qparams *out_qp; /* when out is QD_U8 */
-    struct qd_observation *observe;  /* NULL, or merged into: all real outputs after the activation, before clamping */
+    const struct qd_tensor *in;           /* INT8: u8 as carried; FP32: float */
+    struct qd_tensor *out;                /* dtype QD_U8 (INT8 only) or QD_F32 */
+    const struct qd_qparams *in_qp;       /* INT8: of the input */
+    const struct qd_qparams *out_qp;      /* when out is QD_U8 */
+    const struct qd_tensor *residual;     /* of the output's shape and layout, U8 or F32; NULL without */
+    const struct qd_qparams *residual_qp; /* when it is QD_U8 */
+    struct qd_observation *observe; /* NULL, or merged into: all real outputs after the activation, before clamping */
     void *scratch;
     struct qd_parallel *parallel;
 };

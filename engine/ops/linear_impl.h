@@ -28,8 +28,7 @@ struct qd_linear {
     int32_t *sums;       /* [groups * n] INT8: column sums */
     float *weight_scale; /* [groups * n] INT8 */
     float *bias;         /* [groups * n] or NULL */
-    enum qd_act act;
-    float act_lo, act_hi;
+    struct qd_activation act;
 };
 
 /* Where padding begins and how large the output is, for one input shape [N, C, d...]. False when it would not be

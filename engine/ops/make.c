@@ -48,7 +48,7 @@ static enum qd_status constant_run(const struct qd_call *call, struct qd_error *
     return QD_OK;
 }
 
-const struct qd_op qd_op_constant = {QD_OP_SHAPE_ONLY, NULL, constant_infer, NULL, constant_run};
+const struct qd_op qd_op_constant = {.flags = QD_OP_SHAPE_ONLY, .infer = constant_infer, .run = constant_run};
 
 /* ------------------------------------------------------------------ ConstantOfShape */
 
@@ -88,7 +88,7 @@ static enum qd_status of_shape_run(const struct qd_call *call, struct qd_error *
     return QD_OK;
 }
 
-const struct qd_op qd_op_constant_of_shape = {0, NULL, of_shape_infer, NULL, of_shape_run};
+const struct qd_op qd_op_constant_of_shape = {.infer = of_shape_infer, .run = of_shape_run};
 
 /* ------------------------------------------------------------------ Range: start, limit, delta */
 
@@ -156,7 +156,7 @@ static enum qd_status range_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_range = {0, NULL, range_infer, NULL, range_run};
+const struct qd_op qd_op_range = {.infer = range_infer, .run = range_run};
 
 /* ------------------------------------------------------------------ CumSum */
 
@@ -227,4 +227,4 @@ static enum qd_status cumsum_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_cumsum = {0, NULL, cumsum_infer, NULL, cumsum_run};
+const struct qd_op qd_op_cumsum = {.infer = cumsum_infer, .run = cumsum_run};

@@ -134,7 +134,7 @@ static enum qd_status matmul_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_matmul = {0, NULL, matmul_infer, matmul_scratch, matmul_run};
+const struct qd_op qd_op_matmul = {.infer = matmul_infer, .scratch = matmul_scratch, .run = matmul_run};
 
 /* ------------------------------------------------------------------ Gemm: alpha op(A) op(B) + beta C */
 
@@ -277,4 +277,5 @@ static enum qd_status gemm_run(const struct qd_call *call, struct qd_error *erro
     return QD_OK;
 }
 
-const struct qd_op qd_op_gemm = {0, gemm_prepare, gemm_infer, gemm_scratch, gemm_run};
+const struct qd_op qd_op_gemm = {
+    .prepare = gemm_prepare, .infer = gemm_infer, .scratch = gemm_scratch, .run = gemm_run};

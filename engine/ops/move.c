@@ -55,7 +55,7 @@ static enum qd_status transpose_run(const struct qd_call *call, struct qd_error 
     return QD_OK;
 }
 
-const struct qd_op qd_op_transpose = {QD_OP_MOVES, NULL, transpose_infer, NULL, transpose_run};
+const struct qd_op qd_op_transpose = {.flags = QD_OP_MOVES, .infer = transpose_infer, .run = transpose_run};
 
 /* ------------------------------------------------------------------ Slice */
 
@@ -171,7 +171,7 @@ static enum qd_status slice_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_slice = {QD_OP_MOVES, NULL, slice_infer, NULL, slice_run};
+const struct qd_op qd_op_slice = {.flags = QD_OP_MOVES, .infer = slice_infer, .run = slice_run};
 
 /* ------------------------------------------------------------------ Concat */
 
@@ -220,7 +220,7 @@ static enum qd_status concat_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_concat = {0, NULL, concat_infer, NULL, concat_run};
+const struct qd_op qd_op_concat = {.infer = concat_infer, .run = concat_run};
 
 /* ------------------------------------------------------------------ Split */
 
@@ -303,7 +303,7 @@ static enum qd_status split_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_split_op = {0, NULL, split_infer, NULL, split_run};
+const struct qd_op qd_op_split_op = {.infer = split_infer, .run = split_run};
 
 /* ------------------------------------------------------------------ Expand */
 
@@ -336,4 +336,4 @@ static enum qd_status expand_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_expand = {QD_OP_MOVES, NULL, expand_infer, NULL, expand_run};
+const struct qd_op qd_op_expand = {.flags = QD_OP_MOVES, .infer = expand_infer, .run = expand_run};

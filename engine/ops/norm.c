@@ -112,7 +112,7 @@ static enum qd_status batch_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_batch_norm = {0, NULL, batch_infer, batch_scratch, batch_run};
+const struct qd_op qd_op_batch_norm = {.infer = batch_infer, .scratch = batch_scratch, .run = batch_run};
 
 /* ------------------------------------------------------------------ mean and variance of a row, in double */
 
@@ -166,7 +166,7 @@ static enum qd_status instance_run(const struct qd_call *call, struct qd_error *
     return QD_OK;
 }
 
-const struct qd_op qd_op_instance_norm = {0, NULL, instance_infer, NULL, instance_run};
+const struct qd_op qd_op_instance_norm = {.infer = instance_infer, .run = instance_run};
 
 /* ------------------------------------------------------------------ LayerNormalization */
 
@@ -256,4 +256,4 @@ static enum qd_status layer_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_layer_norm = {0, NULL, layer_infer, layer_scratch, layer_run};
+const struct qd_op qd_op_layer_norm = {.infer = layer_infer, .scratch = layer_scratch, .run = layer_run};

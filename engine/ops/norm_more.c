@@ -63,7 +63,7 @@ static enum qd_status along_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_along_axis = {0, NULL, along_infer, NULL, along_run};
+const struct qd_op qd_op_along_axis = {.infer = along_infer, .run = along_run};
 
 /* ------------------------------------------------------------------ LRN */
 
@@ -108,7 +108,7 @@ static enum qd_status lrn_run(const struct qd_call *call, struct qd_error *error
     return QD_OK;
 }
 
-const struct qd_op qd_op_lrn = {0, NULL, lrn_infer, NULL, lrn_run};
+const struct qd_op qd_op_lrn = {.infer = lrn_infer, .run = lrn_run};
 
 /* ------------------------------------------------------------------ RMSNormalization */
 
@@ -154,7 +154,7 @@ static enum qd_status rms_run(const struct qd_call *call, struct qd_error *error
     return QD_OK;
 }
 
-const struct qd_op qd_op_rms_norm = {0, NULL, rms_infer, NULL, rms_run};
+const struct qd_op qd_op_rms_norm = {.infer = rms_infer, .run = rms_run};
 
 /* ------------------------------------------------------------------ GroupNormalization */
 
@@ -210,4 +210,4 @@ static enum qd_status group_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_group_norm = {0, NULL, group_infer, NULL, group_run};
+const struct qd_op qd_op_group_norm = {.infer = group_infer, .run = group_run};

@@ -19,7 +19,13 @@ struct qd_call {
     const struct qd_tensor
         *in;               /* dtype QD_NONE = absent; data NULL while shapes are inferred and the value is not known */
     struct qd_tensor *out; /* infer fills dtype and shape (layout too when it is not plain); run writes to data */
-    void *scratch;         /* scratch() bytes, 64-byte aligned */
+    /* Integers, for operators with QD_OP_READS_Q8 or QD_OP_WRITES_Q8: in_qp[i] is there where in[i] is u8 as carried;
+     * with out_qp output 0 is written as u8 by equation (8), and every real value of it goes into *observe (may be
+     * NULL) before clamping. infer sees all of these tensors as F32. */
+    const struct qd_qparams *const *in_qp; /* [in_count] or NULL */
+    const struct qd_qparams *out_qp;
+    struct qd_observation *observe;
+    void *scratch; /* scratch() bytes, 64-byte aligned */
     const struct qd_kernels *kernels;
     struct qd_parallel *parallel;
 };
@@ -31,12 +37,27 @@ enum qd_op_flags {
         4, /* output 0 holds only elements of input 0: an integer tensor keeps its scale (MaxPool, Transpose...) */
     QD_OP_CHANNELS_LAST = 8, /* run also takes input 0 in QD_CHANNELS_LAST and then writes output 0 so */
     QD_OP_ELEMENTWISE = 16,  /* unary, any layout, may run in place */
+    QD_OP_READS_Q8 = 32,     /* F32 data inputs may come as u8 with in_qp */
+    QD_OP_WRITES_Q8 = 64,    /* output 0, when it is F32, may be asked for as u8 with out_qp */
+    QD_OP_ALL_CHANNELS_LAST =
+        128, /* with CHANNELS_LAST: every data input comes channels last, not only input 0 (Concat, pointwise) */
+};
+
+/* What an operator may pack when a plan is compiled. */
+struct qd_packing {
+    const struct qd_node *node;
+    const struct qd_tensor *const *constants; /* [in_count] NULL where the input is no constant */
+    const struct qd_kernels *kernels;
+    struct qd_arena *arena;
+    bool int8; /* quantized arithmetic is wanted where the operator has it */
 };
 
 struct qd_op {
     unsigned flags;
     /* Reads and checks attributes once, when the plan is compiled; *prep lives in the arena. NULL: no attributes. */
     enum qd_status (*prepare)(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error);
+    /* After prepare, once: packs constant inputs; may replace *prep. NULL: nothing to pack. */
+    enum qd_status (*pack)(const struct qd_packing *packing, void **prep, struct qd_error *error);
     /* Checks dtypes and shapes and fills call->out[].dtype/.shape. Input shapes are fully known. May read in[i].data
      * where it is not NULL; QD_ERR_NEEDS_DATA (no sentence needed) when the shape depends on data that is NULL: then it
      * is asked again when the data is there. Everything run relies on is checked here. */

@@ -179,7 +179,7 @@ static enum qd_status pad_run(const struct qd_call *call, struct qd_error *error
     return QD_OK;
 }
 
-const struct qd_op qd_op_pad = {0, NULL, pad_infer, NULL, pad_run};
+const struct qd_op qd_op_pad = {.infer = pad_infer, .run = pad_run};
 
 /* ------------------------------------------------------------------ Tile: wrapping, with all padding at the end */
 
@@ -207,4 +207,4 @@ static enum qd_status tile_run(const struct qd_call *call, struct qd_error *erro
     return status;
 }
 
-const struct qd_op qd_op_tile = {QD_OP_MOVES, NULL, tile_infer, NULL, tile_run};
+const struct qd_op qd_op_tile = {.flags = QD_OP_MOVES, .infer = tile_infer, .run = tile_run};

@@ -190,7 +190,11 @@ static enum qd_status max_run(const struct qd_call *call, struct qd_error *error
     return QD_OK;
 }
 
-const struct qd_op qd_op_max_pool = {QD_OP_MOVES | QD_OP_CHANNELS_LAST, pool_prepare, max_infer, max_scratch, max_run};
+const struct qd_op qd_op_max_pool = {.flags = QD_OP_MOVES | QD_OP_CHANNELS_LAST,
+                                     .prepare = pool_prepare,
+                                     .infer = max_infer,
+                                     .scratch = max_scratch,
+                                     .run = max_run};
 
 /* ------------------------------------------------------------------ AveragePool */
 
@@ -242,7 +246,7 @@ static enum qd_status average_run(const struct qd_call *call, struct qd_error *e
     return status;
 }
 
-const struct qd_op qd_op_average_pool = {0, pool_prepare, average_infer, NULL, average_run};
+const struct qd_op qd_op_average_pool = {.prepare = pool_prepare, .infer = average_infer, .run = average_run};
 
 /* ------------------------------------------------------------------ global pools */
 
@@ -327,6 +331,6 @@ static enum qd_status global_max_run(const struct qd_call *call, struct qd_error
     return QD_OK;
 }
 
-const struct qd_op qd_op_global_average_pool = {0, NULL, global_average_infer, NULL, global_average_run};
-const struct qd_op qd_op_global_max_pool = {QD_OP_MOVES | QD_OP_CHANNELS_LAST, NULL, global_max_infer, NULL,
-                                            global_max_run};
+const struct qd_op qd_op_global_average_pool = {.infer = global_average_infer, .run = global_average_run};
+const struct qd_op qd_op_global_max_pool = {
+    .flags = QD_OP_MOVES | QD_OP_CHANNELS_LAST, .infer = global_max_infer, .run = global_max_run};

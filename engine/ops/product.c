@@ -29,7 +29,7 @@ void qd_product_run(const struct qd_product *p, const struct qd_kernels *kernels
         .col_end = p->n,
         .a = {.base = p->a, .stride_bytes = p->a_stride * sizeof(float), .taps = 1, .tap_bytes = p->k * sizeof(float)},
         .b = packed,
-        .epilogue = {.act = QD_ACT_NONE, .out = p->out, .out_stride_elems = p->out_stride},
+        .epilogue = {.out = p->out, .out_stride_elems = p->out_stride},
         .scratch = packed + qd_align_up(kernels->gemm_f32.packed_bytes(p->n, p->k)),
     };
     kernels->gemm_f32.run(&args);

@@ -159,7 +159,7 @@ static enum qd_status quantize_run(const struct qd_call *call, struct qd_error *
     return run_rows(call, quantize_part, error);
 }
 
-const struct qd_op qd_op_quantize_linear = {0, NULL, quantize_infer, NULL, quantize_run};
+const struct qd_op qd_op_quantize_linear = {.infer = quantize_infer, .run = quantize_run};
 
 /* ------------------------------------------------------------------ DequantizeLinear */
 
@@ -199,7 +199,7 @@ static enum qd_status dequantize_run(const struct qd_call *call, struct qd_error
     return run_rows(call, dequantize_part, error);
 }
 
-const struct qd_op qd_op_dequantize_linear = {0, NULL, dequantize_infer, NULL, dequantize_run};
+const struct qd_op qd_op_dequantize_linear = {.infer = dequantize_infer, .run = dequantize_run};
 
 /* ------------------------------------------------------------------ DynamicQuantizeLinear */
 
@@ -237,4 +237,4 @@ static enum qd_status dynamic_run(const struct qd_call *call, struct qd_error *e
     return QD_OK;
 }
 
-const struct qd_op qd_op_dynamic_quantize_linear = {0, NULL, dynamic_infer, NULL, dynamic_run};
+const struct qd_op qd_op_dynamic_quantize_linear = {.infer = dynamic_infer, .run = dynamic_run};

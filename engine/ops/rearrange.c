@@ -64,7 +64,7 @@ static enum qd_status space_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_depth_space = {QD_OP_MOVES, NULL, space_infer, NULL, space_run};
+const struct qd_op qd_op_depth_space = {.flags = QD_OP_MOVES, .infer = space_infer, .run = space_run};
 
 /* ------------------------------------------------------------------ CenterCropPad */
 
@@ -133,4 +133,4 @@ static enum qd_status center_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_center_crop_pad = {0, NULL, center_infer, NULL, center_run};
+const struct qd_op qd_op_center_crop_pad = {.infer = center_infer, .run = center_run};

@@ -274,7 +274,7 @@ static void multiply(const struct pass *p, const float *left, const void *packed
         .col_end = columns,
         .a = {.base = left, .stride_bytes = hidden * sizeof(float), .taps = 1, .tap_bytes = hidden * sizeof(float)},
         .b = packed,
-        .epilogue = {.act = QD_ACT_NONE, .out = out, .out_stride_elems = (size_t)p->s.gates},
+        .epilogue = {.out = out, .out_stride_elems = (size_t)p->s.gates},
         .scratch = p->gemm_scratch,
     };
     p->call->kernels->gemm_f32.run(&args);
@@ -478,4 +478,4 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
     return QD_OK;
 }
 
-const struct qd_op qd_op_recurrent = {0, prepare, infer, scratch, run};
+const struct qd_op qd_op_recurrent = {.prepare = prepare, .infer = infer, .scratch = scratch, .run = run};

@@ -291,7 +291,7 @@ static enum qd_status reduce_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_reduce = {0, reduce_prepare, reduce_infer, NULL, reduce_run};
+const struct qd_op qd_op_reduce = {.prepare = reduce_prepare, .infer = reduce_infer, .run = reduce_run};
 
 /* ------------------------------------------------------------------ ArgMax, ArgMin */
 
@@ -342,4 +342,4 @@ static enum qd_status arg_run(const struct qd_call *call, struct qd_error *error
     return QD_OK;
 }
 
-const struct qd_op qd_op_arg = {0, NULL, arg_infer, NULL, arg_run};
+const struct qd_op qd_op_arg = {.infer = arg_infer, .run = arg_run};

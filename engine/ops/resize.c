@@ -516,4 +516,4 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
     return QD_OK;
 }
 
-const struct qd_op qd_op_resize = {0, prepare, infer, scratch, run};
+const struct qd_op qd_op_resize = {.prepare = prepare, .infer = infer, .scratch = scratch, .run = run};

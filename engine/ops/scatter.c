@@ -120,7 +120,7 @@ static enum qd_status elements_run(const struct qd_call *call, struct qd_error *
     return QD_OK;
 }
 
-const struct qd_op qd_op_scatter_elements = {0, NULL, elements_infer, NULL, elements_run};
+const struct qd_op qd_op_scatter_elements = {.infer = elements_infer, .run = elements_run};
 
 /* ------------------------------------------------------------------ ScatterND */
 
@@ -165,7 +165,7 @@ static enum qd_status nd_run(const struct qd_call *call, struct qd_error *error)
     return QD_OK;
 }
 
-const struct qd_op qd_op_scatter_nd = {0, NULL, nd_infer, NULL, nd_run};
+const struct qd_op qd_op_scatter_nd = {.infer = nd_infer, .run = nd_run};
 
 /* ------------------------------------------------------------------ TensorScatter: a cache is written from an index
  * per batch on */
@@ -211,4 +211,4 @@ static enum qd_status tensor_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_tensor_scatter = {0, NULL, tensor_infer, NULL, tensor_run};
+const struct qd_op qd_op_tensor_scatter = {.infer = tensor_infer, .run = tensor_run};

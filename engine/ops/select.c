@@ -173,7 +173,7 @@ static enum qd_status topk_run(const struct qd_call *call, struct qd_error *erro
     return QD_OK;
 }
 
-const struct qd_op qd_op_topk = {0, NULL, topk_infer, topk_scratch, topk_run};
+const struct qd_op qd_op_topk = {.infer = topk_infer, .scratch = topk_scratch, .run = topk_run};
 
 /* ------------------------------------------------------------------ NonZero, Compress */
 
@@ -230,7 +230,7 @@ static enum qd_status nonzero_run(const struct qd_call *call, struct qd_error *e
     return QD_OK;
 }
 
-const struct qd_op qd_op_nonzero = {0, NULL, nonzero_infer, NULL, nonzero_run};
+const struct qd_op qd_op_nonzero = {.infer = nonzero_infer, .run = nonzero_run};
 
 /* Without an axis the input counts as one list: outer 1, dim n, inner 1. */
 static enum qd_status compress_plan(const struct qd_call *call, int64_t *outer, int64_t *dim, int64_t *inner,
@@ -286,7 +286,7 @@ static enum qd_status compress_run(const struct qd_call *call, struct qd_error *
     return status;
 }
 
-const struct qd_op qd_op_compress = {0, NULL, compress_infer, NULL, compress_run};
+const struct qd_op qd_op_compress = {.infer = compress_infer, .run = compress_run};
 
 /* ------------------------------------------------------------------ OneHot */
 
@@ -355,7 +355,7 @@ static enum qd_status onehot_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_onehot = {0, NULL, onehot_infer, NULL, onehot_run};
+const struct qd_op qd_op_onehot = {.infer = onehot_infer, .run = onehot_run};
 
 /* ------------------------------------------------------------------ Trilu, EyeLike */
 
@@ -389,7 +389,7 @@ static enum qd_status trilu_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_trilu = {0, NULL, trilu_infer, NULL, trilu_run};
+const struct qd_op qd_op_trilu = {.infer = trilu_infer, .run = trilu_run};
 
 static enum qd_status eye_infer(const struct qd_call *call, struct qd_error *error)
 {
@@ -433,7 +433,7 @@ static enum qd_status eye_run(const struct qd_call *call, struct qd_error *error
     return QD_OK;
 }
 
-const struct qd_op qd_op_eye_like = {QD_OP_SHAPE_ONLY, NULL, eye_infer, NULL, eye_run};
+const struct qd_op qd_op_eye_like = {.flags = QD_OP_SHAPE_ONLY, .infer = eye_infer, .run = eye_run};
 
 /* ------------------------------------------------------------------ ReverseSequence */
 
@@ -472,4 +472,4 @@ static enum qd_status reverse_run(const struct qd_call *call, struct qd_error *e
     return QD_OK;
 }
 
-const struct qd_op qd_op_reverse_sequence = {0, NULL, reverse_infer, NULL, reverse_run};
+const struct qd_op qd_op_reverse_sequence = {.infer = reverse_infer, .run = reverse_run};

@@ -33,8 +33,8 @@ static enum qd_status identity_infer(const struct qd_call *call, struct qd_error
     return status;
 }
 
-const struct qd_op qd_op_identity = {QD_OP_VIEW | QD_OP_MOVES | QD_OP_ELEMENTWISE, NULL, identity_infer, NULL,
-                                     view_run};
+const struct qd_op qd_op_identity = {
+    .flags = QD_OP_VIEW | QD_OP_MOVES | QD_OP_ELEMENTWISE, .infer = identity_infer, .run = view_run};
 
 /* ------------------------------------------------------------------ Dropout: at inference the input, and a mask of
  * ones */
@@ -76,7 +76,7 @@ static enum qd_status dropout_run(const struct qd_call *call, struct qd_error *e
     return view_run(call, error);
 }
 
-const struct qd_op qd_op_dropout = {QD_OP_VIEW | QD_OP_MOVES, NULL, dropout_infer, NULL, dropout_run};
+const struct qd_op qd_op_dropout = {.flags = QD_OP_VIEW | QD_OP_MOVES, .infer = dropout_infer, .run = dropout_run};
 
 /* ------------------------------------------------------------------ Flatten */
 
@@ -98,7 +98,7 @@ static enum qd_status flatten_infer(const struct qd_call *call, struct qd_error 
     return qd_op_out(call, 0, call->in[0].dtype, &out, error);
 }
 
-const struct qd_op qd_op_flatten = {QD_OP_VIEW | QD_OP_MOVES, NULL, flatten_infer, NULL, view_run};
+const struct qd_op qd_op_flatten = {.flags = QD_OP_VIEW | QD_OP_MOVES, .infer = flatten_infer, .run = view_run};
 
 /* ------------------------------------------------------------------ Reshape */
 
@@ -139,7 +139,7 @@ static enum qd_status reshape_infer(const struct qd_call *call, struct qd_error 
     return qd_op_out(call, 0, call->in[0].dtype, &out, error);
 }
 
-const struct qd_op qd_op_reshape = {QD_OP_VIEW | QD_OP_MOVES, NULL, reshape_infer, NULL, checked_view_run};
+const struct qd_op qd_op_reshape = {.flags = QD_OP_VIEW | QD_OP_MOVES, .infer = reshape_infer, .run = checked_view_run};
 
 /* ------------------------------------------------------------------ Squeeze, Unsqueeze */
 
@@ -208,8 +208,9 @@ static enum qd_status unsqueeze_infer(const struct qd_call *call, struct qd_erro
     return qd_op_out(call, 0, call->in[0].dtype, &out, error);
 }
 
-const struct qd_op qd_op_squeeze = {QD_OP_VIEW | QD_OP_MOVES, NULL, squeeze_infer, NULL, checked_view_run};
-const struct qd_op qd_op_unsqueeze = {QD_OP_VIEW | QD_OP_MOVES, NULL, unsqueeze_infer, NULL, checked_view_run};
+const struct qd_op qd_op_squeeze = {.flags = QD_OP_VIEW | QD_OP_MOVES, .infer = squeeze_infer, .run = checked_view_run};
+const struct qd_op qd_op_unsqueeze = {
+    .flags = QD_OP_VIEW | QD_OP_MOVES, .infer = unsqueeze_infer, .run = checked_view_run};
 
 /* ------------------------------------------------------------------ Shape, Size */
 
@@ -262,5 +263,5 @@ static enum qd_status size_run(const struct qd_call *call, struct qd_error *erro
     return QD_OK;
 }
 
-const struct qd_op qd_op_shape = {QD_OP_SHAPE_ONLY, NULL, shape_infer, NULL, shape_run};
-const struct qd_op qd_op_size = {QD_OP_SHAPE_ONLY, NULL, size_infer, NULL, size_run};
+const struct qd_op qd_op_shape = {.flags = QD_OP_SHAPE_ONLY, .infer = shape_infer, .run = shape_run};
+const struct qd_op qd_op_size = {.flags = QD_OP_SHAPE_ONLY, .infer = size_infer, .run = size_run};

@@ -85,4 +85,4 @@ static enum qd_status softmax_run(const struct qd_call *call, struct qd_error *e
     return QD_OK;
 }
 
-const struct qd_op qd_op_softmax = {0, softmax_prepare, softmax_infer, NULL, softmax_run};
+const struct qd_op qd_op_softmax = {.prepare = softmax_prepare, .infer = softmax_infer, .run = softmax_run};

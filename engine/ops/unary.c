@@ -203,7 +203,8 @@ static enum qd_status unary_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_unary = {QD_OP_ELEMENTWISE, unary_prepare, unary_infer, NULL, unary_run};
+const struct qd_op qd_op_unary = {
+    .flags = QD_OP_ELEMENTWISE, .prepare = unary_prepare, .infer = unary_infer, .run = unary_run};
 
 /* ------------------------------------------------------------------ Gelu: two formulas by a string attribute */
 
@@ -248,7 +249,8 @@ static enum qd_status gelu_run(const struct qd_call *call, struct qd_error *erro
     return QD_OK;
 }
 
-const struct qd_op qd_op_gelu = {QD_OP_ELEMENTWISE, gelu_prepare, gelu_infer, NULL, gelu_run};
+const struct qd_op qd_op_gelu = {
+    .flags = QD_OP_ELEMENTWISE, .prepare = gelu_prepare, .infer = gelu_infer, .run = gelu_run};
 
 /* ------------------------------------------------------------------ Clip */
 
@@ -329,8 +331,9 @@ static enum qd_status clip_run(const struct qd_call *call, struct qd_error *erro
     return QD_OK;
 }
 
-const struct qd_op qd_op_clip_6 = {QD_OP_ELEMENTWISE, clip_6_prepare, clip_infer, NULL, clip_run};
-const struct qd_op qd_op_clip_11 = {QD_OP_ELEMENTWISE, NULL, clip_infer, NULL, clip_run};
+const struct qd_op qd_op_clip_6 = {
+    .flags = QD_OP_ELEMENTWISE, .prepare = clip_6_prepare, .infer = clip_infer, .run = clip_run};
+const struct qd_op qd_op_clip_11 = {.flags = QD_OP_ELEMENTWISE, .infer = clip_infer, .run = clip_run};
 
 /* ------------------------------------------------------------------ IsNaN, IsInf: not in place, the type changes */
 
@@ -364,5 +367,5 @@ static enum qd_status is_inf_run(const struct qd_call *call, struct qd_error *er
     return QD_OK;
 }
 
-const struct qd_op qd_op_is_nan = {0, NULL, is_infer, NULL, is_nan_run};
-const struct qd_op qd_op_is_inf = {0, NULL, is_infer, NULL, is_inf_run};
+const struct qd_op qd_op_is_nan = {.infer = is_infer, .run = is_nan_run};
+const struct qd_op qd_op_is_inf = {.infer = is_infer, .run = is_inf_run};

@@ -59,18 +59,52 @@ enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs
     return QD_OK;
 }
 
-/* One pass of a step that writes a site, under the lane's present scale. */
+/* The scale of a slot's integers, NULL for a slot of floats. */
+static const struct qd_qparams *scale_of(const struct qd_lane *lane, int slot)
+{
+    int site = slot == QD_NO_VALUE ? -1 : lane->plan->slots[slot].site;
+    return site >= 0 ? &lane->qparams[site] : NULL;
+}
+
+static void run_op(struct qd_lane *lane, const struct qd_step *step, struct qd_observation *observe, void *scratch)
+{
+    struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
+    const struct qd_qparams *in_qp[QD_MAX_STEP_TENSORS];
+    struct qd_call call;
+    qd_step_call(lane->plan, step, lane->slots, in, out, &call);
+    for (int i = 0; i < step->in_count; i++)
+        in_qp[i] = scale_of(lane, step->in[i]);
+    call.in_qp = in_qp;
+    call.out_qp = step->site >= 0 ? &lane->qparams[step->site] : NULL;
+    call.observe = observe;
+    call.scratch = scratch;
+    lane->status = step->op->run(&call, &lane->error);
+}
+
+/* One pass of a step, under the lane's present scales. */
 static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_observation *observe, void *scratch)
 {
     const struct qd_plan *plan = lane->plan;
+    if (step->kind == QD_STEP_OP) {
+        run_op(lane, step, observe, scratch);
+        return;
+    }
     const struct qd_tensor *in = &lane->slots[step->in[0]];
     struct qd_tensor *out = &lane->slots[step->out[0]];
-    int in_site = plan->slots[step->in[0]].site;
-    const struct qd_qparams *in_qp = in_site >= 0 ? &lane->qparams[in_site] : NULL;
+    const struct qd_qparams *in_qp = scale_of(lane, step->in[0]);
     const struct qd_qparams *out_qp = step->site >= 0 ? &lane->qparams[step->site] : NULL;
     switch (step->kind) {
     case QD_STEP_LINEAR: {
-        struct qd_linear_call call = {in, out, in_qp, out_qp, observe, scratch, plan->parallel};
+        bool residual = step->in_count > 1;
+        struct qd_linear_call call = {.in = in,
+                                      .out = out,
+                                      .in_qp = in_qp,
+                                      .out_qp = out_qp,
+                                      .residual = residual ? &lane->slots[step->in[1]] : NULL,
+                                      .residual_qp = residual ? scale_of(lane, step->in[1]) : NULL,
+                                      .observe = observe,
+                                      .scratch = scratch,
+                                      .parallel = plan->parallel};
         qd_linear_run(step->linear, &call);
         break;
     }
@@ -83,7 +117,7 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
     case QD_STEP_RELAYOUT:
         qd_convert_relayout(in, out);
         break;
-    case QD_STEP_OP: /* has its own way, run_op */
+    case QD_STEP_OP: /* above */
         break;
     }
 }
@@ -132,15 +166,6 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
         }
     }
     lane->utilization[step->site] = utilization(seen, qp);
-}
-
-static void run_op(struct qd_lane *lane, const struct qd_step *step, void *scratch)
-{
-    struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
-    struct qd_call call;
-    qd_step_call(lane->plan, step, lane->slots, in, out, &call);
-    call.scratch = scratch;
-    lane->status = step->op->run(&call, &lane->error);
 }
 
 /* Memory from the request's arena, as long as the request may have more. */
@@ -194,9 +219,7 @@ static void run_step(struct qd_lane *lane, int index)
         if (lane->status)
             return;
     }
-    if (step->kind == QD_STEP_OP)
-        run_op(lane, step, scratch);
-    else if (step->site >= 0)
+    if (step->site >= 0)
         run_site(lane, step, scratch);
     else
         pass(lane, step, NULL, scratch);

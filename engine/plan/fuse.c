@@ -159,9 +159,7 @@ static bool merge_clip(struct fuser *f, struct qd_unit *unit, const struct qd_no
             *bound[i - 1] = *(const float *)t->data;
         }
     }
-    unit->act = QD_ACT_CLIP;
-    unit->act_lo = lo;
-    unit->act_hi = hi;
+    unit->act = (struct qd_activation){.kind = QD_ACT_CLIP, .a = lo, .b = hi};
     return !(lo > hi) && lo == lo && hi == hi;
 }
 
@@ -181,7 +179,7 @@ static bool append_name(struct fuser *f, struct qd_unit *unit, const char *name)
 static bool merge_next(struct fuser *f, struct qd_unit *unit, bool conv)
 {
     const struct qd_node *next = sole_reader(f, unit->out);
-    if (!next || !one_output(next) || unit->act != QD_ACT_NONE)
+    if (!next || !one_output(next) || unit->act.kind != QD_ACT_NONE)
         return false;
     bool ok = false;
     if (is_op(next, "BatchNormalization"))
@@ -191,7 +189,7 @@ static bool merge_next(struct fuser *f, struct qd_unit *unit, bool conv)
     else if (is_op(next, "Relu") || is_op(next, "Clip"))
         ok = next->in[0] == unit->out && merge_clip(f, unit, next);
     if (!ok) {
-        unit->act = QD_ACT_NONE;
+        unit->act = (struct qd_activation){.kind = QD_ACT_NONE};
         return false;
     }
     f->merged[next - f->graph->nodes] = true;
@@ -249,7 +247,8 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
         if (f.merged[n])
             continue;
         struct qd_unit *unit = &(*units)[(*unit_count)++];
-        *unit = (struct qd_unit){.node = n, .out = node->out_count ? node->out[0] : QD_NO_VALUE, .fused = ""};
+        *unit = (struct qd_unit){
+            .node = n, .out = node->out_count ? node->out[0] : QD_NO_VALUE, .residual = QD_NO_VALUE, .fused = ""};
         unit->outputs = qd_linear_outputs(graph, node);
         unit->linear = unit->outputs > 0 && one_output(node) && own_bias(&f, unit, node);
         bool conv = is_op(node, "Conv");

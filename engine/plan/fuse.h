@@ -13,8 +13,8 @@ struct qd_unit {
     bool linear;          /* Conv, Gemm, MatMul with constant weights */
     int64_t outputs;      /* of a linear unit: channels */
     float *factor, *bias; /* [outputs] or NULL; bias includes the node's own */
-    enum qd_act act;
-    float act_lo, act_hi;
+    struct qd_activation act;
+    int residual;      /* value added before the activation, or QD_NO_VALUE */
     const char *fused; /* names of merged nodes */
 };
 

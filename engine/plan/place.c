@@ -222,8 +222,6 @@ static enum qd_status place_linear(struct placer *p, int u)
                                   .factor = unit->factor,
                                   .bias = unit->bias,
                                   .act = unit->act,
-                                  .act_lo = unit->act_lo,
-                                  .act_hi = unit->act_hi,
                                   .int8 = int8,
                                   .per_tensor = p->plan->options.weights_per_tensor};
     struct qd_linear *linear;

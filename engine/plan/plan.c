@@ -193,12 +193,20 @@ static enum qd_status check_elems(const struct qd_step *step, const struct qd_te
     return qd_fail(error, QD_ERR_TOO_LARGE, "node '%s' would make a tensor too large to address", step->node->name);
 }
 
+static bool is_q8(const struct qd_plan *plan, int slot)
+{
+    return slot != QD_NO_VALUE && (plan->slots[slot].form == QD_FORM_Q8 || plan->slots[slot].form == QD_FORM_Q8_CL);
+}
+
 static enum qd_status infer_op(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
                                struct qd_error *error)
 {
     struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
     struct qd_call call;
     qd_step_call(plan, step, slots, in, out, &call);
+    for (int i = 0; (step->op->flags & QD_OP_READS_Q8) && i < step->in_count; i++)
+        if (is_q8(plan, step->in[i]))
+            in[i].dtype = QD_F32; /* shapes don't depend on how a tensor is carried */
     for (int i = 0; i < step->out_count; i++)
         out[i] = (struct qd_tensor){.dtype = QD_NONE};
     enum qd_status status = step->op->infer(&call, error);
@@ -209,6 +217,8 @@ static enum qd_status infer_op(const struct qd_plan *plan, const struct qd_step 
             return qd_fail(error, QD_ERR_INVALID, "%s node '%s' has no output %d", step->node->op, step->node->name, i);
         status = check_elems(step, &out[i], error);
         out[i].data = NULL;
+        if (is_q8(plan, step->out[i]))
+            out[i].dtype = QD_U8;
         if (!status)
             qd_plan_place_empty(&out[i]);
         slots[step->out[i]] = out[i];
@@ -233,7 +243,7 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
         return qd_fail(error, QD_ERR_TYPE, "%s node '%s' needs a FP32 tensor '%s', has %s", step->node->op,
                        step->node->name, plan->graph.values[plan->slots[step->in[0]].value].name,
                        qd_dtype_name(in->dtype));
-    out->dtype = form == QD_FORM_Q8 || form == QD_FORM_Q8_CL ? QD_U8 : QD_F32;
+    out->dtype = is_q8(plan, step->out[0]) ? QD_U8 : QD_F32;
     if (step->kind == QD_STEP_LINEAR) {
         enum qd_status fits = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
         if (fits)

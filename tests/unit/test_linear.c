@@ -321,9 +321,7 @@ static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
                                   .weights = &b->w,
                                   .factor = b->factor,
                                   .bias = b->bias,
-                                  .act = b->l->relu6 ? QD_ACT_CLIP : QD_ACT_NONE,
-                                  .act_lo = 0,
-                                  .act_hi = 6,
+                                  .act = {b->l->relu6 ? QD_ACT_CLIP : QD_ACT_NONE, .a = 0, .b = 6},
                                   .int8 = int8,
                                   .per_tensor = per_tensor};
     struct qd_linear *linear = NULL;

@@ -8,6 +8,7 @@ void qd_kernels_init__avx2(struct qd_kernels *kernels)
     kernels->gemm_q8 = qd_gemm_q8__avx2;
     kernels->gemm_f32 = qd_gemm_f32__avx2;
     kernels->quantize_u8 = qd_quantize_u8__avx2;
+    kernels->requantize_u8 = qd_requantize_u8__avx2;
     kernels->dequantize_u8 = qd_dequantize_u8__avx2;
     kernels->observe_f32 = qd_observe_f32__avx2;
     kernels->max_rows_u8 = qd_max_rows_u8__avx2;

@@ -6,9 +6,18 @@ void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparam
                                 struct qd_observation *obs)
 {
     if (obs)
-        vector_quantize(x, n, qp, q, obs);
+        vector_quantize(x, n, qp, q, obs, true);
     else
-        vector_quantize(x, n, qp, q, NULL);
+        vector_quantize(x, n, qp, q, NULL, true);
+}
+
+void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                                  struct qd_observation *obs)
+{
+    if (obs)
+        vector_quantize(x, n, qp, q, obs, false);
+    else
+        vector_quantize(x, n, qp, q, NULL, false);
 }
 
 void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r)
@@ -18,7 +27,7 @@ void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qp
 
 void qd_observe_f32__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs)
 {
-    vector_quantize(x, n, qp, NULL, obs);
+    vector_quantize(x, n, qp, NULL, obs, true);
 }
 
 void qd_max_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out)

@@ -13,6 +13,19 @@ void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *q
         qd_observe_f32__scalar(x, n, qp, obs);
 }
 
+void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                              struct qd_observation *obs)
+{
+    struct qd_observation seen = qd_observation_empty();
+    const float inv_scale = 1.0f / qp->scale;
+    for (size_t i = 0; i < n; i++) {
+        q[i] = qd_requantize_one(x[i], inv_scale, qp);
+        qd_observe_one(&seen, x[i], x[i] * inv_scale, qp);
+    }
+    if (obs)
+        observation_publish(&seen, obs);
+}
+
 void qd_dequantize_u8__scalar(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r)
 {
     for (size_t i = 0; i < n; i++)
