@@ -1,8 +1,12 @@
 /* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in
  * engine/report.c. */
 #include "engine/model.h"
+#include "engine/plan/choose.h"
 
 #include <string.h>
+
+/* What an unknown dimension counts as when layers are timed: a short text, a small image. */
+#define TIMED_SIZE 64
 
 struct qd_quant_options qd_quant_defaults(void)
 {
@@ -127,20 +131,49 @@ static struct qd_learner_rules learner_rules(const struct qd_quant_options *o)
     };
 }
 
+/* The signature's input shapes: an unknown first dimension (a batch) is 1, every other unknown one `size`. */
+static struct qd_shape *shapes_of(const struct qd_model *model, int64_t size)
+{
+    struct qd_shape *shapes = qd_arena_alloc(model->graph->arena, (size_t)model->graph->input_count, sizeof *shapes);
+    for (int i = 0; shapes && i < model->graph->input_count; i++) {
+        shapes[i] = model->inputs[i].shape;
+        for (int d = 0; d < shapes[i].rank; d++)
+            if (shapes[i].dims[d] < 0)
+                shapes[i].dims[d] = d ? size : 1;
+    }
+    return shapes;
+}
+
+/* Compiles once more when some layers are faster in FP32 here. */
+static enum qd_status choose_by_time(struct qd_model *model, struct qd_error *error)
+{
+    struct qd_plan_options options = qd_model_plan_options(model);
+    struct qd_shape *shapes = shapes_of(model, TIMED_SIZE);
+    struct qd_plan *chosen;
+    if (!shapes)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    enum qd_status status = qd_plan_time(model->plan, shapes, &options.choices, error);
+    if (status || !options.choices)
+        return status;
+    options.choice_count = model->plan->graph.node_count;
+    status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
+                             &chosen, error);
+    if (!status) {
+        qd_plan_unref(&model->plan);
+        model->plan = chosen;
+    }
+    return status;
+}
+
 /* Multiply-adds per step with unknown dimensions taken as 1. A model that such shapes don't fit just reports none. */
 static enum qd_status count_macs(struct qd_model *model, struct qd_error *error)
 {
     struct qd_arena *arena = model->graph->arena;
     struct qd_shaped *shaped;
-    struct qd_shape *shapes = qd_arena_alloc(arena, (size_t)model->graph->input_count, sizeof *shapes);
+    struct qd_shape *shapes = shapes_of(model, 1);
     model->step_macs = qd_arena_alloc(arena, (size_t)model->plan->step_count, sizeof *model->step_macs);
     if (!shapes || !model->step_macs)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
-    for (int i = 0; i < model->graph->input_count; i++) {
-        shapes[i] = model->inputs[i].shape;
-        for (int d = 0; d < shapes[i].rank; d++)
-            shapes[i].dims[d] = shapes[i].dims[d] < 0 ? 1 : shapes[i].dims[d];
-    }
     enum qd_status status = qd_plan_shape(model->plan, shapes, &shaped, error);
     if (status)
         return status == QD_ERR_NO_MEMORY ? status : QD_OK;
@@ -161,6 +194,8 @@ static enum qd_status build(struct qd_model *model, const void *bytes, size_t si
     if (!status)
         status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
                                  &model->plan, error);
+    if (!status && model->options.precision == QD_PRECISION_AUTO)
+        status = choose_by_time(model, error);
     if (!status)
         status = count_macs(model, error);
     if (status)

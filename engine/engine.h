@@ -41,7 +41,8 @@ struct qd_quant_options {
     enum qd_guard guard;
     enum qd_scheme activation_scheme;       /* asymmetric u8 or symmetric s8 */
     enum qd_granularity weight_granularity; /* per channel or per tensor, symmetric s8 */
-    enum qd_precision precision;            /* QD_PRECISION_AUTO: int8 where it can run; QD_FP32: no quantization */
+    enum qd_precision precision;            /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
+                                               machine; QD_INT8: where it can run; QD_FP32: no quantization */
     double averaging_constant;              /* c of equations (5) and (6), 0 < c <= 1 */
     double max_step;           /* winsorising: widths of the range one observation may move a bound by, times c_n */
     double guard_tolerance;    /* share of the width a request may leave the range by */
@@ -201,8 +202,9 @@ struct qd_step_report {
     const char *reason; /* why this precision, one phrase */
     enum qd_scheme activation_scheme;
     enum qd_granularity weight_granularity;
-    int weight_bits; /* 0: no weights */
-    uint64_t macs;   /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */
+    int weight_bits;         /* 0: no weights */
+    double int8_us, fp32_us; /* of a layer that was timed while loading, else 0 */
+    uint64_t macs;           /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */
 };
 
 struct qd_plan_report {

@@ -169,6 +169,7 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
     const struct qd_quant_options *options = &infer->model->options;
     static const enum qd_guard_action actions[] = {
         [QD_GUARD_WIDEN] = QD_GUARDED_WIDEN, [QD_GUARD_CLIP] = QD_GUARDED_CLIP, [QD_GUARD_REJECT] = QD_GUARDED_REJECT};
+    qd_lane_release(&infer->lane); /* of an attempt that failed */
     infer->lane = (struct qd_lane){
         .plan = infer->plan,
         .shaped = infer->shaped,
@@ -251,6 +252,7 @@ void qd_infer_destroy(struct qd_infer **infer)
     *infer = NULL;
     if (!r)
         return;
+    qd_lane_release(&r->lane);
     qd_shaped_unref(&r->shaped);
     qd_plan_unref(&r->plan);
     qd_epoch_unref(&r->epoch);

@@ -29,7 +29,7 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
     const struct qd_qparams *qp = &qd_learner_current(model->learner)->sites[i].qp;
     bool symmetric = model->plan->options.symmetric;
     *out = (struct qd_range_report){
-        .name = model->graph->values[site->value].name,
+        .name = model->plan->graph.values[site->value].name,
         .mode = mode_in_force(model),
         .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .dtype = symmetric ? QD_I8 : QD_U8,
@@ -69,7 +69,7 @@ enum qd_status qd_model_ranges_freeze(struct qd_model *model, struct qd_error *e
     enum qd_status status = qd_learner_freeze(model->learner, &unseen);
     if (status == QD_ERR_CONFLICT)
         return qd_fail(error, status, "tensor '%s' has no observation yet: send a request before freezing",
-                       model->graph->values[model->plan->sites[unseen].value].name);
+                       model->plan->graph.values[model->plan->sites[unseen].value].name);
     return status ? qd_fail(error, status, "no memory to freeze the ranges") : QD_OK;
 }
 
@@ -119,6 +119,8 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
                        : step->int8                 ? 8
                                                     : 32,
         .macs = model->step_macs[i],
+        .int8_us = (double)step->int8_us,
+        .fp32_us = (double)step->fp32_us,
     };
 }
 

@@ -41,8 +41,12 @@ static void write_step(struct qd_text *out, const struct qd_step_report *step)
                        qd_granularity_name(step->weight_granularity), step->weight_bits);
     else
         qd_text_puts(out, ",\"weights\":null");
-    /* Errors and times per step are not measured yet: null says so. */
-    qd_text_printf(out, ",\"sqnr_db\":null,\"time_us\":null,\"macs\":%" PRIu64 ",\"pinned\":false}", step->macs);
+    if (step->int8_us > 0)
+        qd_text_printf(out, ",\"time_us\":{\"int8\":%.1f,\"fp32\":%.1f}", step->int8_us, step->fp32_us);
+    else
+        qd_text_puts(out, ",\"time_us\":null");
+    /* Errors per step are not measured yet: null says so. */
+    qd_text_printf(out, ",\"sqnr_db\":null,\"macs\":%" PRIu64 ",\"pinned\":false}", step->macs);
 }
 
 void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry)

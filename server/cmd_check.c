@@ -51,7 +51,10 @@ static void print_text(const struct qd_model *model, const char *isa)
                *step.node ? step.node : "(unnamed)");
         if (*step.fused)
             printf("; + %s", step.fused);
-        printf("; %s\n", step.reason);
+        printf("; %s", step.reason);
+        if (step.int8_us > 0)
+            printf(" (int8 %.1f us, fp32 %.1f us)", step.int8_us, step.fp32_us);
+        putchar('\n');
     }
 }
 
@@ -72,9 +75,11 @@ static json_t *json_step(const struct qd_model *model, size_t i)
 {
     struct qd_step_report step;
     qd_model_step(model, i, &step);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I}", "node", step.node, "op", step.op, "fused", step.fused,
+    json_t *times = step.int8_us > 0 ? json_pack("{s:f, s:f}", "int8", step.int8_us, "fp32", step.fp32_us)
+                                     : json_null();
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o}", "node", step.node, "op", step.op, "fused", step.fused,
                      "precision", qd_precision_name(step.precision), "reason", step.reason, "weight_bits",
-                     step.weight_bits, "macs", (json_int_t)step.macs);
+                     step.weight_bits, "macs", (json_int_t)step.macs, "time_us", times);
 }
 
 static int print_json(const struct qd_model *model, const char *isa)

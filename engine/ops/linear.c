@@ -64,6 +64,8 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
     return w && read_dims(node, w, &d) ? (int64_t)(d.groups * d.n) : 0;
 }
 
+bool qd_linear_node_is_conv(const struct qd_node *node) { return is_op(node, "Conv"); }
+
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node)
 {
     struct dims d;

@@ -24,6 +24,8 @@ struct qd_linear; /* immutable after create; any number of threads run it */
  * not constant, not F32, MatMul weights not of rank 2, Gemm with transA or alpha/beta other than 1 that can't be
  * folded, rank unsupported...): it then runs as an ordinary FP32 operator. */
 int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *node);
+/* True for a node whose linear form is a convolution: its input 1 has the rank of the image. */
+bool qd_linear_node_is_conv(const struct qd_node *node);
 /* Why it can't run in INT8 (a phrase), or NULL when it can: k too large for exact int32, no inputs... */
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node);
 

@@ -49,13 +49,16 @@ struct qd_packing {
     const struct qd_tensor *const *constants; /* [in_count] NULL where the input is no constant */
     const struct qd_kernels *kernels;
     struct qd_arena *arena;
-    bool int8; /* quantized arithmetic is wanted where the operator has it */
+    bool int8; /* integers will come for what wants_q8 asked for */
 };
 
 struct qd_op {
     unsigned flags;
     /* Reads and checks attributes once, when the plan is compiled; *prep lives in the arena. NULL: no attributes. */
     enum qd_status (*prepare)(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error);
+    /* Inputs (bit i: input i) that are to be quantized at a site each, so that run gets them as u8; asked when the plan
+     * is compiled for INT8, before pack. NULL: none is asked for, though integers may come (QD_OP_READS_Q8). */
+    unsigned (*wants_q8)(const struct qd_packing *packing);
     /* After prepare, once: packs constant inputs; may replace *prep. NULL: nothing to pack. */
     enum qd_status (*pack)(const struct qd_packing *packing, void **prep, struct qd_error *error);
     /* Checks dtypes and shapes and fills call->out[].dtype/.shape. Input shapes are fully known. May read in[i].data

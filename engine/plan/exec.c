@@ -45,18 +45,27 @@ enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs
     lane->guarded = qd_arena_alloc(lane->arena, sites, sizeof *lane->guarded);
     lane->qparams = qd_arena_alloc(lane->arena, sites, sizeof *lane->qparams);
     lane->utilization = qd_arena_alloc(lane->arena, sites, sizeof *lane->utilization);
-    unsigned char *workspace = qd_arena_alloc_raw(lane->arena, lane->shaped->workspace_bytes);
-    if (!lane->slots || !lane->observations || !lane->guarded || !lane->qparams || !lane->utilization || !workspace)
+    lane->workspace_bytes = lane->shaped->workspace_bytes;
+    lane->workspace = qd_workspace_take(&lane->plan->workspaces, &lane->workspace_bytes);
+    if (!lane->slots || !lane->observations || !lane->guarded || !lane->qparams || !lane->utilization ||
+        !lane->workspace)
         return no_memory(error);
     for (size_t i = 0; i < sites; i++) {
         lane->observations[i] = qd_observation_empty();
         lane->qparams[i] = lane->epoch->sites[i].qp;
     }
-    bind_slots(lane, inputs, workspace);
-    lane->scratch = workspace + lane->shaped->scratch_offset;
+    bind_slots(lane, inputs, lane->workspace);
+    lane->scratch = lane->workspace + lane->shaped->scratch_offset;
     lane->taken_bytes = lane->shaped->workspace_bytes;
     lane->status = QD_OK;
     return QD_OK;
+}
+
+void qd_lane_release(struct qd_lane *lane)
+{
+    if (lane->workspace)
+        qd_workspace_give(&lane->plan->workspaces, lane->workspace, lane->workspace_bytes);
+    lane->workspace = NULL;
 }
 
 /* The scale of a slot's integers, NULL for a slot of floats. */

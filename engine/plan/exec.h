@@ -22,6 +22,9 @@ struct qd_lane {
     struct qd_epoch *epoch;   /* borrowed; NULL for a plan without sites */
     struct qd_exec_rules rules;
     struct qd_arena *arena; /* of the request: lane arrays, and tensors whose shape depends on data */
+    /* its own */
+    unsigned char *workspace; /* from the plan's set */
+    size_t workspace_bytes;
     /* results */
     enum qd_status status;
     struct qd_error error;
@@ -34,9 +37,11 @@ struct qd_lane {
     size_t taken_bytes;                  /* of the plan's request_bytes */
 };
 
-/* Makes the lane's arrays and workspace in its arena and binds the inputs (by graph.inputs; dtype QD_NONE = the
- * default's). Errors: NO_MEMORY. */
+/* Makes the lane's arrays in its arena, takes a workspace and binds the inputs (by graph.inputs; dtype QD_NONE = the
+ * default's). Errors: NO_MEMORY. The caller releases the lane in any case. */
 enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs, struct qd_error *error) QD_MUST_CHECK;
+/* Gives the workspace back; the lane's tensors are gone with it. */
+void qd_lane_release(struct qd_lane *lane);
 /* Runs bound lanes of one plan. Outcomes are in lane->status. */
 void qd_exec_run(struct qd_lane *const *lanes, size_t count);
 

@@ -1,18 +1,21 @@
-/* Fusing: batch normalization, constant additions and clipping activations go into the linear layer before them. */
+/* Fusing: batch normalization, constant additions, sums with a tensor of the same shape, activations and what scales
+ * them go into the linear layer before them. */
 #include "engine/plan/fuse.h"
 
-#include "engine/ops/linear.h"
+#include "engine/plan/extent.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct fuser {
     const struct qd_graph *graph;
     struct qd_arena *arena;
-    int *readers;       /* [value_count] how often a node or the model's outputs read it */
-    int *reader;        /* [value_count] the last node that reads it */
-    bool *merged;       /* [node_count] */
+    int *readers; /* [value_count] how often a node or the model's outputs read it */
+    int *reader;  /* [value_count] the last node that reads it */
+    bool *merged; /* [node_count] */
+    const struct qd_extent *extents;
     bool out_of_memory; /* what could not be merged for that would make another plan: compiling stops */
 };
 
@@ -140,7 +143,8 @@ static bool merge_arithmetic(struct fuser *f, struct qd_unit *unit, const struct
     return true;
 }
 
-static bool merge_clip(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
+/* Bounds of a Relu or Clip. */
+static bool read_clip(const struct fuser *f, const struct qd_node *node, struct qd_activation *act)
 {
     float lo = -INFINITY, hi = INFINITY;
     if (is_op(node, "Relu")) {
@@ -159,7 +163,7 @@ static bool merge_clip(struct fuser *f, struct qd_unit *unit, const struct qd_no
             *bound[i - 1] = *(const float *)t->data;
         }
     }
-    unit->act = (struct qd_activation){.kind = QD_ACT_CLIP, .a = lo, .b = hi};
+    *act = (struct qd_activation){.kind = QD_ACT_CLIP, .a = lo, .b = hi};
     return !(lo > hi) && lo == lo && hi == hi;
 }
 
@@ -175,26 +179,112 @@ static bool append_name(struct fuser *f, struct qd_unit *unit, const char *name)
     return true;
 }
 
+/* The activation that a node is; false: none that an epilogue has. */
+static bool read_activation(const struct fuser *f, const struct qd_node *node, struct qd_activation *act)
+{
+    static const struct {
+        const char *op;
+        enum qd_act kind;
+        float a, b; /* the attributes' defaults */
+    } rows[] = {
+        {"HardSigmoid", QD_ACT_HARD_SIGMOID, 0.2f, 0.5f},
+        {"HardSwish", QD_ACT_HARD_SWISH, 1.0f / 6, 0.5f},
+        {"Sigmoid", QD_ACT_SIGMOID, 0, 0},
+        {"Swish", QD_ACT_SILU, 0, 0},
+        {"Gelu", QD_ACT_GELU, 0, 0},
+        {"Tanh", QD_ACT_TANH, 0, 0},
+        {"LeakyRelu", QD_ACT_LEAKY_RELU, 0.01f, 0},
+    };
+    if (is_op(node, "Relu") || is_op(node, "Clip"))
+        return read_clip(f, node, act);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (!is_op(node, rows[i].op))
+            continue;
+        *act = (struct qd_activation){.kind = rows[i].kind, .a = rows[i].a, .b = rows[i].b};
+        if (act->kind == QD_ACT_HARD_SIGMOID || act->kind == QD_ACT_LEAKY_RELU)
+            act->a = qd_attr_float(node, "alpha", act->a);
+        if (act->kind == QD_ACT_HARD_SIGMOID)
+            act->b = qd_attr_float(node, "beta", act->b);
+        if (act->kind == QD_ACT_GELU && qd_attr_is(node, "approximate", "none", "tanh"))
+            act->kind = QD_ACT_GELU_TANH;
+        return act->kind != QD_ACT_SILU || qd_attr_float(node, "alpha", 1) == 1.0f;
+    }
+    return false;
+}
+
+/* After the activation: one constant number times, or plus, all values; each once, in this order. */
+static bool merge_affine(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
+{
+    struct qd_activation *act = &unit->act;
+    bool mul = is_op(node, "Mul"), first = node->in_count == 2 && node->in[0] == unit->out;
+    if ((!mul && !is_op(node, "Add")) || node->in_count != 2)
+        return false;
+    const struct qd_tensor *c = constant_f32(f->graph, node->in[first ? 1 : 0]);
+    if (!c || qd_tensor_elems(c) != 1 || c->shape.rank > 1 || (mul && act->affine) || (!mul && act->add != 0))
+        return false;
+    if (!act->affine)
+        act->mul = 1;
+    act->affine = true;
+    *(mul ? &act->mul : &act->add) = at(c, 0);
+    return isfinite(act->mul) && isfinite(act->add);
+}
+
+/* A sum with another tensor that surely has the same shape. */
+static bool merge_residual(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
+{
+    if (!is_op(node, "Add") || node->in_count != 2 || unit->residual != QD_NO_VALUE)
+        return false;
+    int other = node->in[node->in[0] == unit->out ? 1 : 0];
+    if (other == QD_NO_VALUE || other == unit->out || f->graph->values[other].constant ||
+        !qd_extent_equal(f->extents[other], f->extents[unit->out]))
+        return false;
+    unit->residual = other;
+    return true;
+}
+
+static bool merge_one(struct fuser *f, struct qd_unit *unit, const struct qd_node *next, bool conv)
+{
+    if (unit->act.kind != QD_ACT_NONE)
+        return merge_affine(f, unit, next);
+    if (read_activation(f, next, &unit->act)) {
+        if (next->in[0] == unit->out)
+            return true;
+        unit->act = (struct qd_activation){.kind = QD_ACT_NONE};
+        return false;
+    }
+    unit->act = (struct qd_activation){.kind = QD_ACT_NONE};
+    if (unit->residual != QD_NO_VALUE)
+        return false;
+    if (is_op(next, "BatchNormalization"))
+        return conv && next->in[0] == unit->out && merge_batch_norm(f, unit, next);
+    bool arithmetic = is_op(next, "Add") || is_op(next, "Sub") || is_op(next, "Mul") || is_op(next, "Div");
+    return (arithmetic && merge_arithmetic(f, unit, next, conv)) || (conv && merge_residual(f, unit, next));
+}
+
 /* Merges the sole reader of the unit's output when it can be; false ends the chain. */
 static bool merge_next(struct fuser *f, struct qd_unit *unit, bool conv)
 {
     const struct qd_node *next = sole_reader(f, unit->out);
-    if (!next || !one_output(next) || unit->act.kind != QD_ACT_NONE)
+    struct qd_unit before = *unit;
+    if (!next || !one_output(next) || f->merged[next - f->graph->nodes])
         return false;
-    bool ok = false;
-    if (is_op(next, "BatchNormalization"))
-        ok = conv && next->in[0] == unit->out && merge_batch_norm(f, unit, next);
-    else if (is_op(next, "Add") || is_op(next, "Sub") || is_op(next, "Mul") || is_op(next, "Div"))
-        ok = merge_arithmetic(f, unit, next, conv);
-    else if (is_op(next, "Relu") || is_op(next, "Clip"))
-        ok = next->in[0] == unit->out && merge_clip(f, unit, next);
-    if (!ok) {
-        unit->act = (struct qd_activation){.kind = QD_ACT_NONE};
+    if (!merge_one(f, unit, next, conv)) {
+        before.factor = unit->factor; /* made, but still neutral */
+        before.bias = unit->bias;
+        *unit = before;
         return false;
     }
     f->merged[next - f->graph->nodes] = true;
     unit->out = next->out[0];
+    unit->last = (int)(next - f->graph->nodes);
     return append_name(f, unit, next->name);
+}
+
+/* A unit runs where its last node stood: by then all that it reads is there. */
+static int by_last(const void *a, const void *b)
+{
+    const struct qd_unit *x = a, *y = b;
+    return x->last < y->last ? -1 : x->last > y->last;
 }
 
 /* The node's own bias input becomes the unit's. False when there is one that is no constant vector. */
@@ -228,6 +318,17 @@ static void count_readers(struct fuser *f)
         f->readers[f->graph->outputs[i]] += 2; /* never the sole reader's */
 }
 
+struct qd_linear_spec qd_unit_spec(const struct qd_graph *graph, const struct qd_unit *unit)
+{
+    const struct qd_node *node = &graph->nodes[unit->node];
+    return (struct qd_linear_spec){.node = node,
+                                   .weights = &graph->values[node->in[1]].info,
+                                   .factor = unit->factor,
+                                   .bias = unit->bias,
+                                   .act = unit->act,
+                                   .residual = unit->residual != QD_NO_VALUE};
+}
+
 enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, struct qd_unit **units, int *unit_count,
                        struct qd_error *error)
 {
@@ -236,10 +337,11 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
                       qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
                       qd_arena_alloc(arena, (size_t)graph->value_count, sizeof(int)),
                       qd_arena_alloc(arena, (size_t)graph->node_count, sizeof(bool)),
+                      qd_extents(graph, arena),
                       false};
     *units = qd_arena_alloc(arena, (size_t)graph->node_count, sizeof **units);
     *unit_count = 0;
-    if (!f.readers || !f.reader || !f.merged || !*units)
+    if (!f.readers || !f.reader || !f.merged || !f.extents || !*units)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
     count_readers(&f);
     for (int n = 0; n < graph->node_count; n++) {
@@ -247,13 +349,17 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
         if (f.merged[n])
             continue;
         struct qd_unit *unit = &(*units)[(*unit_count)++];
-        *unit = (struct qd_unit){
-            .node = n, .out = node->out_count ? node->out[0] : QD_NO_VALUE, .residual = QD_NO_VALUE, .fused = ""};
+        *unit = (struct qd_unit){.node = n,
+                                 .last = n,
+                                 .out = node->out_count ? node->out[0] : QD_NO_VALUE,
+                                 .residual = QD_NO_VALUE,
+                                 .fused = ""};
         unit->outputs = qd_linear_outputs(graph, node);
         unit->linear = unit->outputs > 0 && one_output(node) && own_bias(&f, unit, node);
         bool conv = is_op(node, "Conv");
         while (unit->linear && merge_next(&f, unit, conv))
             ;
     }
+    qsort(*units, (size_t)*unit_count, sizeof **units, by_last);
     return f.out_of_memory ? qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model") : QD_OK;
 }

@@ -5,10 +5,10 @@
 
 #include "base/parallel.h"
 #include "engine/ir/graph.h"
-#include "engine/kernels/kernels.h"
+#include "engine/ops/linear.h"
 
 struct qd_unit {
-    int node;             /* the anchor */
+    int node, last;       /* the anchor; the last node merged, where the unit runs */
     int out;              /* value id of its (last merged node's) output 0 */
     bool linear;          /* Conv, Gemm, MatMul with constant weights */
     int64_t outputs;      /* of a linear unit: channels */
@@ -17,6 +17,9 @@ struct qd_unit {
     int residual;      /* value added before the activation, or QD_NO_VALUE */
     const char *fused; /* names of merged nodes */
 };
+
+/* What a linear unit is made from; `int8` is the caller's to set. Pointers are the graph's and the unit's. */
+struct qd_linear_spec qd_unit_spec(const struct qd_graph *graph, const struct qd_unit *unit);
 
 /* Units in execution order, in the arena. A merged node's intermediate value has no other reader and is no output of
  * the model. */

@@ -1,6 +1,7 @@
-/* Placing. A tensor that only integer steps read is handed over as u8 and becomes a site of whoever writes it; a tensor
- * that somebody also reads as floats is written as floats, and a quantize step makes the u8 for the others. */
+/* Placing: slots and steps in the forms that were decided, with the conversions between them. */
 #include "engine/plan/place.h"
+
+#include "engine/plan/forms.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,10 +10,7 @@ struct placer {
     struct qd_plan *plan;
     const struct qd_unit *units;
     int unit_count;
-    bool *int8;                    /* [unit_count] linear units that run in INT8 */
-    const char **reason;           /* [unit_count] */
-    const struct qd_op **ops;      /* [unit_count] */
-    bool *only_q8;                 /* [value_count] read by integer steps only */
+    struct qd_forms forms;
     int (*slot_of)[QD_FORM_COUNT]; /* [value_count] slot ids, -1 none */
     int slot_room, step_room, site_room;
     struct qd_error *error;
@@ -119,7 +117,7 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
         {QD_FORM_REAL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE}, {QD_FORM_Q8, QD_FORM_Q8_CL, QD_STEP_RELAYOUT},
         {QD_FORM_REAL_CL, QD_FORM_REAL, QD_STEP_RELAYOUT}, {QD_FORM_Q8, QD_FORM_REAL, QD_STEP_QUANTIZE},
         {QD_FORM_Q8_CL, QD_FORM_Q8, QD_STEP_RELAYOUT},     {QD_FORM_Q8_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
-        {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},
+        {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},   {QD_FORM_REAL_CL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE},
     };
     if (p->slot_of[value][form] >= 0)
         return p->slot_of[value][form];
@@ -129,63 +127,6 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
     if (form == QD_FORM_Q8 && p->slot_of[value][QD_FORM_REAL_CL] >= 0)
         return get_slot(p, value, QD_FORM_REAL, node) < 0 ? -1 : get_slot(p, value, form, node);
     return -1;
-}
-
-/* Precision of each linear unit and its reason. */
-static enum qd_status choose(struct placer *p)
-{
-    for (int u = 0; u < p->unit_count; u++) {
-        const struct qd_unit *unit = &p->units[u];
-        const struct qd_node *node = &p->plan->graph.nodes[unit->node];
-        p->ops[u] = qd_op_find(node, p->error);
-        if (!p->ops[u])
-            return p->error->status;
-        const char *refusal = "no integer form of this operator";
-        if (unit->linear)
-            refusal = p->plan->options.fp32 ? "full precision was asked for"
-                                            : qd_linear_int8_refusal(&p->plan->graph, node);
-        p->int8[u] = unit->linear && !refusal;
-        p->reason[u] = refusal ? refusal : "linear layer with constant weights";
-    }
-    return QD_OK;
-}
-
-/* Operators that only move elements may carry u8; those that turn channels-last data must take it so (others get it
- * plain). */
-static bool moves_q8(const struct placer *p, int u)
-{
-    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
-    return (p->ops[u]->flags & (QD_OP_MOVES | QD_OP_VIEW)) && node->out_count == 1 && node->out[0] != QD_NO_VALUE &&
-           node->in_count > 0 && node->in[0] != QD_NO_VALUE;
-}
-
-/* Backwards over the units: a value is handed over as u8 when every reader takes u8. */
-static enum qd_status find_only_q8(struct placer *p)
-{
-    const struct qd_graph *graph = &p->plan->graph;
-    for (int v = 0; v < graph->value_count; v++)
-        p->only_q8[v] = false;
-    bool *read = p->only_q8; /* true once an integer reader was met; a float reader is remembered in `floats` */
-    bool *floats = qd_arena_alloc(p->plan->arena, (size_t)graph->value_count, sizeof *floats);
-    if (!floats)
-        return no_memory(p);
-    for (int i = 0; i < graph->output_count; i++)
-        floats[graph->outputs[i]] = true;
-    for (int u = p->unit_count - 1; u >= 0; u--) {
-        const struct qd_node *node = &graph->nodes[p->units[u].node];
-        int out = p->units[u].out;
-        bool integer = p->int8[u] || (moves_q8(p, u) && out != QD_NO_VALUE && read[out] && !floats[out]);
-        for (int i = 0; i < node->in_count; i++)
-            if (node->in[i] != QD_NO_VALUE) {
-                if (i == 0 && integer && graph->values[node->in[0]].info.dtype != QD_STR)
-                    read[node->in[i]] = true;
-                else if (!(p->int8[u] && i > 0))
-                    floats[node->in[i]] = true;
-            }
-    }
-    for (int v = 0; v < graph->value_count; v++)
-        p->only_q8[v] = read[v] && !floats[v] && !graph->values[v].constant;
-    return QD_OK;
 }
 
 static enum qd_status add_roots(struct placer *p)
@@ -216,33 +157,36 @@ static enum qd_status place_linear(struct placer *p, int u)
 {
     const struct qd_unit *unit = &p->units[u];
     const struct qd_node *node = &p->plan->graph.nodes[unit->node];
-    bool int8 = p->int8[u];
-    struct qd_linear_spec spec = {.node = node,
-                                  .weights = &p->plan->graph.values[node->in[1]].info,
-                                  .factor = unit->factor,
-                                  .bias = unit->bias,
-                                  .act = unit->act,
-                                  .int8 = int8,
-                                  .per_tensor = p->plan->options.weights_per_tensor};
+    bool int8 = p->forms.int8[u], sum = unit->residual != QD_NO_VALUE;
+    struct qd_linear_spec spec = qd_unit_spec(&p->plan->graph, unit);
+    spec.int8 = int8;
+    spec.per_tensor = p->plan->options.weights_per_tensor;
     struct qd_linear *linear;
     enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
     if (status)
         return status;
     bool cl = qd_linear_is_conv(linear);
     int in = get_slot(p, node->in[0], form_of(int8, cl), node);
-    bool out_q8 = int8 && p->only_q8[unit->out];
+    int residual = sum ? get_slot(p, unit->residual, form_of(p->forms.only_q8[unit->residual], cl), node) : 0;
+    bool out_q8 = int8 && p->forms.only_q8[unit->out];
     int site = out_q8 ? add_site(p, unit->out) : -1;
     enum qd_form form = form_of(out_q8, cl);
-    int out = in < 0 || (out_q8 && site < 0) ? -1 : add_slot(p, unit->out, form, site);
-    struct qd_step *step = out < 0 ? NULL : add_step(p, QD_STEP_LINEAR, node, 1, 1);
+    int out = in < 0 || residual < 0 || (out_q8 && site < 0) ? -1 : add_slot(p, unit->out, form, site);
+    struct qd_step *step = out < 0 ? NULL : add_step(p, QD_STEP_LINEAR, node, sum ? 2 : 1, 1);
     if (!step)
         return no_memory(p);
     ((int *)step->in)[0] = in;
+    if (sum)
+        ((int *)step->in)[1] = residual;
     ((int *)step->out)[0] = out;
     step->fused = unit->fused;
-    step->reason = p->reason[u];
+    step->reason = p->forms.reason[u];
     step->int8 = int8;
     step->linear = linear;
+    step->unit = unit;
+    const struct qd_choice *choice = qd_plan_choice(p->plan, node);
+    step->int8_us = choice ? choice->int8_us : 0;
+    step->fp32_us = choice ? choice->fp32_us : 0;
     step->site = site;
     if (out_q8)
         p->plan->sites[site].slot = out;
@@ -250,47 +194,91 @@ static enum qd_status place_linear(struct placer *p, int u)
     return QD_OK;
 }
 
-static enum qd_status place_op(struct placer *p, int u)
+/* Attributes and constant inputs of a generic operator, read and packed. */
+static enum qd_status prepare(struct placer *p, int u, void **prep)
 {
-    const struct qd_unit *unit = &p->units[u];
-    const struct qd_node *node = &p->plan->graph.nodes[unit->node];
-    const struct qd_op *op = p->ops[u];
-    if (node->in_count > QD_MAX_STEP_TENSORS || node->out_count > QD_MAX_OUTPUTS)
-        return qd_fail(p->error, QD_ERR_UNSUPPORTED, "node '%s' has more than %d inputs or %d outputs", node->name,
-                       QD_MAX_STEP_TENSORS, QD_MAX_OUTPUTS);
-    void *prep = NULL;
-    if (op->prepare) {
-        enum qd_status status = op->prepare(node, p->plan->arena, &prep, p->error);
-        if (status)
-            return status;
-    }
-    bool q8 = moves_q8(p, u) && p->only_q8[node->out[0]] && p->only_q8[node->in[0]];
-    bool cl = q8 && (op->flags & QD_OP_CHANNELS_LAST);
-    enum qd_form form = form_of(q8, cl);
-    int slots[QD_MAX_STEP_TENSORS];
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
+    const struct qd_op *op = p->forms.ops[u];
+    enum qd_status status = op->prepare ? op->prepare(node, p->plan->arena, prep, p->error) : QD_OK;
+    if (status || !op->pack)
+        return status;
+    struct qd_packing packing = {node, qd_forms_constants(p->plan, node), p->plan->kernels, p->plan->arena,
+                                 p->forms.int8[u]};
+    return packing.constants ? op->pack(&packing, prep, p->error) : no_memory(p);
+}
+
+/* The form in which a generic operator takes its input i. */
+static enum qd_form taken_form(const struct placer *p, int u, int i)
+{
+    const struct qd_graph *graph = &p->plan->graph;
+    int value = graph->nodes[p->units[u].node].in[i];
+    unsigned flags = p->forms.ops[u]->flags;
+    bool q8 = p->forms.only_q8[value] || (i < 32 && (p->forms.wants[u] >> i & 1));
+    bool turned = p->forms.channels_last[u] && (i == 0 || (flags & QD_OP_ALL_CHANNELS_LAST)) &&
+                  !graph->values[value].constant;
+    int rank = p->forms.rank[value] ? p->forms.rank[value] : graph->values[value].info.shape.rank;
+    return form_of(q8, turned && rank == p->forms.rank[graph->nodes[p->units[u].node].out[0]]);
+}
+
+static enum qd_status take_inputs(struct placer *p, int u, int *slots)
+{
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
     for (int i = 0; i < node->in_count; i++) {
-        slots[i] = node->in[i] == QD_NO_VALUE ? QD_NO_VALUE
-                                              : get_slot(p, node->in[i], i == 0 ? form : QD_FORM_REAL, node);
+        slots[i] = node->in[i] == QD_NO_VALUE ? QD_NO_VALUE : get_slot(p, node->in[i], taken_form(p, u, i), node);
         if (slots[i] < 0 && node->in[i] != QD_NO_VALUE)
             return no_memory(p);
     }
+    return QD_OK;
+}
+
+/* The site of a generic operator's output 0: its own, its input's when it only moves elements, or none. */
+static int site_of(struct placer *p, int u, const int *slots)
+{
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
+    unsigned flags = p->forms.ops[u]->flags;
+    int value = node->out_count ? node->out[0] : QD_NO_VALUE;
+    if (value == QD_NO_VALUE || !p->forms.only_q8[value])
+        return -1;
+    if (flags & (QD_OP_MOVES | QD_OP_VIEW))
+        return node->out_count == 1 && node->in_count && slots[0] >= 0 ? p->plan->slots[slots[0]].site : -1;
+    return flags & QD_OP_WRITES_Q8 ? add_site(p, value) : -1;
+}
+
+static enum qd_status place_op(struct placer *p, int u)
+{
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
+    int slots[QD_MAX_STEP_TENSORS];
+    void *prep = NULL;
+    if (node->in_count > QD_MAX_STEP_TENSORS || node->out_count > QD_MAX_OUTPUTS)
+        return qd_fail(p->error, QD_ERR_UNSUPPORTED, "node '%s' has more than %d inputs or %d outputs", node->name,
+                       QD_MAX_STEP_TENSORS, QD_MAX_OUTPUTS);
+    enum qd_status status = prepare(p, u, &prep);
+    if (!status)
+        status = take_inputs(p, u, slots);
+    if (status)
+        return status;
+    int site = site_of(p, u, slots);
+    bool moves = site >= 0 && p->plan->sites[site].slot >= 0, cl = p->forms.channels_last[u];
     struct qd_step *step = add_step(p, QD_STEP_OP, node, node->in_count, node->out_count);
     if (!step)
         return no_memory(p);
     memcpy((int *)step->in, slots, (size_t)node->in_count * sizeof slots[0]);
     for (int i = 0; i < node->out_count; i++) {
-        ((int *)step->out)[i] = QD_NO_VALUE;
-        if (node->out[i] == QD_NO_VALUE)
-            continue;
-        int site = q8 ? p->plan->slots[slots[0]].site : -1;
-        ((int *)step->out)[i] = add_slot(p, node->out[i], form, site);
-        if (step->out[i] < 0)
+        int own = i == 0 ? site : -1;
+        ((int *)step->out)[i] = node->out[i] == QD_NO_VALUE ? QD_NO_VALUE
+                                                            : add_slot(p, node->out[i], form_of(own >= 0, cl), own);
+        if (step->out[i] < 0 && node->out[i] != QD_NO_VALUE)
             return no_memory(p);
     }
-    step->op = op;
+    step->op = p->forms.ops[u];
     step->prep = prep;
-    step->int8 = q8;
-    step->reason = q8 ? "moves integers unchanged" : p->reason[u];
+    step->int8 = site >= 0 || p->forms.int8[u];
+    step->reason = moves                            ? "moves integers unchanged"
+                   : site >= 0 && !p->forms.int8[u] ? "between integer layers"
+                                                    : p->forms.reason[u];
+    step->site = moves ? -1 : site;
+    if (step->site >= 0)
+        p->plan->sites[site].slot = step->out[0];
     return QD_OK;
 }
 
@@ -301,14 +289,15 @@ static enum qd_status list_consumers(struct placer *p)
     for (int pass = 0; pass < 2; pass++) {
         for (int s = 0; s < plan->step_count; s++) {
             const struct qd_step *step = &plan->steps[s];
-            if ((step->kind != QD_STEP_LINEAR && step->kind != QD_STEP_OP) || step->in_count == 0 || step->in[0] < 0)
-                continue;
-            int id = plan->slots[step->in[0]].site;
-            if (id < 0)
-                continue;
-            if (pass == 1)
-                ((const char **)plan->sites[id].consumers)[plan->sites[id].consumer_count] = step->node->name;
-            plan->sites[id].consumer_count++;
+            bool reads = step->kind == QD_STEP_LINEAR || step->kind == QD_STEP_OP;
+            for (int i = 0; reads && i < step->in_count; i++) {
+                int id = step->in[i] < 0 ? -1 : plan->slots[step->in[i]].site;
+                if (id < 0)
+                    continue;
+                if (pass == 1)
+                    ((const char **)plan->sites[id].consumers)[plan->sites[id].consumer_count] = step->node->name;
+                plan->sites[id].consumer_count++;
+            }
         }
         for (int i = 0; pass == 0 && i < plan->site_count; i++) {
             plan->sites[i].consumers = qd_arena_alloc(plan->arena, (size_t)plan->sites[i].consumer_count + 1,
@@ -341,23 +330,17 @@ enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int u
 {
     struct qd_error local;
     struct qd_arena *arena = plan->arena;
-    size_t values = (size_t)plan->graph.value_count, n = (size_t)unit_count;
+    size_t values = (size_t)plan->graph.value_count;
     struct placer p = {.plan = plan,
                        .units = units,
                        .unit_count = unit_count,
                        .error = error ? error : &local,
-                       .int8 = qd_arena_alloc(arena, n, sizeof(bool)),
-                       .reason = qd_arena_alloc(arena, n, sizeof(char *)),
-                       .ops = qd_arena_alloc(arena, n, sizeof(struct qd_op *)),
-                       .only_q8 = qd_arena_alloc(arena, values, sizeof(bool)),
                        .slot_of = qd_arena_alloc(arena, values, sizeof(int[QD_FORM_COUNT]))};
-    if (!p.int8 || !p.reason || !p.ops || !p.only_q8 || !p.slot_of)
+    if (!p.slot_of)
         return no_memory(&p);
-    enum qd_status status = choose(&p);
+    enum qd_status status = qd_forms_find(plan, units, unit_count, &p.forms, p.error);
     if (!status)
         status = add_roots(&p);
-    if (!status)
-        status = find_only_q8(&p);
     for (int u = 0; !status && u < unit_count; u++)
         status = units[u].linear ? place_linear(&p, u) : place_op(&p, u);
     if (!status)

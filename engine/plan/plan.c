@@ -30,13 +30,15 @@ static enum qd_status copy_graph(struct qd_plan *plan, const struct qd_graph *gr
     return QD_OK;
 }
 
-/* Is a constant read as weights of linear layers and nothing else? Those are packed from wherever they lie. */
-static bool only_weights(const struct qd_graph *graph, int value)
+/* Is a constant read only by those who copy it byte by byte, wherever it lies: linear layers as weights, Gather as a
+ * table? */
+static bool may_lie_anywhere(const struct qd_graph *graph, int value)
 {
     for (int n = 0; n < graph->node_count; n++) {
         const struct qd_node *node = &graph->nodes[n];
         for (int i = 0; i < node->in_count; i++)
-            if (node->in[i] == value && (i != 1 || qd_linear_outputs(graph, node) == 0))
+            if (node->in[i] == value && !(i == 1 && qd_linear_outputs(graph, node) > 0) &&
+                !(i == 0 && node->domain[0] == 0 && strcmp(node->op, "Gather") == 0))
                 return false;
     }
     return !graph->values[value].is_output;
@@ -48,7 +50,7 @@ static enum qd_status align_constants(struct qd_plan *plan, struct qd_error *err
     for (int v = 0; v < plan->graph.value_count; v++) {
         struct qd_tensor *info = &plan->graph.values[v].info;
         if (!info->data || info->dtype != QD_F32 || (uintptr_t)info->data % sizeof(float) == 0 ||
-            only_weights(&plan->graph, v))
+            may_lie_anywhere(&plan->graph, v))
             continue;
         void *copy = qd_arena_alloc_raw(plan->arena, qd_tensor_bytes(info));
         if (!copy)
@@ -115,6 +117,7 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
     qd_ref_init(&plan->ref);
     pthread_mutex_init(&plan->cache_lock, NULL);
+    qd_workspaces_init(&plan->workspaces);
     plan->kernels = kernels;
     plan->parallel = parallel;
     plan->options = *options;
@@ -138,8 +141,15 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         return status;
     }
     plan->digest = digest(plan);
+    plan->options.choices = NULL;
     *out = plan;
     return QD_OK;
+}
+
+const struct qd_choice *qd_plan_choice(const struct qd_plan *plan, const struct qd_node *node)
+{
+    ptrdiff_t at = node - plan->graph.nodes;
+    return plan->options.choices && at < plan->options.choice_count ? &plan->options.choices[at] : NULL;
 }
 
 struct qd_plan *qd_plan_ref(struct qd_plan *plan)
@@ -159,6 +169,7 @@ void qd_plan_unref(struct qd_plan **plan)
         qd_shaped_unref(&shaped);
     }
     pthread_mutex_destroy(&p->cache_lock);
+    qd_workspaces_destroy(&p->workspaces);
     qd_arena_destroy(&p->arena);
     qd_free(p);
 }

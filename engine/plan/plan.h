@@ -9,6 +9,7 @@
 #include "engine/ir/graph.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/op.h"
+#include "engine/plan/workspace.h"
 
 #include <pthread.h>
 
@@ -28,6 +29,8 @@ struct qd_slot {
     int input;                        /* index of the model's input, or -1 */
 };
 
+struct qd_unit;
+
 enum qd_step_kind { QD_STEP_OP, QD_STEP_LINEAR, QD_STEP_QUANTIZE, QD_STEP_DEQUANTIZE, QD_STEP_RELAYOUT };
 
 struct qd_step {
@@ -42,6 +45,8 @@ struct qd_step {
     const struct qd_op *op;
     const void *prep;
     const struct qd_linear *linear;
+    const struct qd_unit *unit; /* of a linear step: what it was made from */
+    float int8_us, fp32_us;     /* of a linear step: measured while loading (engine/plan/choose.h); 0: not timed */
 };
 
 struct qd_site {
@@ -51,10 +56,19 @@ struct qd_site {
     int consumer_count;
 };
 
+/* What timing found for one node. */
+struct qd_choice {
+    bool fp32;
+    float int8_us, fp32_us;
+};
+
 struct qd_plan_options {
     bool fp32;      /* no quantization at all */
     bool symmetric; /* activations s8 instead of u8 */
     bool weights_per_tensor;
+    const struct qd_choice
+        *choices; /* by node of the compiled graph, read while compiling; NULL: INT8 where it can run */
+    int choice_count;
     size_t request_bytes; /* most that tensors of one request, or what is known of them beforehand, may take */
 };
 
@@ -88,6 +102,7 @@ struct qd_plan {
     uint32_t digest;
     pthread_mutex_t cache_lock;
     struct qd_shaped *cache; /* at most QD_SHAPES_KEPT */
+    struct qd_workspaces workspaces;
 };
 
 /* Folds constants, fuses, chooses forms, packs. `graph` is borrowed and outlives the plan. Errors name the node. [any]
@@ -97,6 +112,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
                                struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
 struct qd_plan *qd_plan_ref(struct qd_plan *plan);
 void qd_plan_unref(struct qd_plan **plan);
+/* While compiling: what timing said of a node of plan->graph, or NULL. */
+const struct qd_choice *qd_plan_choice(const struct qd_plan *plan, const struct qd_node *node);
 
 /* How many sets of input shapes a plan remembers; the least recently used goes first. */
 #define QD_SHAPES_KEPT 32

@@ -163,11 +163,13 @@ void qd_mb_finish(struct qd_mb *b, uint64_t opset)
 struct qd_model *qd_mb_load(struct qd_mb *b, struct qd_engine *engine, const struct qd_quant_options *options,
                             struct qd_error *error)
 {
-    struct qd_quant_options defaults = qd_quant_defaults();
+    struct qd_quant_options chosen = options ? *options : qd_quant_defaults();
     struct qd_model *model = NULL;
     struct qd_error local = {0};
-    enum qd_status status = qd_model_load_memory(engine, "test", b->model.bytes, b->model.size,
-                                                 options ? options : &defaults, &model, error ? error : &local);
+    if (chosen.precision == QD_PRECISION_AUTO)
+        chosen.precision = QD_INT8; /* a choice by time would make tests depend on the machine */
+    enum qd_status status = qd_model_load_memory(engine, "test", b->model.bytes, b->model.size, &chosen, &model,
+                                                 error ? error : &local);
     if (status && !error)
         fprintf(stderr, "model_builder: the engine refuses: %s\n", local.text);
     return status ? NULL : model;

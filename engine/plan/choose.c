@@ -1,0 +1,159 @@
+/* Timing layers. The least of a few runs counts: noise only adds. FP32 must win by a margin, so that the choice is the
+ * same the next time. */
+#include "engine/plan/choose.h"
+
+#include "engine/plan/convert.h"
+#include "engine/plan/fuse.h"
+
+#include <string.h>
+#include <time.h>
+
+#define RUNS      3
+#define LONG_NS   5000000u /* a run as long as this is not repeated */
+#define MARGIN_NS 3000.0   /* by so much, and by a tenth, FP32 must be faster */
+
+struct bench {
+    const struct qd_plan *plan;
+    const struct qd_shaped *shaped;
+    struct qd_arena *arena; /* of one step */
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A slot's tensor with zeros for data, as `dtype`. False: out of memory. */
+static bool made(const struct bench *b, int slot, enum qd_dtype dtype, struct qd_tensor *out)
+{
+    *out = b->shaped->slots[slot];
+    out->dtype = dtype;
+    size_t bytes = qd_tensor_bytes(out);
+    out->data = qd_arena_alloc_raw(b->arena, bytes + 1);
+    if (out->data)
+        memset(out->data, 0, bytes);
+    return out->data != NULL;
+}
+
+/* Least time of a run of `linear` in the place of `step`; 0: out of memory. */
+static double time_linear(const struct bench *b, const struct qd_step *step, const struct qd_linear *linear, bool int8)
+{
+    static const struct qd_qparams unit_scale = {.scale = 1, .zero_point = 128, .qmin = 0, .qmax = 255};
+    struct qd_tensor in, out, residual = {.dtype = QD_NONE};
+    struct qd_observation seen = qd_observation_empty();
+    bool u8_out = int8 && b->shaped->slots[step->out[0]].dtype == QD_U8;
+    if (!made(b, step->in[0], int8 ? QD_U8 : QD_F32, &in) || !made(b, step->out[0], u8_out ? QD_U8 : QD_F32, &out))
+        return 0;
+    if (step->in_count > 1 && !made(b, step->in[1], b->shaped->slots[step->in[1]].dtype, &residual))
+        return 0;
+    void *scratch = qd_arena_alloc_raw(b->arena,
+                                       qd_linear_scratch_bytes(linear, &in.shape, b->plan->parallel->threads) + 1);
+    if (!scratch)
+        return 0;
+    struct qd_linear_call call = {.in = &in,
+                                  .out = &out,
+                                  .in_qp = int8 ? &unit_scale : NULL,
+                                  .out_qp = u8_out ? &unit_scale : NULL,
+                                  .residual = residual.dtype == QD_NONE ? NULL : &residual,
+                                  .residual_qp = residual.dtype == QD_U8 ? &unit_scale : NULL,
+                                  .observe = u8_out ? &seen : NULL,
+                                  .scratch = scratch,
+                                  .parallel = b->plan->parallel};
+    double best = 0;
+    for (int run = 0; run < RUNS; run++) {
+        uint64_t start = now_ns();
+        qd_linear_run(linear, &call);
+        double took = (double)(now_ns() - start) + 1;
+        best = run == 0 || took < best ? took : best;
+        if (took > LONG_NS)
+            break;
+    }
+    return best;
+}
+
+/* This step's part of quantizing its input, where a step of its own does that. */
+static double time_quantize(const struct bench *b, const struct qd_step *step)
+{
+    const struct qd_plan *plan = b->plan;
+    int slot = step->in[0], readers = 0;
+    bool quantized = false;
+    for (int s = 0; s < plan->step_count; s++) {
+        quantized |= plan->steps[s].kind == QD_STEP_QUANTIZE && plan->steps[s].out[0] == slot;
+        readers += plan->steps[s].kind == QD_STEP_LINEAR && plan->steps[s].in[0] == slot;
+    }
+    struct qd_tensor in, out;
+    struct qd_qparams qp = {.scale = 1, .zero_point = 128, .qmin = 0, .qmax = 255};
+    struct qd_observation seen = qd_observation_empty();
+    if (!quantized || !made(b, slot, QD_F32, &in) || !made(b, slot, QD_U8, &out))
+        return 0;
+    uint64_t start = now_ns();
+    qd_convert_quantize(plan->kernels, &in, &out, &qp, &seen, out.data);
+    return (double)(now_ns() - start) / readers;
+}
+
+/* Both times of a step, in nanoseconds. */
+static enum qd_status time_step(const struct bench *b, const struct qd_step *step, double *int8, double *fp32,
+                                struct qd_error *error)
+{
+    const struct qd_graph *graph = &b->plan->graph;
+    struct qd_linear *twin;
+    struct qd_linear_spec spec = qd_unit_spec(graph, step->unit);
+    spec.int8 = false;
+    enum qd_status status = qd_linear_create(&spec, b->plan->kernels, b->arena, &twin, error);
+    if (status)
+        return status;
+    *int8 = time_linear(b, step, step->linear, true);
+    *fp32 = time_linear(b, step, twin, false);
+    if (*int8 == 0 || *fp32 == 0)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to time node '%s'", step->node->name);
+    *int8 += time_quantize(b, step);
+    return QD_OK;
+}
+
+static enum qd_status time_all(struct qd_plan *plan, struct bench *b, struct qd_choice *choices, bool *changes,
+                               struct qd_error *error)
+{
+    uint64_t start = now_ns();
+    enum qd_status status = QD_OK;
+    for (int s = 0; !status && s < b->shaped->static_steps && now_ns() - start < QD_CHOOSE_BUDGET_NS; s++) {
+        struct qd_step *step = &plan->steps[s];
+        double int8 = 0, fp32 = 0;
+        if (step->kind != QD_STEP_LINEAR || !step->int8)
+            continue;
+        status = time_step(b, step, &int8, &fp32, error);
+        step->int8_us = (float)(int8 / 1e3);
+        step->fp32_us = (float)(fp32 / 1e3);
+        bool slower = !status && int8 > fp32 * 1.1 && int8 - fp32 > MARGIN_NS;
+        choices[step->node - plan->graph.nodes] = (struct qd_choice){slower, step->int8_us, step->fp32_us};
+        *changes |= slower;
+        qd_arena_reset(b->arena);
+    }
+    return status;
+}
+
+enum qd_status qd_plan_time(struct qd_plan *plan, const struct qd_shape *inputs, const struct qd_choice **choices,
+                            struct qd_error *error)
+{
+    struct qd_error ignored;
+    struct qd_shaped *shaped;
+    struct bench b = {.plan = plan};
+    bool changes = false;
+    *choices = NULL;
+    enum qd_status status = qd_plan_shape(plan, inputs, &shaped, &ignored);
+    if (status)
+        return status == QD_ERR_NO_MEMORY ? qd_fail(error, status, "no memory to time the layers") : QD_OK;
+    b.shaped = shaped;
+    struct qd_choice *made_choices = qd_arena_alloc(plan->arena, (size_t)plan->graph.node_count, sizeof *made_choices);
+    status = made_choices ? qd_arena_create(1 << 20, &b.arena) : QD_ERR_NO_MEMORY;
+    if (status)
+        status = qd_fail(error, status, "no memory to time the layers");
+    else
+        status = time_all(plan, &b, made_choices, &changes, error);
+    if (changes)
+        *choices = made_choices;
+    qd_arena_destroy(&b.arena);
+    qd_shaped_unref(&shaped);
+    return status;
+}

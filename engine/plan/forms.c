@@ -1,0 +1,181 @@
+/* Forms. Layouts go forwards from the convolutions; integers go backwards from those who want them: a tensor that only
+ * integer steps read is handed over as u8 and becomes a site of whoever writes it; one that somebody also reads as
+ * floats is written as floats, and a quantize step makes the u8 for the others. */
+#include "engine/plan/forms.h"
+
+#include <string.h>
+
+struct finder {
+    const struct qd_plan *plan;
+    const struct qd_unit *units;
+    int unit_count;
+    struct qd_forms *forms;
+    struct qd_error *error;
+};
+
+static enum qd_status no_memory(struct qd_error *error)
+{
+    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
+}
+
+static const struct qd_node *node_of(const struct finder *f, int u) { return &f->plan->graph.nodes[f->units[u].node]; }
+
+const struct qd_tensor **qd_forms_constants(const struct qd_plan *plan, const struct qd_node *node)
+{
+    const struct qd_graph *graph = &plan->graph;
+    const struct qd_tensor **constants = qd_arena_alloc(plan->arena, (size_t)node->in_count + 1, sizeof *constants);
+    for (int i = 0; constants && i < node->in_count; i++)
+        if (node->in[i] != QD_NO_VALUE && graph->values[node->in[i]].constant && !graph->values[node->in[i]].is_input)
+            constants[i] = &graph->values[node->in[i]].info;
+    return constants;
+}
+
+/* Precision of each unit and its reason: linear units, and operators that ask for integers. */
+static enum qd_status choose(struct finder *f)
+{
+    for (int u = 0; u < f->unit_count; u++) {
+        const struct qd_node *node = node_of(f, u);
+        const struct qd_op *op = f->forms->ops[u] = qd_op_find(node, f->error);
+        bool linear = f->units[u].linear;
+        const char *refusal = "no integer form of this operator";
+        if (!op)
+            return f->error->status;
+        if ((linear || op->wants_q8) && f->plan->options.fp32) {
+            refusal = "full precision was asked for";
+        } else if (linear) {
+            const struct qd_choice *choice = qd_plan_choice(f->plan, node);
+            refusal = choice && choice->fp32 ? "FP32 is faster here, measured while loading"
+                                             : qd_linear_int8_refusal(&f->plan->graph, node);
+        } else if (op->wants_q8) {
+            struct qd_packing packing = {node, qd_forms_constants(f->plan, node), f->plan->kernels, f->plan->arena,
+                                         true};
+            if (!packing.constants)
+                return no_memory(f->error);
+            f->forms->wants[u] = op->wants_q8(&packing);
+            refusal = f->forms->wants[u] ? NULL : "this form of the operator has no integer form";
+        }
+        f->forms->int8[u] = !refusal;
+        f->forms->reason[u] = refusal  ? refusal
+                              : linear ? "linear layer with constant weights"
+                                       : "products in integers";
+    }
+    return QD_OK;
+}
+
+/* The rank in which a generic operator runs with channels last, 0 when it runs plain. With ALL_CHANNELS_LAST the other
+ * inputs must be constants, or of a known rank: those of the full rank are turned. */
+static int channels_last_rank(const struct finder *f, int u)
+{
+    const struct qd_node *node = node_of(f, u);
+    const struct qd_graph *graph = &f->plan->graph;
+    bool all = f->forms->ops[u]->flags & QD_OP_ALL_CHANNELS_LAST;
+    int rank = 0;
+    if (!(f->forms->ops[u]->flags & QD_OP_CHANNELS_LAST))
+        return 0;
+    for (int i = 0; i < (all ? node->in_count : 1) && i < node->in_count; i++)
+        if (node->in[i] != QD_NO_VALUE && f->forms->rank[node->in[i]] > rank)
+            rank = f->forms->rank[node->in[i]];
+    for (int i = 0; all && i < node->in_count; i++) {
+        if (node->in[i] == QD_NO_VALUE || graph->values[node->in[i]].constant)
+            continue;
+        int turned = f->forms->rank[node->in[i]], plain = graph->values[node->in[i]].info.shape.rank;
+        if (turned ? turned != rank : plain < 0 || plain > rank)
+            return 0;
+    }
+    return rank;
+}
+
+static void find_layouts(struct finder *f)
+{
+    for (int u = 0; u < f->unit_count; u++) {
+        const struct qd_unit *unit = &f->units[u];
+        const struct qd_node *node = node_of(f, u);
+        int rank = !unit->linear                  ? channels_last_rank(f, u)
+                   : qd_linear_node_is_conv(node) ? f->plan->graph.values[node->in[1]].info.shape.rank
+                                                  : 0;
+        f->forms->channels_last[u] = rank > 0;
+        if (unit->linear)
+            f->forms->rank[unit->out] = rank;
+        for (int i = 0; !unit->linear && i < node->out_count; i++)
+            if (node->out[i] != QD_NO_VALUE)
+                f->forms->rank[node->out[i]] = rank;
+    }
+}
+
+enum taking { FLOATS, EITHER, INTEGERS };
+
+/* How a generic unit takes its input i, when what becomes of its output is known. */
+static enum taking takes(const struct finder *f, int u, int i)
+{
+    const struct qd_node *node = node_of(f, u);
+    const struct qd_op *op = f->forms->ops[u];
+    bool q8_out = node->out_count > 0 && node->out[0] != QD_NO_VALUE && f->forms->only_q8[node->out[0]];
+    if (i < 32 && (f->forms->wants[u] >> i & 1))
+        return INTEGERS;
+    if ((op->flags & QD_OP_READS_Q8) && f->forms->channels_last[u])
+        return q8_out ? INTEGERS : EITHER;
+    bool moves = (op->flags & (QD_OP_MOVES | QD_OP_VIEW)) && node->out_count == 1 && i == 0;
+    return moves && q8_out ? INTEGERS : FLOATS;
+}
+
+/* Backwards over the units: all readers of a unit's output are known when its inputs are looked at. */
+static enum qd_status find_only_q8(struct finder *f)
+{
+    const struct qd_graph *graph = &f->plan->graph;
+    struct qd_forms *forms = f->forms;
+    bool *floats = qd_arena_alloc(f->plan->arena, (size_t)graph->value_count, sizeof *floats);
+    if (!floats)
+        return no_memory(f->error);
+    for (int v = 0; v < graph->value_count; v++)
+        floats[v] = graph->values[v].constant || graph->values[v].info.dtype == QD_STR;
+    for (int i = 0; i < graph->output_count; i++)
+        floats[graph->outputs[i]] = true;
+    for (int u = f->unit_count - 1; u >= 0; u--) {
+        const struct qd_unit *unit = &f->units[u];
+        const struct qd_node *node = node_of(f, u);
+        for (int o = 0; o < node->out_count; o++) /* from here on only_q8 is what the comment in forms.h says */
+            if (node->out[o] != QD_NO_VALUE && floats[node->out[o]])
+                forms->only_q8[node->out[o]] = false;
+        if (unit->linear && floats[unit->out])
+            forms->only_q8[unit->out] = false;
+        for (int i = 0; i < (unit->linear ? 1 : node->in_count); i++) {
+            enum taking how = unit->linear ? (forms->int8[u] ? INTEGERS : FLOATS) : takes(f, u, i);
+            if (node->in[i] == QD_NO_VALUE)
+                continue;
+            forms->only_q8[node->in[i]] |= how == INTEGERS;
+            floats[node->in[i]] |= how == FLOATS;
+        }
+        if (unit->linear && unit->residual != QD_NO_VALUE) {
+            bool q8 = forms->int8[u] && forms->only_q8[unit->out];
+            forms->only_q8[unit->residual] |= q8;
+            floats[unit->residual] |= !forms->int8[u];
+        }
+    }
+    for (int v = 0; v < graph->value_count; v++)
+        forms->only_q8[v] = forms->only_q8[v] && !floats[v];
+    return QD_OK;
+}
+
+enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *units, int unit_count,
+                             struct qd_forms *forms, struct qd_error *error)
+{
+    struct qd_error local;
+    struct qd_arena *arena = plan->arena;
+    size_t values = (size_t)plan->graph.value_count, n = (size_t)unit_count;
+    struct finder f = {plan, units, unit_count, forms, error ? error : &local};
+    *forms = (struct qd_forms){.ops = qd_arena_alloc(arena, n, sizeof *forms->ops),
+                               .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
+                               .wants = qd_arena_alloc(arena, n, sizeof *forms->wants),
+                               .channels_last = qd_arena_alloc(arena, n, sizeof *forms->channels_last),
+                               .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
+                               .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),
+                               .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
+    if (!forms->ops || !forms->int8 || !forms->wants || !forms->channels_last || !forms->reason || !forms->rank ||
+        !forms->only_q8)
+        return no_memory(f.error);
+    enum qd_status status = choose(&f);
+    if (status)
+        return status;
+    find_layouts(&f);
+    return find_only_q8(&f);
+}

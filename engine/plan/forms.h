@@ -1,0 +1,28 @@
+/* What a plan decides before it places anything: which units run in integers, which tensors lie channels last, which
+ * are handed over as integers only. Not for making slots and steps (engine/plan/place.c). */
+#ifndef QD_ENGINE_PLAN_FORMS_H
+#define QD_ENGINE_PLAN_FORMS_H
+
+#include "engine/plan/fuse.h"
+#include "engine/plan/plan.h"
+
+struct qd_forms {
+    /* of each unit */
+    const struct qd_op **ops;
+    bool *int8;          /* a linear unit in INT8, or an operator that asked for integers and gets them */
+    unsigned *wants;     /* inputs that such an operator asked for, a bit each */
+    bool *channels_last; /* it writes channels last */
+    const char **reason; /* of the precision */
+    /* of each value */
+    int *rank;     /* of a channels-last tensor; 0: it lies plain */
+    bool *only_q8; /* every reader takes integers, and one wants them */
+};
+
+/* Arrays in the plan's arena. Errors: UNSUPPORTED naming a node without an operator, NO_MEMORY. */
+enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *units, int unit_count,
+                             struct qd_forms *forms, struct qd_error *error) QD_MUST_CHECK;
+
+/* Constants among a node's inputs, for packing; NULL where an input is none. NULL: out of memory. */
+const struct qd_tensor **qd_forms_constants(const struct qd_plan *plan, const struct qd_node *node);
+
+#endif
