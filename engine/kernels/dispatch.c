@@ -98,6 +98,12 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"dequantize_u8", kernels->dequantize_u8 != NULL},
         {"observe_f32", kernels->observe_f32 != NULL},
         {"max_rows_u8", kernels->max_rows_u8 != NULL},
+        {"max_rows_f32", kernels->max_rows_f32 != NULL},
+        {"mean_rows_f32", kernels->mean_rows_f32 != NULL},
+        {"mean_rows_u8", kernels->mean_rows_u8 != NULL},
+        {"weigh_rows_f32", kernels->weigh_rows_f32 != NULL},
+        {"transpose_u8", kernels->transpose_u8 != NULL},
+        {"transpose_f32", kernels->transpose_f32 != NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!rows[i].good)

@@ -24,6 +24,14 @@ void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams 
 void qd_dequantize_u8__scalar(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__scalar(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
 void qd_max_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
+void qd_max_rows_f32__scalar(const float *const *in, size_t rows, size_t n, float *out);
+void qd_mean_rows_f32__scalar(const float *const *in, size_t rows, size_t n, float factor, float *out);
+void qd_mean_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor, float *out);
+void qd_weigh_rows_f32__scalar(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
+void qd_transpose_u8__scalar(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
+                             size_t out_stride);
+void qd_transpose_f32__scalar(const float *in, size_t in_stride, size_t rows, size_t cols, float *out,
+                              size_t out_stride);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__avx2;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx2;
@@ -34,6 +42,13 @@ void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *q
 void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx2(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
 void qd_max_rows_u8__avx2(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
+void qd_max_rows_f32__avx2(const float *const *in, size_t rows, size_t n, float *out);
+void qd_mean_rows_f32__avx2(const float *const *in, size_t rows, size_t n, float factor, float *out);
+void qd_mean_rows_u8__avx2(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor, float *out);
+void qd_weigh_rows_f32__avx2(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
+void qd_transpose_u8__avx2(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
+                           size_t out_stride);
+void qd_transpose_f32__avx2(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__avx512vnni;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx512vnni;
@@ -44,5 +59,10 @@ void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qpar
 void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
 void qd_max_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
+void qd_max_rows_f32__avx512vnni(const float *const *in, size_t rows, size_t n, float *out);
+void qd_mean_rows_f32__avx512vnni(const float *const *in, size_t rows, size_t n, float factor, float *out);
+void qd_mean_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor,
+                                 float *out);
+void qd_weigh_rows_f32__avx512vnni(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
 
 #endif

@@ -126,8 +126,21 @@ struct qd_kernels {
     void (*dequantize_u8)(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
     /* min, max, counts of x[n]; clipping against qp when not NULL. */
     void (*observe_f32)(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
-    /* out[j] = max over i of in[i][j], j < n: one output pixel of a max pool, channels last. rows >= 1. */
+    /* out[j] = max over i of in[i][j], j < n: one output pixel of a max pool, channels last. rows >= 1; out may be
+     * in[0]. */
     void (*max_rows_u8)(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
+    /* The same in float: a NaN wins, of equal zeros the first. */
+    void (*max_rows_f32)(const float *const *in, size_t rows, size_t n, float *out);
+    /* out[j] = (in[0][j] + in[1][j] + ...) * factor, added in this order. rows >= 1. */
+    void (*mean_rows_f32)(const float *const *in, size_t rows, size_t n, float factor, float *out);
+    /* out[j] = (float)(offset + in[0][j] + in[1][j] + ...) * factor; the sum stays within int32. */
+    void (*mean_rows_u8)(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor, float *out);
+    /* out[j] = in[0][j] * weight[0] + in[1][j] * weight[1] + ..., two roundings a term. rows >= 1. */
+    void (*weigh_rows_f32)(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
+    /* out[c * out_stride + r] = in[r * in_stride + c], r < rows, c < cols; strides in elements. */
+    void (*transpose_u8)(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
+                         size_t out_stride);
+    void (*transpose_f32)(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
 };
 
 /* What CPU and operating system (CPUID and XCR0) offer, and-ed with QUANTD_ISA (scalar|avx2|avx512vnni; an unknown name

@@ -1,6 +1,6 @@
 /* Operators that move elements by a fixed pattern: Transpose, Slice, Concat, Split, Expand. Strided walks do the work.
  * Not for padding (pad.c) or patterns found in data (gather.c). */
-#include "engine/ops/helpers.h"
+#include "engine/ops/carry.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -142,7 +142,9 @@ static enum qd_status slice_infer(const struct qd_call *call, struct qd_error *e
     enum qd_status status = qd_op_inputs(call, by_attr ? 1 : 3, by_attr ? 1 : 5, error);
     if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) || (status = slice_plan(call, &slice, error)))
         return status;
-    return qd_op_out(call, 0, call->in[0].dtype, &slice.out, error);
+    status = qd_op_out(call, 0, call->in[0].dtype, &slice.out, error);
+    call->out[0].layout = call->in[0].layout;
+    return status;
 }
 
 static enum qd_status slice_run(const struct qd_call *call, struct qd_error *error)
@@ -157,13 +159,16 @@ static enum qd_status slice_run(const struct qd_call *call, struct qd_error *err
     if (qd_tensor_elems(out) == 0)
         return QD_OK;
     int64_t strides[QD_MAX_RANK] = {0}, base = 0;
-    qd_op_strides(&in->shape, strides);
-    for (int i = 0; i < in->shape.rank; i++) {
+    const struct qd_shape from = qd_memory_shape(in), to = qd_memory_shape(out);
+    qd_memory_order(in, slice.start);
+    qd_memory_order(in, slice.step);
+    qd_op_strides(&from, strides);
+    for (int i = 0; i < from.rank; i++) {
         base += slice.start[i] * strides[i];
         strides[i] *= slice.step[i];
     }
     struct qd_walk walk;
-    qd_walk_begin(&walk, &out->shape);
+    qd_walk_begin(&walk, &to);
     qd_walk_operand(&walk, strides);
     qd_walk_join(&walk);
     size_t bytes = qd_dtype_bytes(in->dtype);
@@ -171,7 +176,7 @@ static enum qd_status slice_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_slice = {.flags = QD_OP_MOVES, .infer = slice_infer, .run = slice_run};
+const struct qd_op qd_op_slice = {.flags = QD_OP_MOVES | QD_OP_CHANNELS_LAST, .infer = slice_infer, .run = slice_run};
 
 /* ------------------------------------------------------------------ Concat */
 
@@ -195,7 +200,59 @@ static enum qd_status concat_infer(const struct qd_call *call, struct qd_error *
             return qd_op_fail(call, error, QD_ERR_SHAPE, "the shape of input %d doesn't fit input 0's along axis %d", k,
                               (int)axis);
     }
-    return qd_op_out(call, 0, call->in[0].dtype, &out, error);
+    status = qd_op_out(call, 0, call->in[0].dtype, &out, error);
+    call->out[0].layout = call->in[0].layout;
+    return status;
+}
+
+/* One input: `outer` pieces of `piece` elements, each at the same place of a row of the output. */
+struct concat_part {
+    const struct qd_call *call;
+    int input;
+    size_t piece, row, at; /* elements: of a piece, of a whole row, before the piece in its row */
+};
+
+/* An input that is carried as the output is: bytes are copied. */
+static bool concat_same(const struct qd_call *call, int input)
+{
+    const struct qd_qparams *in = qd_carry_in(call, input), *out = call->out_qp;
+    return (!in && !out) || (in && out && in->scale == out->scale && in->zero_point == out->zero_point &&
+                             in->qmin == out->qmin && in->qmax == out->qmax);
+}
+
+static void concat_copy(void *ctx, int64_t begin, int64_t end)
+{
+    const struct concat_part *p = ctx;
+    size_t elem = qd_dtype_bytes(p->call->out[0].dtype), bytes = p->piece * elem;
+    for (int64_t o = begin; o < end; o++)
+        memcpy((char *)p->call->out[0].data + ((size_t)o * p->row + p->at) * elem,
+               (const char *)p->call->in[p->input].data + (size_t)o * bytes, bytes);
+}
+
+/* Through real values, many pieces at once; elements begin..end of the input. */
+static void concat_convert(void *ctx, int64_t begin, int64_t end, struct qd_observation *seen)
+{
+    const struct concat_part *p = ctx;
+    const struct qd_call *call = p->call;
+    float buffer[QD_CARRY_PIECE];
+    uint8_t bytes[QD_CARRY_PIECE];
+    bool same = concat_same(call, p->input);
+    for (size_t at = (size_t)begin; at < (size_t)end;) {
+        size_t n = (size_t)end - at < QD_CARRY_PIECE ? (size_t)end - at : QD_CARRY_PIECE, elem = call->out_qp ? 1 : 4;
+        const float *real = qd_carry_load(call, p->input, at, n, buffer);
+        if (same)
+            call->kernels->observe_f32(real, n, NULL, seen);
+        else if (call->out_qp)
+            call->kernels->requantize_u8(real, n, call->out_qp, bytes, seen);
+        for (size_t done = 0; done < n && !same;) {
+            size_t o = (at + done) / p->piece, inside = (at + done) % p->piece, some = p->piece - inside;
+            some = some < n - done ? some : n - done;
+            memcpy((char *)call->out[0].data + (o * p->row + p->at + inside) * elem,
+                   (const char *)(call->out_qp ? (const void *)bytes : real) + done * elem, some * elem);
+            done += some;
+        }
+        at += n;
+    }
 }
 
 static enum qd_status concat_run(const struct qd_call *call, struct qd_error *error)
@@ -203,24 +260,28 @@ static enum qd_status concat_run(const struct qd_call *call, struct qd_error *er
     (void)error;
     const struct qd_tensor *out = &call->out[0];
     int64_t axis = qd_attr_int(call->node, "axis", 0);
-    axis += axis < 0 ? out->shape.rank : 0;
-    int64_t outer = qd_shape_span(&out->shape, 0, (int)axis);
-    size_t elem = qd_dtype_bytes(out->dtype),
-           row = (size_t)qd_shape_span(&out->shape, (int)axis, out->shape.rank) * elem;
-    char *to = out->data;
-    for (int k = 0; k < call->in_count; k++) {
-        size_t piece = (size_t)qd_shape_span(&call->in[k].shape, (int)axis, out->shape.rank) * elem;
-        const char *from = call->in[k].data;
-        if (piece == 0)
+    axis = qd_memory_axis(out, (int)(axis + (axis < 0 ? out->shape.rank : 0)));
+    const struct qd_shape shape = qd_memory_shape(out);
+    int64_t outer = qd_shape_span(&shape, 0, (int)axis);
+    struct concat_part part = {.call = call, .row = (size_t)qd_shape_span(&shape, (int)axis, shape.rank)};
+    for (part.input = 0; part.input < call->in_count; part.input++, part.at += part.piece) {
+        const struct qd_shape one = qd_memory_shape(&call->in[part.input]);
+        part.piece = (size_t)qd_shape_span(&one, (int)axis, one.rank);
+        if (part.piece == 0 || outer == 0)
             continue;
-        for (int64_t o = 0; o < outer; o++)
-            memcpy(to + (size_t)o * row, from + (size_t)o * piece, piece);
-        to += piece;
+        bool same = concat_same(call, part.input);
+        if (same)
+            qd_op_split(call, outer, 65536 / (int64_t)part.piece + 1, concat_copy, &part);
+        if (!same || (call->out_qp && call->observe))
+            qd_carry_split(call, outer * (int64_t)part.piece, 16384, concat_convert, &part);
     }
     return QD_OK;
 }
 
-const struct qd_op qd_op_concat = {.infer = concat_infer, .run = concat_run};
+const struct qd_op qd_op_concat = {.flags = QD_OP_CHANNELS_LAST | QD_OP_ALL_CHANNELS_LAST | QD_OP_READS_Q8 |
+                                            QD_OP_WRITES_Q8,
+                                   .infer = concat_infer,
+                                   .run = concat_run};
 
 /* ------------------------------------------------------------------ Split */
 
@@ -276,6 +337,8 @@ static enum qd_status split_infer(const struct qd_call *call, struct qd_error *e
         shape.dims[axis] = sizes[i];
         if (qd_op_wants(call, i))
             status = qd_op_out(call, i, call->in[0].dtype, &shape, error);
+        if (qd_op_wants(call, i))
+            call->out[i].layout = call->in[0].layout;
     }
     return status;
 }
@@ -288,9 +351,11 @@ static enum qd_status split_run(const struct qd_call *call, struct qd_error *err
     enum qd_status status = qd_op_recheck(call, split_infer, error);
     if (status || (status = split_sizes(call, in->shape.dims[axis], sizes, error)))
         return status;
-    int64_t outer = qd_shape_span(&in->shape, 0, (int)axis);
-    size_t unit = (size_t)qd_shape_span(&in->shape, (int)axis + 1, in->shape.rank) * qd_dtype_bytes(in->dtype);
-    size_t row = unit * (size_t)in->shape.dims[axis];
+    const struct qd_shape shape = qd_memory_shape(in);
+    axis = qd_memory_axis(in, (int)axis);
+    int64_t outer = qd_shape_span(&shape, 0, (int)axis);
+    size_t unit = (size_t)qd_shape_span(&shape, (int)axis + 1, shape.rank) * qd_dtype_bytes(in->dtype);
+    size_t row = unit * (size_t)shape.dims[axis];
     const char *from = in->data;
     for (int k = 0; k < call->out_count; k++) {
         size_t piece = (size_t)sizes[k] * unit;
@@ -303,7 +368,8 @@ static enum qd_status split_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_split_op = {.infer = split_infer, .run = split_run};
+const struct qd_op qd_op_split_op = {
+    .flags = QD_OP_MOVES | QD_OP_CHANNELS_LAST, .infer = split_infer, .run = split_run};
 
 /* ------------------------------------------------------------------ Expand */
 

@@ -35,10 +35,11 @@ enum qd_op_flags {
     QD_OP_SHAPE_ONLY = 2, /* the output depends on shapes only, never on data (Shape, Size) */
     QD_OP_MOVES =
         4, /* output 0 holds only elements of input 0: an integer tensor keeps its scale (MaxPool, Transpose...) */
-    QD_OP_CHANNELS_LAST = 8, /* run also takes input 0 in QD_CHANNELS_LAST and then writes output 0 so */
-    QD_OP_ELEMENTWISE = 16,  /* unary, any layout, may run in place */
-    QD_OP_READS_Q8 = 32,     /* F32 data inputs may come as u8 with in_qp */
-    QD_OP_WRITES_Q8 = 64,    /* output 0, when it is F32, may be asked for as u8 with out_qp */
+    QD_OP_CHANNELS_LAST =
+        8, /* run also takes input 0 in QD_CHANNELS_LAST and then writes output 0 so (Split: every output) */
+    QD_OP_ELEMENTWISE = 16, /* unary, any layout, may run in place */
+    QD_OP_READS_Q8 = 32,    /* F32 data inputs may come as u8 with in_qp */
+    QD_OP_WRITES_Q8 = 64,   /* output 0, when it is F32, may be asked for as u8 with out_qp */
     QD_OP_ALL_CHANNELS_LAST =
         128, /* with CHANNELS_LAST: every data input comes channels last, not only input 0 (Concat, pointwise) */
 };
@@ -54,6 +55,8 @@ struct qd_packing {
 
 struct qd_op {
     unsigned flags;
+    /* Another vtable for this node, when flags depend on its attributes (Resize); NULL: this one serves all. */
+    const struct qd_op *(*choose)(const struct qd_node *node);
     /* Reads and checks attributes once, when the plan is compiled; *prep lives in the arena. NULL: no attributes. */
     enum qd_status (*prepare)(const struct qd_node *node, struct qd_arena *arena, void **prep, struct qd_error *error);
     /* Inputs (bit i: input i) that are to be quantized at a site each, so that run gets them as u8; asked when the plan

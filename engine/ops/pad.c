@@ -1,6 +1,6 @@
 /* Pad and Tile: an output index is mapped to an input index, dimension by dimension, or to the constant. Not for the
  * padding of convolutions and pools (conv.c, pool.c), which never becomes a tensor. */
-#include "engine/ops/helpers.h"
+#include "engine/ops/carry.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -30,8 +30,10 @@ static int64_t map(enum pad_mode mode, int64_t i, int64_t dim)
 
 struct pad_work {
     const struct qd_call *call;
-    const struct pad *pad;
-    int64_t strides[QD_MAX_RANK];
+    enum pad_mode mode;
+    const void *from;
+    struct qd_shape in, out; /* this and the next two in the order of memory */
+    int64_t before[QD_MAX_RANK], strides[QD_MAX_RANK];
     unsigned char value[8];
     size_t bytes;
 };
@@ -40,20 +42,20 @@ struct pad_work {
 static void pad_rows(void *ctx, int64_t begin, int64_t end)
 {
     const struct pad_work *w = ctx;
-    const struct qd_shape *in = &w->call->in[0].shape, *out = &w->pad->out;
+    const struct qd_shape *in = &w->in, *out = &w->out;
     int last = out->rank - 1;
-    int64_t n = out->dims[last], dim = in->dims[last], shift = w->pad->before[last];
+    int64_t n = out->dims[last], dim = in->dims[last], shift = w->before[last];
     for (int64_t r = begin; r < end; r++) {
         int64_t rest = r, at = 0;
         for (int d = last - 1; d >= 0; d--) {
-            int64_t i = map(w->pad->mode, rest % out->dims[d] - w->pad->before[d], in->dims[d]);
+            int64_t i = map(w->mode, rest % out->dims[d] - w->before[d], in->dims[d]);
             at = i < 0 || at < 0 ? -1 : at + i * w->strides[d];
             rest /= out->dims[d];
         }
         char *to = (char *)w->call->out[0].data + (size_t)(r * n) * w->bytes;
-        const char *from = (const char *)w->call->in[0].data + (at > 0 ? (size_t)at * w->bytes : 0);
+        const char *from = (const char *)w->from + (at > 0 ? (size_t)at * w->bytes : 0);
         for (int64_t j = 0; j < n;) {
-            int64_t i = at < 0 ? -1 : map(w->pad->mode, j - shift, dim), run = 1;
+            int64_t i = at < 0 ? -1 : map(w->mode, j - shift, dim), run = 1;
             if (i >= 0 && i == j - shift) /* the input itself: all of it at once */
                 run = dim - i < n - j ? dim - i : n - j;
             memcpy(to + (size_t)j * w->bytes, i < 0 ? (const char *)w->value : from + (size_t)i * w->bytes,
@@ -63,21 +65,30 @@ static void pad_rows(void *ctx, int64_t begin, int64_t end)
     }
 }
 
-/* `pad` was checked: the input has elements wherever the mode reads them. */
-static void pad_apply(const struct qd_call *call, const struct pad *pad, const void *value)
+/* `pad` was checked: the input has elements wherever the mode reads them. `from`: the input's elements as the output
+ * is carried; value: one such element, NULL: zero bytes. */
+static void pad_apply(const struct qd_call *call, const struct pad *pad, const void *from, const void *value)
 {
-    struct pad_work work = {.call = call, .pad = pad, .bytes = qd_dtype_bytes(call->in[0].dtype)};
+    const struct qd_tensor *in = &call->in[0];
+    struct pad_work work = {.call = call,
+                            .mode = pad->mode,
+                            .from = from,
+                            .in = qd_memory_shape(in),
+                            .out = qd_memory_shape(&call->out[0]),
+                            .bytes = qd_dtype_bytes(call->out[0].dtype)};
     if (qd_tensor_elems(&call->out[0]) == 0)
         return;
     if (value)
         memcpy(work.value, value, work.bytes);
     if (pad->out.rank == 0) {
-        memcpy(call->out[0].data, call->in[0].data, work.bytes);
+        memcpy(call->out[0].data, from, work.bytes);
         return;
     }
-    qd_op_strides(&call->in[0].shape, work.strides);
-    int64_t rows = qd_shape_span(&pad->out, 0, pad->out.rank - 1), n = pad->out.dims[pad->out.rank - 1];
-    qd_op_split(call, rows, 16384 / n + 1, pad_rows, &work);
+    memcpy(work.before, pad->before, sizeof work.before);
+    qd_memory_order(in, work.before);
+    qd_op_strides(&work.in, work.strides);
+    int64_t n = work.out.dims[work.out.rank - 1];
+    qd_op_split(call, qd_shape_span(&work.out, 0, work.out.rank - 1), 16384 / n + 1, pad_rows, &work);
 }
 
 /* ------------------------------------------------------------------ Pad */
@@ -153,7 +164,7 @@ static enum qd_status pad_infer(const struct qd_call *call, struct qd_error *err
     struct pad pad;
     bool by_attr = call->node->opset < 11;
     enum qd_status status = qd_op_inputs(call, by_attr ? 1 : 2, by_attr ? 1 : 4, error);
-    if (status || (status = qd_op_types(call, 0, by_attr ? QD_TYPES_FLOAT : QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 0, by_attr ? QD_TYPES_FLOAT | QD_BIT(QD_U8) : QD_TYPES_ANY, error)))
         return status;
     if (qd_op_has(call, 2)) {
         if ((status = qd_op_same_type(call, 0, 2, error)))
@@ -163,7 +174,49 @@ static enum qd_status pad_infer(const struct qd_call *call, struct qd_error *err
     }
     if ((status = pad_plan(call, &pad, error)))
         return status;
-    return qd_op_out(call, 0, call->in[0].dtype, &pad.out, error);
+    status = qd_op_out(call, 0, call->in[0].dtype, &pad.out, error);
+    call->out[0].layout = call->in[0].layout;
+    return status;
+}
+
+static void pad_convert(void *ctx, int64_t begin, int64_t end, struct qd_observation *seen)
+{
+    const struct qd_call *call = ctx;
+    float buffer[QD_CARRY_PIECE];
+    for (int64_t at = begin; at < end; at += QD_CARRY_PIECE) {
+        size_t n = end - at < QD_CARRY_PIECE ? (size_t)(end - at) : QD_CARRY_PIECE;
+        const float *real = qd_carry_load(call, 0, (size_t)at, n, buffer);
+        if (call->out_qp)
+            call->kernels->requantize_u8(real, n, call->out_qp, (uint8_t *)call->scratch + at, seen);
+        else
+            memcpy((float *)call->scratch + at, real, n * sizeof *real);
+    }
+}
+
+/* The input in the output's form: itself, or converted into scratch. */
+static size_t pad_scratch(const struct qd_call *call)
+{
+    bool converts = call->in[0].dtype == QD_U8 || call->out[0].dtype == QD_U8;
+    return converts ? (size_t)qd_tensor_elems(&call->in[0]) * sizeof(float) : 0;
+}
+
+/* The constant as one element of the output's form. */
+static void pad_value(const struct qd_call *call, const struct qd_qparams *qp, unsigned char value[8])
+{
+    bool by_attr = call->node->opset < 11;
+    float real = by_attr ? qd_attr_float(call->node, "value", 0.0f) : 0.0f;
+    if (!by_attr && qd_op_has(call, 2)) {
+        memcpy(value, call->in[2].data, qd_dtype_bytes(call->in[2].dtype));
+        if (!qp)
+            return;
+        memcpy(&real, value, sizeof real);
+    }
+    if (qp)
+        value[0] = qd_requantize_one(real, 1.0f / qp->scale, qp);
+    else if (call->out[0].dtype == QD_F32)
+        memcpy(value, &real, sizeof real);
+    if (call->observe && call->out_qp && qd_tensor_elems(&call->out[0]) > qd_tensor_elems(&call->in[0]))
+        call->kernels->observe_f32(&real, 1, call->out_qp, call->observe);
 }
 
 static enum qd_status pad_run(const struct qd_call *call, struct qd_error *error)
@@ -174,12 +227,35 @@ static enum qd_status pad_run(const struct qd_call *call, struct qd_error *error
         return status;
     if (!qd_shape_equal(&pad.out, &call->out[0].shape))
         return qd_op_fail(call, error, QD_ERR_SHAPE, "the output's shape is not the planned one");
-    float value = call->node->opset < 11 ? qd_attr_float(call->node, "value", 0.0f) : 0.0f;
-    pad_apply(call, &pad, call->node->opset < 11 ? &value : qd_op_has(call, 2) ? call->in[2].data : NULL);
+    const struct qd_qparams *in_qp = qd_carry_in(call, 0);
+    bool keeps = !call->out_qp && call->out[0].dtype == call->in[0].dtype; /* u8 with the input's scale, too */
+    unsigned char value[8] = {0};
+    const void *from = call->in[0].data;
+    if (!keeps) {
+        qd_carry_split(call, qd_tensor_elems(&call->in[0]), 16384, pad_convert, (void *)(uintptr_t)call);
+        from = call->scratch;
+    }
+    pad_value(call, keeps ? in_qp : call->out_qp, value);
+    pad_apply(call, &pad, from, value);
     return QD_OK;
 }
 
-const struct qd_op qd_op_pad = {.infer = pad_infer, .run = pad_run};
+/* Without a constant of its own Pad adds zeros or elements of the input: integers keep their scale. */
+static const struct qd_op pad_keeps = {.flags = QD_OP_MOVES | QD_OP_CHANNELS_LAST, .infer = pad_infer, .run = pad_run};
+
+static const struct qd_op *pad_choose(const struct qd_node *node)
+{
+    bool constant = qd_attr_is(node, "mode", "constant", "constant");
+    bool keeps = node->opset < 11 ? !constant || qd_attr_float(node, "value", 0.0f) == 0
+                                  : node->in_count < 3 || node->in[2] == QD_NO_VALUE;
+    return keeps ? &pad_keeps : &qd_op_pad;
+}
+
+const struct qd_op qd_op_pad = {.flags = QD_OP_CHANNELS_LAST | QD_OP_READS_Q8 | QD_OP_WRITES_Q8,
+                                .choose = pad_choose,
+                                .infer = pad_infer,
+                                .scratch = pad_scratch,
+                                .run = pad_run};
 
 /* ------------------------------------------------------------------ Tile: wrapping, with all padding at the end */
 
@@ -203,7 +279,7 @@ static enum qd_status tile_run(const struct qd_call *call, struct qd_error *erro
     struct pad pad = {.mode = PAD_WRAP, .out = call->out[0].shape};
     enum qd_status status = qd_op_recheck(call, tile_infer, error);
     if (!status)
-        pad_apply(call, &pad, NULL);
+        pad_apply(call, &pad, call->in[0].data, NULL);
     return status;
 }
 

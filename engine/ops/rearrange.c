@@ -1,6 +1,6 @@
 /* Operators that rearrange an image: DepthToSpace, SpaceToDepth (a transposition of six dimensions) and CenterCropPad.
  * Not for general transposition or slices (move.c). */
-#include "engine/ops/helpers.h"
+#include "engine/ops/carry.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -30,7 +30,25 @@ static enum qd_status space_infer(const struct qd_call *call, struct qd_error *e
         else if (!qd_i64_mul(x->dims[i], by, &out.dims[i]))
             return qd_op_fail(call, error, QD_ERR_TOO_LARGE, "the output is too large");
     }
-    return qd_op_out(call, 0, call->in[0].dtype, &out, error);
+    status = qd_op_out(call, 0, call->in[0].dtype, &out, error);
+    call->out[0].layout = call->in[0].layout;
+    return status;
+}
+
+/* The dimensions and strides of a walk over the output, as if it were plain, put into the order of memory: the
+ * channel's dimensions go last. */
+static void channels_to_the_end(struct qd_shape *seen, int64_t strides[QD_MAX_RANK], int first, int count)
+{
+    int64_t dims[QD_MAX_RANK], moved[QD_MAX_RANK];
+    int at = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < seen->rank; i++)
+            if ((i >= first && i < first + count) == (pass == 1)) {
+                dims[at] = seen->dims[i];
+                moved[at++] = strides[i];
+            }
+    memcpy(seen->dims, dims, (size_t)at * sizeof *dims);
+    memcpy(strides, moved, (size_t)at * sizeof *moved);
 }
 
 static enum qd_status space_run(const struct qd_call *call, struct qd_error *error)
@@ -43,7 +61,11 @@ static enum qd_status space_run(const struct qd_call *call, struct qd_error *err
     int64_t strides[QD_MAX_RANK] = {0};
     if (qd_tensor_elems(&call->out[0]) == 0)
         return QD_OK;
-    qd_op_strides(x, in);
+    const struct qd_shape memory = qd_memory_shape(&call->in[0]);
+    bool last = call->in[0].layout == QD_CHANNELS_LAST;
+    qd_op_strides(&memory, in);
+    if (last) /* back into the order of the shape */
+        memcpy(in, (int64_t[4]){in[0], in[3], in[1], in[2]}, 4 * sizeof *in);
     if (to_space(call)) { /* [n, c, h, i, w, j] from channel i, j, c (DCR) or c, i, j (CRD) */
         bool dcr = qd_attr_is(call->node, "mode", "DCR", "DCR");
         seen = (struct qd_shape){.rank = 6, .dims = {y->dims[0], y->dims[1], x->dims[2], b, x->dims[3], b}};
@@ -57,6 +79,8 @@ static enum qd_status space_run(const struct qd_call *call, struct qd_error *err
         seen = (struct qd_shape){.rank = 6, .dims = {x->dims[0], b, b, x->dims[1], y->dims[2], y->dims[3]}};
         memcpy(strides, (int64_t[6]){in[0], in[2], in[3], in[1], b * in[2], b * in[3]}, 6 * sizeof *in);
     }
+    if (last)
+        channels_to_the_end(&seen, strides, 1, to_space(call) ? 1 : 3);
     qd_walk_begin(&walk, &seen);
     qd_walk_operand(&walk, strides);
     qd_walk_join(&walk);
@@ -64,7 +88,8 @@ static enum qd_status space_run(const struct qd_call *call, struct qd_error *err
     return QD_OK;
 }
 
-const struct qd_op qd_op_depth_space = {.flags = QD_OP_MOVES, .infer = space_infer, .run = space_run};
+const struct qd_op qd_op_depth_space = {
+    .flags = QD_OP_MOVES | QD_OP_CHANNELS_LAST, .infer = space_infer, .run = space_run};
 
 /* ------------------------------------------------------------------ CenterCropPad */
 

@@ -25,7 +25,7 @@ const struct qd_op *qd_op_find(const struct qd_node *node, struct qd_error *erro
             strcmp(rows[i].domain, domain) == 0 && (!best || rows[i].since > best->since))
             best = &rows[i];
     if (best)
-        return best->op;
+        return best->op->choose ? best->op->choose(node) : best->op;
     qd_fail(error, QD_ERR_UNSUPPORTED, "operator %s%s%s (node '%s', opset %" PRId64 ") is not supported", domain,
             *domain ? "." : "", node->op, node->name, node->opset);
     return NULL;

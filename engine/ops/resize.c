@@ -1,7 +1,7 @@
 /* Resize and Upsample: every mode is a table per axis (which input elements an output element takes, with which
  * weights); nearest picks by the tables, the others go through the axes one after the other in float. Not for sampling
  * at free positions (sample.c). */
-#include "engine/ops/helpers.h"
+#include "engine/ops/carry.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -318,7 +318,7 @@ static void fill_taps(const struct resize *r, double at, double scale, int64_t i
 /* ------------------------------------------------------------------ infer, scratch */
 
 struct layout {
-    size_t index[QD_MAX_RANK], weight[QD_MAX_RANK], buffer[2], end; /* offsets in bytes */
+    size_t index[QD_MAX_RANK], weight[QD_MAX_RANK], buffer[2], real_in, real_out, end; /* offsets in bytes */
 };
 
 /* False when scratch can't be counted. */
@@ -349,6 +349,13 @@ static bool layout_of(const struct qd_call *call, const struct plan *plan, struc
         at->buffer[i] = at->end;
         at->end += qd_align_up(most);
     }
+    /* Real values of tensors that are carried as integers. */
+    at->real_in = at->end;
+    if (r->mode != NEAREST && call->in[0].dtype == QD_U8)
+        at->end += qd_align_up((size_t)qd_tensor_elems(&call->in[0]) * sizeof(float));
+    at->real_out = at->end;
+    if (r->mode != NEAREST && call->out[0].dtype == QD_U8)
+        at->end += qd_align_up((size_t)qd_tensor_elems(&call->out[0]) * sizeof(float));
     return true;
 }
 
@@ -364,7 +371,9 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
         return status;
     if (!layout_of(call, &plan, &at))
         return qd_op_fail(call, error, QD_ERR_TOO_LARGE, "the sizes in between are too large");
-    return qd_op_out(call, 0, call->in[0].dtype, &plan.out, error);
+    status = qd_op_out(call, 0, call->in[0].dtype, &plan.out, error);
+    call->out[0].layout = call->in[0].layout;
+    return status;
 }
 
 static size_t scratch(const struct qd_call *call)
@@ -377,6 +386,7 @@ static size_t scratch(const struct qd_call *call)
 /* ------------------------------------------------------------------ run */
 
 struct axis_work {
+    const struct qd_kernels *kernels;
     const float *in;
     float *out;
     const int64_t *index;
@@ -384,48 +394,99 @@ struct axis_work {
     int64_t taps, dim_in, dim_out, inner;
 };
 
+enum { TAPS_AT_ONCE = 16, WIDE = 8 /* values side by side from which on a kernel pays */ };
+
 /* Rows [begin, end) of outer * dim_out. */
 static void axis_part(void *ctx, int64_t begin, int64_t end)
 {
     const struct axis_work *w = ctx;
     for (int64_t row = begin; row < end; row++) {
         int64_t x = row % w->dim_out;
-        const float *from = w->in + row / w->dim_out * w->dim_in * w->inner;
+        const float *from = w->in + row / w->dim_out * w->dim_in * w->inner, *weight = w->weight + x * w->taps;
+        const int64_t *index = w->index + x * w->taps;
         float *to = w->out + row * w->inner;
+        if (w->inner >= WIDE && w->taps <= TAPS_AT_ONCE) {
+            const float *rows[TAPS_AT_ONCE];
+            for (int64_t t = 0; t < w->taps; t++)
+                rows[t] = from + index[t] * w->inner;
+            w->kernels->weigh_rows_f32(rows, weight, (size_t)w->taps, (size_t)w->inner, to);
+            continue;
+        }
         for (int64_t i = 0; i < w->inner; i++) {
             float sum = 0;
             for (int64_t t = 0; t < w->taps; t++)
-                sum += from[w->index[x * w->taps + t] * w->inner + i] * w->weight[x * w->taps + t];
+                sum += from[index[t] * w->inner + i] * weight[t];
             to[i] = sum;
         }
     }
 }
 
+/* The output is seen as rows of `count` units, a unit being what neighbours in memory along untouched axes. */
 struct nearest_work {
     const struct qd_call *call;
+    struct qd_shape out;               /* in the order of memory, without the axes inside a unit */
     const int64_t *index[QD_MAX_RANK]; /* NULL: untouched */
-    int64_t strides[QD_MAX_RANK];
-    size_t bytes;
+    int64_t strides[QD_MAX_RANK];      /* of the input, in units */
+    size_t unit_bytes;
 };
+
+#define COPY_UNITS(type)                                                                                               \
+    for (int64_t x = 0; x < count; x++)                                                                                \
+    ((type *)(void *)to)[x] = ((const type *)(const void *)from)[index[x]]
+
+static void copy_units(char *to, const char *from, const int64_t *index, int64_t count, size_t unit)
+{
+    if (unit == 1)
+        COPY_UNITS(uint8_t);
+    else if (unit == 4)
+        COPY_UNITS(uint32_t);
+    else
+        for (int64_t x = 0; x < count; x++)
+            memcpy(to + (size_t)x * unit, from + (size_t)index[x] * unit, unit);
+}
 
 static void nearest_part(void *ctx, int64_t begin, int64_t end)
 {
     const struct nearest_work *w = ctx;
-    const struct qd_shape *out = &w->call->out[0].shape;
-    const char *from = w->call->in[0].data;
-    char *to = w->call->out[0].data;
-    int last = out->rank - 1;
-    for (int64_t row = begin; row < end; row++) {
+    int last = w->out.rank - 1;
+    int64_t count = w->out.dims[last], before = -1;
+    size_t row_bytes = (size_t)count * w->unit_bytes;
+    char *to = (char *)w->call->out[0].data + (size_t)begin * row_bytes;
+    for (int64_t row = begin; row < end; row++, to += row_bytes) {
         int64_t rest = row, base = 0;
         for (int d = last - 1; d >= 0; d--) {
-            int64_t x = rest % out->dims[d];
+            int64_t x = rest % w->out.dims[d];
             base += (w->index[d] ? w->index[d][x] : x) * w->strides[d];
-            rest /= out->dims[d];
+            rest /= w->out.dims[d];
         }
-        for (int64_t x = 0; x < out->dims[last]; x++)
-            memcpy(to + (size_t)(row * out->dims[last] + x) * w->bytes,
-                   from + (size_t)(base + (w->index[last] ? w->index[last][x] : x)) * w->bytes, w->bytes);
+        if (base == before) /* the same row once more */
+            memcpy(to, to - row_bytes, row_bytes);
+        else
+            copy_units(to, (const char *)w->call->in[0].data + (size_t)base * w->unit_bytes, w->index[last], count,
+                       w->unit_bytes);
+        before = base;
     }
+}
+
+/* index[axis]: tables of the touched axes, else NULL. */
+static void run_nearest(const struct qd_call *call, const int64_t *const index[QD_MAX_RANK])
+{
+    const struct qd_tensor *in = &call->in[0];
+    struct nearest_work work = {
+        .call = call, .out = qd_memory_shape(&call->out[0]), .unit_bytes = qd_dtype_bytes(in->dtype)};
+    struct qd_shape from = qd_memory_shape(in);
+    for (int d = 0; d < from.rank; d++)
+        work.index[qd_memory_axis(in, d)] = index[d];
+    while (from.rank > 0 && !work.index[from.rank - 1])
+        work.unit_bytes *= (size_t)from.dims[--from.rank];
+    work.out.rank = from.rank;
+    if (from.rank == 0) {
+        qd_op_copy(call->out[0].data, in->data, work.unit_bytes);
+        return;
+    }
+    qd_op_strides(&from, work.strides);
+    int64_t row_bytes = work.out.dims[from.rank - 1] * (int64_t)work.unit_bytes;
+    qd_op_split(call, qd_shape_span(&work.out, 0, from.rank - 1), 65536 / row_bytes + 1, nearest_part, &work);
 }
 
 /* tf_crop_and_resize: what lies outside the input is a given number. */
@@ -444,35 +505,64 @@ static void fill_outside(const struct qd_call *call, const struct plan *plan)
     }
 }
 
+/* Real values of the input into `real`, or of the output out of it. */
+struct real_work {
+    const struct qd_call *call;
+    float *real;
+};
+
+static void real_in(void *ctx, int64_t begin, int64_t end)
+{
+    const struct real_work *w = ctx;
+    w->call->kernels->dequantize_u8((const uint8_t *)w->call->in[0].data + begin, (size_t)(end - begin),
+                                    w->call->in_qp[0], w->real + begin);
+}
+
+static void real_out(void *ctx, int64_t begin, int64_t end, struct qd_observation *seen)
+{
+    const struct real_work *w = ctx;
+    qd_carry_store(w->call, w->real + begin, (size_t)begin, (size_t)(end - begin), seen);
+}
+
 static void run_axes(const struct qd_call *call, const struct plan *plan, const struct layout *at)
 {
     const struct resize *r = call->prep;
-    struct qd_shape shape = call->in[0].shape;
+    struct qd_shape shape = qd_memory_shape(&call->in[0]);
     char *base = call->scratch;
+    struct real_work in = {call, (float *)(void *)(base + at->real_in)};
+    struct real_work out = {call, call->out_qp ? (float *)(void *)(base + at->real_out) : call->out[0].data};
     const float *from = call->in[0].data;
     int left = 0, next = 0;
+    if (qd_carry_in(call, 0)) {
+        qd_op_split(call, qd_tensor_elems(&call->in[0]), 16384, real_in, &in);
+        from = in.real;
+    }
     for (int d = 0; d < shape.rank; d++)
         left += plan->touched[d];
     if (!left)
-        qd_op_copy(call->out[0].data, from, qd_tensor_bytes(&call->out[0]));
+        qd_op_copy(out.real, from, (size_t)qd_tensor_elems(&call->out[0]) * sizeof(float));
     for (int d = 0; d < shape.rank; d++) {
         if (!plan->touched[d])
             continue;
-        float *to = --left ? (float *)(void *)(base + at->buffer[next]) : call->out[0].data;
-        struct axis_work work = {from,
+        int axis = qd_memory_axis(&call->in[0], d);
+        float *to = --left ? (float *)(void *)(base + at->buffer[next]) : out.real;
+        struct axis_work work = {call->kernels,
+                                 from,
                                  to,
                                  (const int64_t *)(void *)(base + at->index[d]),
                                  (const float *)(void *)(base + at->weight[d]),
                                  taps_of(r, plan->scale[d]),
-                                 shape.dims[d],
+                                 shape.dims[axis],
                                  plan->out.dims[d],
-                                 qd_shape_span(&shape, d + 1, shape.rank)};
-        int64_t rows = qd_shape_span(&shape, 0, d) * work.dim_out;
+                                 qd_shape_span(&shape, axis + 1, shape.rank)};
+        int64_t rows = qd_shape_span(&shape, 0, axis) * work.dim_out;
         qd_op_split(call, rows, 8192 / (work.inner ? work.inner : 1) + 1, axis_part, &work);
-        shape.dims[d] = plan->out.dims[d];
+        shape.dims[axis] = plan->out.dims[d];
         from = to;
         next = !next;
     }
+    if (call->out_qp)
+        qd_carry_split(call, qd_tensor_elems(&call->out[0]), 16384, real_out, &out);
 }
 
 static enum qd_status run(const struct qd_call *call, struct qd_error *error)
@@ -481,7 +571,7 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
     const struct qd_shape *in = &call->in[0].shape;
     struct plan plan;
     struct layout at;
-    struct nearest_work work = {.call = call, .bytes = qd_dtype_bytes(call->in[0].dtype)};
+    const int64_t *tables[QD_MAX_RANK] = {NULL};
     enum qd_status status = make_plan(call, &plan, error);
     if (status)
         return status;
@@ -500,20 +590,33 @@ static enum qd_status run(const struct qd_call *call, struct qd_error *error)
             else
                 fill_taps(r, where, plan.scale[d], in->dims[d], taps, index + x * taps, weight + x * taps);
         }
-        work.index[d] = plan.touched[d] ? index : NULL;
+        tables[d] = plan.touched[d] ? index : NULL;
     }
-    if (r->mode != NEAREST) {
+    if (r->mode == NEAREST)
+        run_nearest(call, tables);
+    else
         run_axes(call, &plan, &at);
-    } else if (in->rank == 0) {
-        qd_op_copy(call->out[0].data, call->in[0].data, work.bytes);
-    } else {
-        qd_op_strides(in, work.strides);
-        qd_op_split(call, qd_shape_span(&plan.out, 0, in->rank - 1), 4096 / plan.out.dims[in->rank - 1] + 1,
-                    nearest_part, &work);
-    }
     if (r->coordinates == TF_CROP)
         fill_outside(call, &plan);
     return QD_OK;
 }
 
-const struct qd_op qd_op_resize = {.prepare = prepare, .infer = infer, .scratch = scratch, .run = run};
+/* With TF_CROP an output may hold a number that is nowhere in the input. */
+static const struct qd_op resize_nearest = {
+    .flags = QD_OP_MOVES | QD_OP_CHANNELS_LAST, .prepare = prepare, .infer = infer, .scratch = scratch, .run = run};
+static const struct qd_op resize_smooth = {.flags = QD_OP_CHANNELS_LAST | QD_OP_READS_Q8 | QD_OP_WRITES_Q8,
+                                           .prepare = prepare,
+                                           .infer = infer,
+                                           .scratch = scratch,
+                                           .run = run};
+static const struct qd_op resize_crop = {.prepare = prepare, .infer = infer, .scratch = scratch, .run = run};
+
+static const struct qd_op *choose(const struct qd_node *node)
+{
+    if (qd_attr_is(node, "coordinate_transformation_mode", "half_pixel", "tf_crop_and_resize"))
+        return &resize_crop;
+    return qd_attr_is(node, "mode", "nearest", "nearest") ? &resize_nearest : &resize_smooth;
+}
+
+const struct qd_op qd_op_resize = {
+    .choose = choose, .prepare = prepare, .infer = infer, .scratch = scratch, .run = run};

@@ -1,19 +1,22 @@
-/* Conversion steps between the forms of one tensor: quantize, dequantize, change of layout. Private to engine/plan.
- * [worker] */
+/* Conversion steps between the forms of one tensor: quantize, dequantize, change of layout; work is split on `parallel`
+ * (NULL: done by the caller). Private to engine/plan. [worker] */
 #ifndef QD_ENGINE_PLAN_CONVERT_H
 #define QD_ENGINE_PLAN_CONVERT_H
 
+#include "base/parallel.h"
 #include "engine/ir/tensor.h"
 #include "engine/kernels/kernels.h"
 
 /* out (u8, its layout) = quantized in (F32, its layout); scratch: qd_tensor_elems bytes. Merges into *observe when not
  * NULL. */
 void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
-                         const struct qd_qparams *qp, struct qd_observation *observe, void *scratch);
-/* out (F32, plain) = real values of in (u8, its layout). */
+                         const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
+                         struct qd_parallel *parallel);
+/* out (F32, its layout) = real values of in (u8, its layout); scratch as above. */
 void qd_convert_dequantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
-                           const struct qd_qparams *qp, void *scratch);
+                           const struct qd_qparams *qp, void *scratch, struct qd_parallel *parallel);
 /* Same elements in the other layout; elements of 1 or 4 bytes. */
-void qd_convert_relayout(const struct qd_tensor *in, struct qd_tensor *out);
+void qd_convert_relayout(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
+                         struct qd_parallel *parallel);
 
 #endif

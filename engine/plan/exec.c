@@ -118,13 +118,13 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
         break;
     }
     case QD_STEP_QUANTIZE:
-        qd_convert_quantize(plan->kernels, in, out, out_qp, observe, scratch);
+        qd_convert_quantize(plan->kernels, in, out, out_qp, observe, scratch, plan->parallel);
         break;
     case QD_STEP_DEQUANTIZE:
-        qd_convert_dequantize(plan->kernels, in, out, in_qp, scratch);
+        qd_convert_dequantize(plan->kernels, in, out, in_qp, scratch, plan->parallel);
         break;
     case QD_STEP_RELAYOUT:
-        qd_convert_relayout(in, out);
+        qd_convert_relayout(plan->kernels, in, out, plan->parallel);
         break;
     case QD_STEP_OP: /* above */
         break;

@@ -12,4 +12,10 @@ void qd_kernels_init__avx2(struct qd_kernels *kernels)
     kernels->dequantize_u8 = qd_dequantize_u8__avx2;
     kernels->observe_f32 = qd_observe_f32__avx2;
     kernels->max_rows_u8 = qd_max_rows_u8__avx2;
+    kernels->max_rows_f32 = qd_max_rows_f32__avx2;
+    kernels->mean_rows_f32 = qd_mean_rows_f32__avx2;
+    kernels->mean_rows_u8 = qd_mean_rows_u8__avx2;
+    kernels->weigh_rows_f32 = qd_weigh_rows_f32__avx2;
+    kernels->transpose_u8 = qd_transpose_u8__avx2;
+    kernels->transpose_f32 = qd_transpose_f32__avx2;
 }

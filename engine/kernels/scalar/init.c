@@ -13,5 +13,11 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .dequantize_u8 = qd_dequantize_u8__scalar,
         .observe_f32 = qd_observe_f32__scalar,
         .max_rows_u8 = qd_max_rows_u8__scalar,
+        .max_rows_f32 = qd_max_rows_f32__scalar,
+        .mean_rows_f32 = qd_mean_rows_f32__scalar,
+        .mean_rows_u8 = qd_mean_rows_u8__scalar,
+        .weigh_rows_f32 = qd_weigh_rows_f32__scalar,
+        .transpose_u8 = qd_transpose_u8__scalar,
+        .transpose_f32 = qd_transpose_f32__scalar,
     };
 }
