@@ -85,6 +85,8 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
 {
     const struct qd_gemm_q8 *q8 = &kernels->gemm_q8;
     const struct qd_gemm_f32 *f32 = &kernels->gemm_f32;
+    const struct qd_depthwise_q8 *depth_q8 = &kernels->depthwise_q8;
+    const struct qd_depthwise_f32 *depth_f32 = &kernels->depthwise_f32;
     const struct {
         const char *what;
         bool good;
@@ -94,6 +96,10 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"gemm_q8: a tile without size", q8->mr && q8->nr && q8->kr},
         {"gemm_f32: a NULL member", f32->name && f32->packed_bytes && f32->pack && f32->scratch_bytes && f32->run},
         {"gemm_f32: a tile without size", f32->mr && f32->nr},
+        {"depthwise_q8: a NULL member", depth_q8->name && depth_q8->packed_bytes && depth_q8->pack && depth_q8->run},
+        {"depthwise_f32: a NULL member",
+         depth_f32->name && depth_f32->packed_bytes && depth_f32->pack && depth_f32->run},
+        {"depthwise: a tile without size", depth_q8->tile && depth_f32->tile},
         {"quantize_u8", kernels->quantize_u8 != NULL},
         {"dequantize_u8", kernels->dequantize_u8 != NULL},
         {"observe_f32", kernels->observe_f32 != NULL},

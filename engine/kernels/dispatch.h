@@ -17,6 +17,8 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__scalar;
 extern const struct qd_gemm_f32 qd_gemm_f32__scalar;
+extern const struct qd_depthwise_q8 qd_depthwise_q8__scalar;
+extern const struct qd_depthwise_f32 qd_depthwise_f32__scalar;
 void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs);
 void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
@@ -35,6 +37,8 @@ void qd_transpose_f32__scalar(const float *in, size_t in_stride, size_t rows, si
 
 extern const struct qd_gemm_q8 qd_gemm_q8__avx2;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx2;
+extern const struct qd_depthwise_q8 qd_depthwise_q8__avx2;
+extern const struct qd_depthwise_f32 qd_depthwise_f32__avx2;
 void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                           struct qd_observation *obs);
 void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
@@ -52,6 +56,8 @@ void qd_transpose_f32__avx2(const float *in, size_t in_stride, size_t rows, size
 
 extern const struct qd_gemm_q8 qd_gemm_q8__avx512vnni;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx512vnni;
+extern const struct qd_depthwise_q8 qd_depthwise_q8__avx512vnni;
+extern const struct qd_depthwise_f32 qd_depthwise_f32__avx512vnni;
 void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                 struct qd_observation *obs);
 void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,

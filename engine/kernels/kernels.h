@@ -112,11 +112,46 @@ struct qd_gemm_f32 {
     void (*run)(const struct qd_gemm_args *args);
 };
 
+/* Depthwise convolution, channels last: channel j of an output pixel is the sum over taps of channel j of its input
+ * pixels times the tap's weight. Taps stand column by column, (y, x) at x * kh + y, so that neighbouring pixels share
+ * columns: the taps of pixel i of row r are the kh * kw pointers from table[r * row_entries + i * pixel_entries] on,
+ * each to an input pixel (its channel 0). A tap in the padding points to `channels` zero points (u8) or zeros (f32). */
+struct qd_depthwise_args {
+    size_t rows, pixels; /* output rows of this call, output pixels a row; written one after the other */
+    size_t kh, kw, channels;
+    size_t channel_begin,
+        channel_end; /* what to compute; begin a multiple of the tile; any split gives the same bytes */
+    const void *const *table;
+    size_t row_entries, pixel_entries; /* pixel_entries: horizontal stride * kh where columns are shared */
+    const void *weights;               /* packed */
+    struct qd_epilogue epilogue;       /* columns are channels; out and residual: pixel 0, channel 0 */
+};
+
+struct qd_depthwise_q8 {
+    const char *name;
+    size_t tile; /* channels */
+    size_t (*packed_bytes)(size_t channels, size_t kh, size_t kw);
+    /* w[channel][kh * kw], rows of the kernel one after the other; sums[channel] = sum of its weights. */
+    void (*pack)(size_t channels, size_t kh, size_t kw, const int8_t *w, void *packed, int32_t *sums);
+    void (*run)(const struct qd_depthwise_args *args);
+};
+
+/* The same in float: one fused chain a channel in the order of the table, the same bits on every ISA. */
+struct qd_depthwise_f32 {
+    const char *name;
+    size_t tile;
+    size_t (*packed_bytes)(size_t channels, size_t kh, size_t kw);
+    void (*pack)(size_t channels, size_t kh, size_t kw, const float *w, void *packed);
+    void (*run)(const struct qd_depthwise_args *args);
+};
+
 struct qd_kernels {
     const char *isa_name; /* of the highest level that contributed */
     enum qd_isa isa;
     struct qd_gemm_q8 gemm_q8;
     struct qd_gemm_f32 gemm_f32;
+    struct qd_depthwise_q8 depthwise_q8;
+    struct qd_depthwise_f32 depthwise_f32;
     /* x[n] -> q[n] by (1); merges into *obs when not NULL. */
     void (*quantize_u8)(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q, struct qd_observation *obs);
     /* The same by (8): multiplied by the reciprocal of the scale, as epilogues do. */
