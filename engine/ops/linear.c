@@ -21,31 +21,91 @@ static const struct qd_tensor *constant_weights(const struct qd_graph *graph, co
     return usable && !graph->values[node->in[0]].constant ? &value->info : NULL;
 }
 
-/* Columns and depth of the product as a whole group sees them. */
+/* A product as the kernels see it (linear_impl.h). */
 struct dims {
-    size_t groups, n, k, channels;
+    enum qd_linear_kind kind;
+    size_t groups, n, k, channels, joined, outputs, inputs, depth;
 };
+
+/* [M, C / group, kernel...]. Small groups are joined to one product while its columns still fit one panel: the zeros
+ * between them cost no time then, for a panel is computed as a whole. */
+static bool read_conv(const struct qd_node *node, const struct qd_shape *w, struct dims *d)
+{
+    enum { PANEL = 32 };
+    int64_t groups = qd_attr_int(node, "group", 1);
+    if (w->rank < 3 || w->rank > 2 + QD_MAX_SPATIAL || groups < 1 || w->dims[0] < groups || w->dims[0] % groups)
+        return false;
+    size_t taps = (size_t)qd_shape_span(w, 2, w->rank), n = (size_t)(w->dims[0] / groups), own = (size_t)w->dims[1];
+    d->outputs = (size_t)w->dims[0];
+    d->inputs = own * (size_t)groups;
+    d->depth = own * taps;
+    d->joined = 1;
+    if (groups > 1 && n == 1 && own == 1) {
+        d->kind = QD_LINEAR_DEPTHWISE;
+        d->groups = 1;
+        d->n = d->channels = (size_t)groups;
+        d->k = taps;
+        return taps > 0;
+    }
+    for (size_t joined = 2; joined <= (size_t)groups && joined * n <= PANEL; joined++)
+        if ((size_t)groups % joined == 0 && joined * d->depth <= MAX_INT8_K)
+            d->joined = joined;
+    d->kind = QD_LINEAR_CONV;
+    d->groups = (size_t)groups / d->joined;
+    d->n = n * d->joined;
+    d->channels = own * d->joined;
+    d->k = d->depth * d->joined;
+    return d->k > 0;
+}
+
+/* True when the attribute is absent or all its numbers are `value`. */
+static bool all_are(const struct qd_node *node, const char *name, int64_t value)
+{
+    size_t n = 0;
+    const int64_t *values = qd_attr_ints(node, name, &n);
+    for (size_t i = 0; values && i < n; i++)
+        if (values[i] != value)
+            return false;
+    return true;
+}
+
+/* [C, M, kernel...], one group, stride as wide as the kernel and nothing else: every output pixel has one input pixel
+ * and one tap. */
+static bool read_transposed(const struct qd_node *node, const struct qd_shape *w, struct dims *d)
+{
+    size_t strides = 0;
+    const int64_t *stride = qd_attr_ints(node, "strides", &strides);
+    int spatial = w->rank - 2;
+    if (spatial < 1 || spatial > QD_MAX_SPATIAL || qd_attr_int(node, "group", 1) != 1 || !all_are(node, "pads", 0) ||
+        !all_are(node, "dilations", 1) || !all_are(node, "output_padding", 0) || qd_attr_find(node, "output_shape"))
+        return false;
+    for (int i = 0; i < spatial; i++)
+        if (w->dims[2 + i] < 1 || w->dims[2 + i] != (stride && strides == (size_t)spatial ? stride[i] : 1))
+            return false;
+    d->kind = QD_LINEAR_TRANSPOSED;
+    d->joined = 1;
+    d->inputs = d->k = d->channels = d->depth = (size_t)w->dims[0];
+    d->outputs = (size_t)w->dims[1];
+    d->groups = (size_t)qd_shape_span(w, 2, w->rank - 1);
+    d->n = d->outputs * (size_t)w->dims[w->rank - 1];
+    return d->n > 0 && d->k > 0;
+}
 
 /* False when the node has no linear form. */
 static bool read_dims(const struct qd_node *node, const struct qd_tensor *w, struct dims *d)
 {
     const int64_t *s = w->shape.dims;
-    if (is_op(node, "Conv")) {
-        int64_t groups = qd_attr_int(node, "group", 1);
-        if (w->shape.rank < 3 || w->shape.rank > 2 + QD_MAX_SPATIAL || groups < 1 || s[0] < groups || s[0] % groups)
-            return false;
-        d->groups = (size_t)groups;
-        d->n = (size_t)(s[0] / groups);
-        d->channels = (size_t)s[1];
-        d->k = (size_t)qd_shape_span(&w->shape, 1, w->shape.rank);
-    } else {
-        bool gemm = is_op(node, "Gemm"), trans_b = gemm && qd_attr_int(node, "transB", 0) != 0;
-        if ((!gemm && !is_op(node, "MatMul")) || w->shape.rank != 2 || (gemm && qd_attr_int(node, "transA", 0) != 0))
-            return false;
-        d->groups = 1;
-        d->n = (size_t)s[trans_b ? 0 : 1];
-        d->k = d->channels = (size_t)s[trans_b ? 1 : 0];
-    }
+    if (is_op(node, "Conv"))
+        return read_conv(node, &w->shape, d);
+    if (is_op(node, "ConvTranspose"))
+        return read_transposed(node, &w->shape, d);
+    bool gemm = is_op(node, "Gemm"), trans_b = gemm && qd_attr_int(node, "transB", 0) != 0;
+    if ((!gemm && !is_op(node, "MatMul")) || w->shape.rank != 2 || (gemm && qd_attr_int(node, "transA", 0) != 0))
+        return false;
+    d->kind = QD_LINEAR_ROWS;
+    d->groups = d->joined = 1;
+    d->n = d->outputs = (size_t)s[trans_b ? 0 : 1];
+    d->k = d->channels = d->inputs = d->depth = (size_t)s[trans_b ? 1 : 0];
     return d->n > 0 && d->k > 0;
 }
 
@@ -61,7 +121,7 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
 {
     struct dims d;
     const struct qd_tensor *w = constant_weights(graph, node);
-    return w && read_dims(node, w, &d) ? (int64_t)(d.groups * d.n) : 0;
+    return w && read_dims(node, w, &d) ? (int64_t)d.outputs : 0;
 }
 
 bool qd_linear_node_is_conv(const struct qd_node *node) { return is_op(node, "Conv"); }
@@ -74,7 +134,7 @@ const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd
         return "weights are not constant";
     if (d.k > MAX_INT8_K)
         return "too deep for exact 32-bit accumulation";
-    for (size_t i = 0, total = d.groups * d.n * d.k; i < total; i++)
+    for (size_t i = 0, total = (size_t)qd_tensor_elems(w); i < total; i++)
         if (!isfinite(weight_at(w, i)))
             return "a weight is not finite";
     return NULL;
@@ -109,7 +169,8 @@ static enum qd_status read_geometry(const struct qd_node *node, const struct qd_
     if (!read_list(node, "strides", 1, 1, g->spatial, g->stride) ||
         !read_list(node, "dilations", 1, 1, g->spatial, g->dilation) ||
         !read_list(node, "pads", 0, 0, 2 * g->spatial, pads))
-        return qd_fail(error, QD_ERR_FORMAT, "Conv node '%s': strides, dilations or pads are out of range", node->name);
+        return qd_fail(error, QD_ERR_FORMAT, "%s node '%s': strides, dilations or pads are out of range", node->op,
+                       node->name);
     for (int i = 0; i < g->spatial; i++) {
         g->kernel[i] = w->dims[2 + i];
         g->pad_begin[i] = pads[i];
@@ -117,14 +178,15 @@ static enum qd_status read_geometry(const struct qd_node *node, const struct qd_
         if (!read_list(node, "kernel_shape", 1, -1, g->spatial, kernel))
             kernel[i] = qd_attr_find(node, "kernel_shape") ? -1 : g->kernel[i];
         if (kernel[i] != g->kernel[i])
-            return qd_fail(error, QD_ERR_FORMAT, "Conv node '%s': kernel_shape differs from the weights", node->name);
+            return qd_fail(error, QD_ERR_FORMAT, "%s node '%s': kernel_shape differs from the weights", node->op,
+                           node->name);
     }
     for (size_t i = 0; i < sizeof pads_by_name / sizeof pads_by_name[0]; i++)
         if (qd_attr_is(node, "auto_pad", "NOTSET", pads_by_name[i].name)) {
             g->auto_pad = pads_by_name[i].value;
             return QD_OK;
         }
-    return qd_fail(error, QD_ERR_FORMAT, "Conv node '%s': unknown auto_pad", node->name);
+    return qd_fail(error, QD_ERR_FORMAT, "%s node '%s': unknown auto_pad", node->op, node->name);
 }
 
 bool qd_geometry_resolve(const struct qd_geometry *g, const struct qd_shape *in, int64_t *begin, int64_t *out)
@@ -149,88 +211,6 @@ bool qd_geometry_resolve(const struct qd_geometry *g, const struct qd_shape *in,
     return true;
 }
 
-/* Row j of a group's weights as the kernels want it: taps outside, channels inside, multiplied by the factor. */
-static void gather_row(const struct qd_linear_spec *spec, const struct qd_linear *l, size_t group, size_t j, float *row)
-{
-    size_t output = group * l->n + j, taps = l->k / l->channels;
-    float factor = spec->factor ? spec->factor[output] : 1;
-    bool rows = l->conv || (is_op(spec->node, "Gemm") && qd_attr_int(spec->node, "transB", 0) != 0);
-    for (size_t t = 0; t < taps; t++)
-        for (size_t c = 0; c < l->channels; c++) {
-            size_t at = rows ? output * l->k + c * taps + t : c * l->n + j;
-            row[t * l->channels + c] = weight_at(spec->weights, at) * factor;
-        }
-}
-
-static float absmax(const float *values, size_t n, float start)
-{
-    for (size_t i = 0; i < n; i++)
-        start = fabsf(values[i]) > start ? fabsf(values[i]) : start;
-    return start;
-}
-
-static enum qd_status pack_int8(const struct qd_linear_spec *spec, struct qd_linear *l, float *row, int8_t *quantized)
-{
-    float whole = 0;
-    for (size_t g = 0; spec->per_tensor && g < l->groups; g++)
-        for (size_t j = 0; j < l->n; j++) {
-            gather_row(spec, l, g, j, row);
-            whole = absmax(row, l->k, whole);
-        }
-    for (size_t g = 0; g < l->groups; g++) {
-        for (size_t j = 0; j < l->n; j++) {
-            gather_row(spec, l, g, j, row);
-            float scale = qd_weight_scale_s8(spec->per_tensor ? whole : absmax(row, l->k, 0));
-            if (!isfinite(scale))
-                return QD_ERR_UNSUPPORTED;
-            struct qd_qparams qp = {.scale = scale, .zero_point = 0, .qmin = -127, .qmax = 127};
-            l->weight_scale[g * l->n + j] = scale;
-            for (size_t p = 0; p < l->k; p++)
-                quantized[j * l->k + p] = (int8_t)qd_round_clamp(row[p] / scale, &qp);
-        }
-        l->kernels->gemm_q8.pack(l->n, l->k, quantized, l->k, 1, l->packed + g * l->group_bytes, l->sums + g * l->n);
-    }
-    return QD_OK;
-}
-
-static enum qd_status pack_fp32(const struct qd_linear_spec *spec, struct qd_linear *l, float *rows)
-{
-    for (size_t g = 0; g < l->groups; g++) {
-        for (size_t j = 0; j < l->n; j++)
-            gather_row(spec, l, g, j, rows + j * l->k);
-        l->kernels->gemm_f32.pack(l->n, l->k, rows, l->k, 1, NULL, l->packed + g * l->group_bytes);
-    }
-    return QD_OK;
-}
-
-static enum qd_status pack(const struct qd_linear_spec *spec, struct qd_linear *l, struct qd_arena *arena)
-{
-    enum qd_status status = QD_ERR_NO_MEMORY;
-    size_t outputs = l->groups * l->n;
-    float *row = NULL;
-    int8_t *quantized = NULL;
-    l->group_bytes = qd_align_up(spec->int8 ? l->kernels->gemm_q8.packed_bytes(l->n, l->k)
-                                            : l->kernels->gemm_f32.packed_bytes(l->n, l->k));
-    l->packed = qd_arena_alloc_raw(arena, l->groups * l->group_bytes);
-    l->sums = qd_arena_alloc(arena, outputs, sizeof *l->sums);
-    l->weight_scale = qd_arena_alloc(arena, outputs, sizeof *l->weight_scale);
-    if (!l->packed || !l->sums || !l->weight_scale)
-        return status;
-    if (spec->int8) {
-        row = qd_calloc(l->k, sizeof *row);
-        quantized = qd_calloc(l->n * l->k, 1);
-        if (row && quantized)
-            status = pack_int8(spec, l, row, quantized);
-    } else {
-        row = qd_calloc(l->n * l->k, sizeof *row);
-        if (row)
-            status = pack_fp32(spec, l, row);
-    }
-    qd_free(quantized);
-    qd_free(row);
-    return status;
-}
-
 enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct qd_kernels *kernels,
                                 struct qd_arena *arena, struct qd_linear **out, struct qd_error *error)
 {
@@ -242,20 +222,26 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for node '%s'", spec->node->name);
     *l = (struct qd_linear){.kernels = kernels,
                             .name = spec->node->name,
+                            .kind = d.kind,
                             .int8 = spec->int8,
-                            .conv = is_op(spec->node, "Conv"),
                             .groups = d.groups,
                             .n = d.n,
                             .k = d.k,
                             .channels = d.channels,
-                            .geometry = {.taps = 1},
+                            .joined = d.joined,
+                            .outputs = d.outputs,
+                            .inputs = d.inputs,
+                            .depth = d.depth,
+                            .geometry = {.spatial = 1, .kernel = {1}, .taps = 1},
                             .act = spec->act};
-    enum qd_status status = l->conv ? read_geometry(spec->node, &spec->weights->shape, &l->geometry, error) : QD_OK;
+    enum qd_status status = QD_OK;
+    if (l->kind != QD_LINEAR_ROWS)
+        status = read_geometry(spec->node, &spec->weights->shape, &l->geometry, error);
     if (status)
         return status;
     struct qd_linear_spec scaled = *spec;
     float alpha = is_op(spec->node, "Gemm") ? qd_attr_float(spec->node, "alpha", 1) : 1;
-    size_t outputs = d.groups * d.n;
+    size_t outputs = d.outputs;
     if (alpha != 1) {
         float *factor = qd_arena_alloc(arena, outputs, sizeof *factor);
         if (!factor)
@@ -265,11 +251,11 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
         scaled.factor = factor;
     }
     if (spec->bias) {
-        l->bias = qd_arena_alloc(arena, outputs, sizeof *l->bias);
-        if (l->bias)
-            memcpy(l->bias, spec->bias, outputs * sizeof *l->bias);
+        l->bias = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->bias);
+        for (size_t i = 0; l->bias && i < l->groups * l->n; i++)
+            l->bias[i] = spec->bias[i % outputs];
     }
-    status = spec->bias && !l->bias ? QD_ERR_NO_MEMORY : pack(&scaled, l, arena);
+    status = spec->bias && !l->bias ? QD_ERR_NO_MEMORY : qd_linear_pack(&scaled, l, arena);
     if (status == QD_ERR_UNSUPPORTED)
         return qd_fail(error, status, "node '%s' has weights that are not finite", spec->node->name);
     if (status)
@@ -279,29 +265,39 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
 }
 
 size_t qd_linear_packed_bytes(const struct qd_linear *l) { return l->groups * l->group_bytes; }
-bool qd_linear_is_conv(const struct qd_linear *l) { return l->conv; }
+bool qd_linear_is_conv(const struct qd_linear *l) { return l->kind != QD_LINEAR_ROWS; }
 
 uint64_t qd_linear_macs(const struct qd_linear *l, const struct qd_shape *out)
 {
-    return (uint64_t)qd_shape_span(out, 0, out->rank) * l->k; /* every output element is one dot product */
+    return (uint64_t)qd_shape_span(out, 0, out->rank) * l->depth; /* every output element is one dot product */
+}
+
+/* Output shape of a layer whose input has channels; false when it doesn't fit. */
+static bool infer_image(const struct qd_linear *l, const struct qd_shape *in, struct qd_shape *out)
+{
+    const struct qd_geometry *g = &l->geometry;
+    int64_t begin[QD_MAX_SPATIAL];
+    if (in->rank != 2 + g->spatial || in->dims[1] != (int64_t)l->inputs)
+        return false;
+    out->dims[1] = (int64_t)l->outputs;
+    if (qd_linear_has_window(l))
+        return qd_geometry_resolve(g, in, begin, out->dims + 2);
+    for (int i = 0; i < g->spatial; i++)
+        if (in->dims[2 + i] < 1 || !qd_i64_mul(in->dims[2 + i], g->kernel[i], &out->dims[2 + i]))
+            return false;
+    return true;
 }
 
 enum qd_status qd_linear_infer(const struct qd_linear *l, const struct qd_shape *in, struct qd_shape *out,
                                struct qd_error *error)
 {
     char text[160];
-    int64_t begin[QD_MAX_SPATIAL];
-    bool fits;
     *out = *in;
-    if (l->conv) {
-        fits = in->rank == 2 + l->geometry.spatial && in->dims[1] == (int64_t)(l->groups * l->channels) &&
-               qd_geometry_resolve(&l->geometry, in, begin, out->dims + 2);
-        out->dims[1] = (int64_t)(l->groups * l->n);
-    } else {
-        fits = in->rank >= 1 && in->dims[in->rank - 1] == (int64_t)l->k;
-        if (fits)
-            out->dims[in->rank - 1] = (int64_t)l->n;
-    }
+    bool fits = in->rank >= 1 && in->dims[in->rank - 1] == (int64_t)l->k;
+    if (l->kind != QD_LINEAR_ROWS)
+        fits = infer_image(l, in, out);
+    else if (fits)
+        out->dims[in->rank - 1] = (int64_t)l->n;
     if (fits)
         return QD_OK;
     return qd_fail(error, QD_ERR_SHAPE, "node '%s' can't take a tensor of shape %s", l->name,

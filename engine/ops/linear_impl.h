@@ -1,4 +1,5 @@
-/* What a linear layer is made of. Private to linear.c (building) and linear_run.c (running). */
+/* What a linear layer is made of. Private to linear*.c: linear.c reads nodes and infers shapes, linear_pack.c quantizes
+ * and packs, linear_taps.c finds the input under a window, linear_depthwise.c and linear_run.c run. */
 #ifndef QD_ENGINE_OPS_LINEAR_IMPL_H
 #define QD_ENGINE_OPS_LINEAR_IMPL_H
 
@@ -16,12 +17,26 @@ struct qd_geometry {
     int64_t taps; /* product of kernel */
 };
 
+enum qd_linear_kind {
+    QD_LINEAR_ROWS,       /* Gemm, MatMul */
+    QD_LINEAR_CONV,       /* one product a group; small groups are joined to one product with zeros between them */
+    QD_LINEAR_DEPTHWISE,  /* one channel a group, one output each */
+    QD_LINEAR_TRANSPOSED, /* stride as wide as the kernel: one product a kernel row, whose columns lie beside each other
+                           */
+};
+
 struct qd_linear {
     const struct qd_kernels *kernels;
     const char *name; /* of the node */
-    bool int8, conv;
-    size_t groups, n, k; /* of one group: output columns, depth (taps * channels) */
-    size_t channels;     /* of one group's input; matrix products: k */
+    enum qd_linear_kind kind;
+    bool int8;
+    /* As products: `groups` of them, each n columns of depth k = taps * channels. Depthwise: groups = 1, n = channels,
+     * k = taps. Transposed: groups = kernel rows, n = kernel width * outputs. */
+    size_t groups, n, k, channels;
+    size_t joined;  /* groups of the node that one product covers */
+    size_t outputs; /* channels (columns) of the output tensor */
+    size_t inputs;  /* channels (columns) of the input tensor */
+    size_t depth;   /* multiply-adds of one output element */
     struct qd_geometry geometry;
     unsigned char *packed; /* groups * group_bytes */
     size_t group_bytes;
@@ -31,8 +46,73 @@ struct qd_linear {
     struct qd_activation act;
 };
 
+static inline bool qd_linear_has_window(const struct qd_linear *l)
+{
+    return l->kind == QD_LINEAR_CONV || l->kind == QD_LINEAR_DEPTHWISE;
+}
+
+/* Kernel rows (all dimensions but the last together) and columns. */
+static inline size_t qd_kernel_columns(const struct qd_geometry *g) { return (size_t)g->kernel[g->spatial - 1]; }
+static inline size_t qd_kernel_rows(const struct qd_geometry *g) { return (size_t)g->taps / qd_kernel_columns(g); }
+
 /* Where padding begins and how large the output is, for one input shape [N, C, d...]. False when it would not be
  * positive. */
 bool qd_geometry_resolve(const struct qd_geometry *geometry, const struct qd_shape *in, int64_t *begin, int64_t *out);
+
+/* Quantizes (or copies) and packs spec's weights into l->packed, l->sums and l->weight_scale. Errors: NO_MEMORY,
+ * UNSUPPORTED when a scale is not finite. */
+enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linear *l, struct qd_arena *arena);
+
+/* One run. */
+struct qd_linear_run {
+    const struct qd_linear *l;
+    const struct qd_linear_call *call;
+    size_t images, rows; /* rows: output pixels of one image (transposed: input pixels), or rows of the matrix */
+    size_t row_step, row_blocks, col_step, col_blocks, tasks;
+    int64_t begin[QD_MAX_SPATIAL], out_dims[QD_MAX_SPATIAL];
+    bool direct, lines; /* rows of A lie in the input as they are; are copied together first */
+    size_t element_bytes;
+    float *scale;                /* [groups * n] Sx * Sw; NULL in FP32 */
+    int32_t *acc_init;           /* [groups * n] */
+    void *padding;               /* one pixel of zero points */
+    struct qd_observation *seen; /* [tasks] */
+    unsigned char *task_scratch;
+    size_t task_bytes;
+};
+
+/* Bytes of one input pixel, of one image. */
+static inline size_t qd_linear_pixel_bytes(const struct qd_linear_run *r) { return r->l->inputs * r->element_bytes; }
+static inline const unsigned char *qd_linear_image(const struct qd_linear_run *r, size_t image)
+{
+    size_t pixels = (size_t)qd_shape_span(&r->call->in->shape, 2, r->call->in->shape.rank);
+    return (const unsigned char *)r->call->in->data + image * pixels * qd_linear_pixel_bytes(r);
+}
+
+/* The epilogue for columns from `col` on (counted over all products); its out and residual are at element `at`, rows
+ * `stride` elements apart. */
+struct qd_epilogue qd_linear_epilogue(const struct qd_linear_run *r, size_t col, size_t at, size_t stride,
+                                      struct qd_observation *seen);
+
+/* ---- linear_taps.c */
+/* table[i * taps + t]: the input pixel under tap t (rows of the kernel one after the other) of output pixel first + i,
+ * or r->padding. */
+void qd_taps_table(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count,
+                   const void **table);
+/* Columns of kernel_rows pointers, `columns` of them, under output row `row` (of all dimensions but the last): column x
+ * of pixel i is at i * step + x, step as wide as the stride where pixels share columns. */
+void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, size_t row, size_t step,
+                     const void **table);
+/* Rows of A copied together, channels [offset, offset + tap_bytes) of each tap, `stride` bytes from line to line. */
+void qd_taps_lines(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count,
+                   size_t offset_bytes, size_t stride, unsigned char *lines);
+#define QD_LINE_SLACK 64 /* bytes that qd_taps_lines may write beyond the last line */
+
+/* ---- linear_depthwise.c */
+/* Output rows (of pixels) that one block takes, and bytes of its table. */
+size_t qd_depthwise_block_rows(const struct qd_linear *l, const struct qd_shape *in, const int64_t *out_dims,
+                               size_t tasks);
+size_t qd_depthwise_table_bytes(const struct qd_linear *l, const int64_t *out_dims, size_t block_rows);
+void qd_depthwise_block(const struct qd_linear_run *r, size_t image, size_t first, size_t rows, const void **table,
+                        struct qd_observation *seen);
 
 #endif

@@ -1,145 +1,235 @@
 /* Linear layers: one run. The output's rows (pixels, or rows of the matrix) and columns are cut into blocks; a task
- * takes a run of blocks, builds the table of tap pointers for its rows and calls the kernel. No sum is ever split, so
- * any number of tasks gives the same bytes. */
+ * takes a run of blocks, finds the input of each (linear_taps.c) and calls the kernel. No sum is ever split, so any
+ * number of tasks gives the same bytes. */
 #include "engine/ops/linear_impl.h"
 
 #include <string.h>
 
-#define ROW_BLOCK     96 /* rows a kernel call gets: a multiple of every kernel's mr that is in use (12, 6, 4) */
-#define MIN_TASK_MACS (1u << 18) /* below this a task costs more than it saves */
+#define ROW_BLOCK      192 /* most rows a kernel call gets: a multiple of every kernel's mr that is in use (12, 6, 4) */
+#define ROW_UNIT       12
+#define LINE_PIECE     16      /* pixels shorter than this are copied together instead of pointed at */
+#define LEAST_TASK_NS  6000.0  /* below this a task costs more than it saves */
+#define LEAST_SPLIT_NS 30000.0 /* below this waking a thread costs more than it saves */
 
-struct run {
-    const struct qd_linear *l;
-    const struct qd_linear_call *call;
-    size_t images, rows, row_blocks, col_blocks, col_step, tasks; /* rows: of one image */
-    int64_t begin[QD_MAX_SPATIAL], out_dims[QD_MAX_SPATIAL];
-    bool direct; /* rows of A lie in the input as they are */
-    size_t element_bytes;
-    float *scale;                /* [groups * n] Sx * Sw; NULL in FP32 */
-    int32_t *acc_init;           /* [groups * n] */
-    void *padding;               /* one pixel of zero points */
-    struct qd_observation *seen; /* [tasks] */
-    unsigned char *task_scratch;
-    size_t task_bytes;
-};
-
-static size_t table_bytes(const struct qd_linear *l)
-{
-    return qd_align_up(ROW_BLOCK * (size_t)l->geometry.taps * sizeof(void *));
-}
-
-static size_t kernel_scratch(const struct qd_linear *l)
-{
-    return qd_align_up(l->int8 ? l->kernels->gemm_q8.scratch_bytes(l->k) : l->kernels->gemm_f32.scratch_bytes(l->k));
-}
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t task_limit(unsigned threads) { return threads > 1 ? 4 * (size_t)threads : 1; }
 
-static size_t fixed_bytes(const struct qd_linear *l)
+/* Roughly, on one thread: enough to choose between one task and many. */
+static double estimate_ns(const struct qd_linear *l, double elements)
 {
-    size_t outputs = l->groups * l->n, element = l->int8 ? 1 : sizeof(float);
-    return qd_align_up(outputs * sizeof(float)) + qd_align_up(outputs * sizeof(int32_t)) +
-           qd_align_up(l->groups * l->channels * element);
+    double macs_per_ns = l->kind == QD_LINEAR_DEPTHWISE ? 20 : l->int8 ? 150 : 40;
+    double product = elements * (double)l->depth / macs_per_ns;
+    double weights = (double)l->groups * (double)l->group_bytes / 10;
+    return (product > weights ? product : weights) + elements * 0.25;
 }
 
-size_t qd_linear_scratch_bytes(const struct qd_linear *l, const struct qd_shape *in, unsigned threads)
+/* How rows and columns are cut: more columns only when the rows alone can't feed the threads. */
+static void cut(struct qd_linear_run *r, const struct qd_shape *in, unsigned threads)
 {
-    (void)in;
-    size_t per_task = table_bytes(l) + kernel_scratch(l) + qd_align_up(sizeof(struct qd_observation));
-    return fixed_bytes(l) + task_limit(threads) * per_task;
+    const struct qd_linear *l = r->l;
+    const size_t nr = l->int8 ? l->kernels->gemm_q8.nr : l->kernels->gemm_f32.nr;
+    double ns = estimate_ns(l, (double)r->images * (double)r->rows * (double)(l->groups * l->n));
+    size_t tasks = ns < LEAST_SPLIT_NS ? 1 : least(task_limit(threads), (size_t)(ns / LEAST_TASK_NS));
+    size_t share = r->images ? (tasks + r->images - 1) / r->images : 1; /* blocks an image should give */
+    size_t width = l->kind == QD_LINEAR_TRANSPOSED ? (size_t)in->dims[in->rank - 1] : 1;
+    r->col_step = l->n;
+    if (l->kind == QD_LINEAR_DEPTHWISE) {
+        width = (size_t)r->out_dims[l->geometry.spatial - 1];
+        r->row_step = qd_depthwise_block_rows(l, in, r->out_dims, share) * width;
+    } else if (width > 1) {
+        r->row_step = width; /* an image row: beyond it the output continues elsewhere */
+    } else {
+        size_t step = (r->rows + share - 1) / share, units = (step + ROW_UNIT - 1) / ROW_UNIT;
+        units = units < 4 ? 4 : units; /* fewer rows would not pay for reading all weights */
+        r->row_step = least(units * ROW_UNIT, ROW_BLOCK);
+    }
+    r->row_blocks = r->row_step ? (r->rows + r->row_step - 1) / r->row_step : 0;
+    if (l->kind != QD_LINEAR_DEPTHWISE && r->images * r->row_blocks < tasks) {
+        size_t panels = (l->n + nr - 1) / nr,
+               parts = (tasks + r->images * r->row_blocks - 1) / (r->images * r->row_blocks);
+        parts = least(parts, panels);
+        r->col_step = (panels + parts - 1) / parts * nr;
+    }
+    r->col_blocks = (l->n + r->col_step - 1) / r->col_step;
+    r->tasks = least(tasks, r->images * r->row_blocks * r->col_blocks);
 }
 
 /* Is a convolution's row of A just a pixel? 1x1, stride 1, no padding. */
-static bool is_pointwise(const struct qd_linear *l, const struct run *r)
+static bool is_pointwise(const struct qd_linear_run *r)
 {
-    for (int i = 0; i < l->geometry.spatial; i++)
-        if (l->geometry.kernel[i] != 1 || l->geometry.stride[i] != 1 || r->begin[i] != 0 ||
+    const struct qd_geometry *g = &r->l->geometry;
+    for (int i = 0; i < g->spatial; i++)
+        if (g->kernel[i] != 1 || g->stride[i] != 1 || r->begin[i] != 0 ||
             r->out_dims[i] != r->call->in->shape.dims[2 + i])
             return false;
     return true;
 }
 
-/* Tap pointers of output pixels [first, first + count) of one image. */
-static void fill_table(const struct run *r, const unsigned char *image, size_t first, size_t count, const void **table)
-{
-    const struct qd_geometry *g = &r->l->geometry;
-    const int64_t *size = r->call->in->shape.dims + 2;
-    size_t pixel_bytes = r->l->groups * r->l->channels * r->element_bytes;
-    for (size_t i = 0; i < count; i++) {
-        int64_t origin[QD_MAX_SPATIAL], rest = (int64_t)(first + i);
-        for (int d = g->spatial - 1; d >= 0; d--) {
-            origin[d] = rest % r->out_dims[d] * g->stride[d] - r->begin[d];
-            rest /= r->out_dims[d];
-        }
-        for (int64_t t = 0; t < g->taps; t++) {
-            int64_t at[QD_MAX_SPATIAL], index = 0;
-            bool inside = true;
-            rest = t;
-            for (int d = g->spatial - 1; d >= 0; d--) {
-                at[d] = origin[d] + rest % g->kernel[d] * g->dilation[d];
-                rest /= g->kernel[d];
-                inside &= at[d] >= 0 && at[d] < size[d];
-            }
-            for (int d = 0; d < g->spatial; d++)
-                index = index * size[d] + at[d];
-            table[(int64_t)i * g->taps + t] = inside ? image + (size_t)index * pixel_bytes : r->padding;
-        }
-    }
-}
-
-static struct qd_rows rows_of(const struct run *r, size_t image, size_t first, size_t count, const void **table)
+/* Everything that follows from the input's shape. False when there is nothing to compute. */
+static bool shape_run(struct qd_linear_run *r, const struct qd_shape *in, unsigned threads)
 {
     const struct qd_linear *l = r->l;
-    size_t row_bytes = l->groups * l->channels * r->element_bytes, group_bytes = l->channels * r->element_bytes;
-    if (r->direct)
-        return (struct qd_rows){.base = (const unsigned char *)r->call->in->data +
-                                        (image * r->rows + first) * row_bytes,
-                                .stride_bytes = row_bytes,
-                                .taps = 1,
-                                .tap_bytes = group_bytes};
-    size_t pixels = (size_t)qd_shape_span(&r->call->in->shape, 2, r->call->in->shape.rank);
-    fill_table(r, (const unsigned char *)r->call->in->data + image * pixels * row_bytes, first, count, table);
-    return (struct qd_rows){.table = table, .taps = (size_t)l->geometry.taps, .tap_bytes = group_bytes};
+    size_t tap_bytes = l->channels * r->element_bytes;
+    r->images = l->kind == QD_LINEAR_ROWS ? 1 : (size_t)in->dims[0];
+    r->direct = true;
+    if (qd_linear_has_window(l)) {
+        if (!qd_geometry_resolve(&l->geometry, in, r->begin, r->out_dims))
+            return false; /* refused when the shape was inferred */
+        r->rows = 1;
+        for (int i = 0; i < l->geometry.spatial; i++)
+            r->rows *= (size_t)r->out_dims[i];
+    } else {
+        r->rows = (size_t)qd_shape_span(in, l->kind == QD_LINEAR_ROWS ? 0 : 2,
+                                        l->kind == QD_LINEAR_ROWS ? in->rank - 1 : in->rank);
+    }
+    if (r->images == 0 || r->rows == 0)
+        return false;
+    cut(r, in, threads);
+    if (l->kind == QD_LINEAR_CONV) {
+        r->direct = is_pointwise(r);
+        r->lines = !r->direct && l->geometry.taps > 1 && (tap_bytes < LINE_PIECE || tap_bytes % 4 != 0);
+    }
+    return true;
 }
 
-/* One block of rows and columns, all groups. */
-static void run_block(const struct run *r, size_t block, unsigned char *scratch, struct qd_observation *seen)
+static size_t line_bytes(const struct qd_linear_run *r) { return (r->l->k * r->element_bytes + 3) & ~(size_t)3; }
+
+/* Of one task: pointers or copied rows. */
+static size_t table_bytes(const struct qd_linear_run *r)
+{
+    const struct qd_linear *l = r->l;
+    if (l->kind == QD_LINEAR_DEPTHWISE)
+        return qd_depthwise_table_bytes(l, r->out_dims, r->row_step / (size_t)r->out_dims[l->geometry.spatial - 1]);
+    if (r->direct)
+        return 0;
+    if (r->lines)
+        return qd_align_up(r->row_step * line_bytes(r) + QD_LINE_SLACK);
+    return qd_align_up(r->row_step * (size_t)l->geometry.taps * sizeof(void *));
+}
+
+static size_t kernel_scratch(const struct qd_linear *l)
+{
+    if (l->kind == QD_LINEAR_DEPTHWISE)
+        return 0;
+    return qd_align_up(l->int8 ? l->kernels->gemm_q8.scratch_bytes(l->k) : l->kernels->gemm_f32.scratch_bytes(l->k));
+}
+
+static size_t fixed_bytes(const struct qd_linear *l)
+{
+    size_t columns = l->groups * l->n, element = l->int8 ? 1 : sizeof(float);
+    return qd_align_up(columns * sizeof(float)) + qd_align_up(columns * sizeof(int32_t)) +
+           qd_align_up(l->inputs * element);
+}
+
+size_t qd_linear_scratch_bytes(const struct qd_linear *l, const struct qd_shape *in, unsigned threads)
+{
+    const struct qd_tensor tensor = {.shape = *in};
+    const struct qd_linear_call call = {.in = &tensor};
+    struct qd_linear_run r = {.l = l, .call = &call, .element_bytes = l->int8 ? 1 : sizeof(float)};
+    if (!shape_run(&r, in, threads))
+        return 0;
+    return fixed_bytes(l) +
+           r.tasks * (table_bytes(&r) + kernel_scratch(l) + qd_align_up(sizeof(struct qd_observation)));
+}
+
+struct qd_epilogue qd_linear_epilogue(const struct qd_linear_run *r, size_t col, size_t at, size_t stride,
+                                      struct qd_observation *seen)
 {
     const struct qd_linear *l = r->l;
     const struct qd_linear_call *call = r->call;
-    size_t col_block = block % r->col_blocks, row_block = block / r->col_blocks % r->row_blocks;
-    size_t image = block / r->col_blocks / r->row_blocks, first = row_block * ROW_BLOCK, outputs = l->groups * l->n;
-    size_t count = r->rows - first < ROW_BLOCK ? r->rows - first : ROW_BLOCK;
-    size_t col_begin = col_block * r->col_step,
-           col_end = col_begin + r->col_step < l->n ? col_begin + r->col_step : l->n;
-    bool u8 = call->out->dtype == QD_U8;
-    unsigned char *out = (unsigned char *)call->out->data +
-                         (image * r->rows + first) * outputs * (u8 ? 1 : sizeof(float));
+    const bool u8 = call->out->dtype == QD_U8;
+    struct qd_epilogue e = {.acc_init = r->acc_init + col,
+                            .scale = r->scale ? r->scale + col : NULL,
+                            .bias = l->bias ? l->bias + col : NULL,
+                            .act = l->act,
+                            .out = (unsigned char *)call->out->data + at * (u8 ? 1 : sizeof(float)),
+                            .out_stride_elems = stride,
+                            .quantize = u8 ? call->out_qp : NULL,
+                            .observe = seen};
+    if (call->residual) {
+        const bool bytes = call->residual->dtype == QD_U8;
+        e.residual = (struct qd_residual){.data = (const unsigned char *)call->residual->data +
+                                                  at * (bytes ? 1 : sizeof(float)),
+                                          .stride_elems = stride,
+                                          .qp = bytes ? call->residual_qp : NULL};
+    }
+    return e;
+}
+
+/* The rows of A of one block for product `group`. */
+static struct qd_rows rows_of(const struct qd_linear_run *r, size_t image, size_t first, size_t count, size_t group,
+                              unsigned char *table)
+{
+    const struct qd_linear *l = r->l;
+    const size_t pixel_bytes = qd_linear_pixel_bytes(r), tap_bytes = l->channels * r->element_bytes;
+    const size_t offset = l->kind == QD_LINEAR_CONV ? group * tap_bytes : 0;
+    if (r->direct)
+        return (struct qd_rows){.base = (const unsigned char *)r->call->in->data +
+                                        (image * r->rows + first) * pixel_bytes + offset,
+                                .stride_bytes = pixel_bytes,
+                                .taps = 1,
+                                .tap_bytes = tap_bytes};
+    const unsigned char *pixels = qd_linear_image(r, image);
+    if (r->lines) {
+        qd_taps_lines(r, pixels, first, count, offset, line_bytes(r), table);
+        return (struct qd_rows){
+            .base = table, .stride_bytes = line_bytes(r), .taps = 1, .tap_bytes = l->k * r->element_bytes};
+    }
+    if (group == 0)
+        qd_taps_table(r, pixels, first, count, (const void **)(void *)table);
+    return (struct qd_rows){.table = (const void *const *)(const void *)table,
+                            .taps = (size_t)l->geometry.taps,
+                            .tap_bytes = tap_bytes,
+                            .offset_bytes = offset};
+}
+
+/* Element of the output where product `group` writes row `first` of an image, and elements from row to row. */
+static size_t place_of(const struct qd_linear_run *r, size_t image, size_t first, size_t group, size_t *stride)
+{
+    const struct qd_linear *l = r->l;
+    if (l->kind != QD_LINEAR_TRANSPOSED) {
+        *stride = l->outputs;
+        return (image * r->rows + first) * l->outputs + group * l->n;
+    }
+    /* `first` begins an image row; each of its kernel rows is a row of the output. */
+    const struct qd_geometry *g = &l->geometry;
+    const int64_t *size = r->call->in->shape.dims + 2;
+    int64_t row = (int64_t)first / size[g->spatial - 1], tap = (int64_t)group, index = 0, scale = 1;
+    for (int d = g->spatial - 2; d >= 0; d--) {
+        index += (row % size[d] * g->kernel[d] + tap % g->kernel[d]) * scale;
+        scale *= size[d] * g->kernel[d];
+        row /= size[d];
+        tap /= g->kernel[d];
+    }
+    *stride = l->n;
+    return ((image * (size_t)scale + (size_t)index) * (size_t)size[g->spatial - 1]) * l->n;
+}
+
+/* One block of rows and columns, all products. */
+static void run_block(const struct qd_linear_run *r, size_t block, unsigned char *scratch, struct qd_observation *seen)
+{
+    const struct qd_linear *l = r->l;
+    size_t col_begin = block % r->col_blocks * r->col_step, row_block = block / r->col_blocks % r->row_blocks;
+    size_t image = block / r->col_blocks / r->row_blocks, first = row_block * r->row_step;
+    size_t count = least(r->row_step, r->rows - first), stride;
+    if (l->kind == QD_LINEAR_DEPTHWISE) {
+        size_t width = (size_t)r->out_dims[l->geometry.spatial - 1];
+        qd_depthwise_block(r, image, first / width, count / width, (const void **)(void *)scratch, seen);
+        return;
+    }
     struct qd_gemm_args args = {.m = count,
                                 .n = l->n,
                                 .k = l->k,
                                 .row_end = count,
                                 .col_begin = col_begin,
-                                .col_end = col_end,
-                                .a = rows_of(r, image, first, count, (const void **)scratch),
-                                .scratch = scratch + table_bytes(l)};
-    if (r->direct)
-        args.a.table = NULL;
+                                .col_end = least(col_begin + r->col_step, l->n),
+                                .scratch = scratch + table_bytes(r)};
     for (size_t g = 0; g < l->groups; g++) {
-        size_t at = g * l->n;
+        size_t at = place_of(r, image, first, g, &stride);
+        args.a = rows_of(r, image, first, count, g, scratch);
         args.b = l->packed + g * l->group_bytes;
-        if (r->direct)
-            args.a.base = (const unsigned char *)args.a.base + (g ? args.a.tap_bytes : 0);
-        else
-            args.a.offset_bytes = g * args.a.tap_bytes;
-        args.epilogue = (struct qd_epilogue){.acc_init = r->acc_init + at,
-                                             .scale = r->scale ? r->scale + at : NULL,
-                                             .bias = l->bias ? l->bias + at : NULL,
-                                             .act = l->act,
-                                             .out = out + at * (u8 ? 1 : sizeof(float)),
-                                             .out_stride_elems = outputs,
-                                             .quantize = u8 ? call->out_qp : NULL,
-                                             .observe = seen};
+        args.epilogue = qd_linear_epilogue(r, g * l->n, at, stride, seen);
         if (l->int8)
             l->kernels->gemm_q8.run(&args);
         else
@@ -149,7 +239,7 @@ static void run_block(const struct run *r, size_t block, unsigned char *scratch,
 
 static void run_task(void *ctx, size_t task)
 {
-    const struct run *r = ctx;
+    const struct qd_linear_run *r = ctx;
     size_t blocks = r->images * r->row_blocks * r->col_blocks;
     size_t from = task * blocks / r->tasks, to = (task + 1) * blocks / r->tasks;
     unsigned char *scratch = r->task_scratch + task * r->task_bytes;
@@ -159,34 +249,16 @@ static void run_task(void *ctx, size_t task)
     r->seen[task] = seen;
 }
 
-/* Rows, columns and how they are cut: more columns only when the rows alone can't feed the threads. */
-static void cut(struct run *r, unsigned threads)
-{
-    const struct qd_linear *l = r->l;
-    size_t nr = l->int8 ? l->kernels->gemm_q8.nr : l->kernels->gemm_f32.nr, limit = task_limit(threads);
-    uint64_t macs = (uint64_t)r->images * r->rows * l->groups * l->n * l->k;
-    r->row_blocks = (r->rows + ROW_BLOCK - 1) / ROW_BLOCK;
-    r->col_step = l->n;
-    r->tasks = macs / MIN_TASK_MACS < limit ? (size_t)(macs / MIN_TASK_MACS) + 1 : limit;
-    if (r->images * r->row_blocks < r->tasks) {
-        size_t panels = (l->n + nr - 1) / nr, parts = r->tasks < panels ? r->tasks : panels;
-        r->col_step = (panels + parts - 1) / parts * nr;
-    }
-    r->col_blocks = (l->n + r->col_step - 1) / r->col_step;
-    size_t blocks = r->images * r->row_blocks * r->col_blocks;
-    r->tasks = r->tasks < blocks ? r->tasks : blocks;
-}
-
 /* What depends on the input's scale: Sx * Sw, -Zx * sum w, a pixel of zero points. Returns what is left of the scratch.
  */
-static unsigned char *prepare(struct run *r, unsigned char *scratch)
+static unsigned char *prepare(struct qd_linear_run *r, unsigned char *scratch)
 {
     const struct qd_linear *l = r->l;
-    size_t outputs = l->groups * l->n, pixel_bytes = l->groups * l->channels * r->element_bytes;
-    r->scale = (float *)scratch;
-    scratch += qd_align_up(outputs * sizeof(float));
-    r->acc_init = (int32_t *)scratch;
-    scratch += qd_align_up(outputs * sizeof(int32_t));
+    size_t columns = l->groups * l->n, pixel_bytes = qd_linear_pixel_bytes(r);
+    r->scale = (float *)(void *)scratch;
+    scratch += qd_align_up(columns * sizeof(float));
+    r->acc_init = (int32_t *)(void *)scratch;
+    scratch += qd_align_up(columns * sizeof(int32_t));
     r->padding = scratch;
     scratch += qd_align_up(pixel_bytes);
     if (!l->int8) {
@@ -194,7 +266,7 @@ static unsigned char *prepare(struct run *r, unsigned char *scratch)
         memset(r->padding, 0, pixel_bytes);
         return scratch;
     }
-    for (size_t i = 0; i < outputs; i++) {
+    for (size_t i = 0; i < columns; i++) {
         r->scale[i] = r->call->in_qp->scale * l->weight_scale[i];
         r->acc_init[i] = -r->call->in_qp->zero_point * l->sums[i];
     }
@@ -204,25 +276,13 @@ static unsigned char *prepare(struct run *r, unsigned char *scratch)
 
 void qd_linear_run(const struct qd_linear *l, const struct qd_linear_call *call)
 {
-    struct run r = {.l = l, .call = call, .element_bytes = l->int8 ? 1 : sizeof(float), .direct = true};
-    const struct qd_shape *in = &call->in->shape;
-    if (l->conv) {
-        if (!qd_geometry_resolve(&l->geometry, in, r.begin, r.out_dims))
-            return; /* refused when the shape was inferred */
-        r.images = (size_t)in->dims[0];
-        r.rows = (size_t)qd_shape_span(&call->out->shape, 2, call->out->shape.rank);
-        r.direct = is_pointwise(l, &r);
-    } else {
-        r.images = 1;
-        r.rows = (size_t)qd_shape_span(in, 0, in->rank - 1);
-    }
-    if (r.images == 0 || r.rows == 0)
+    struct qd_linear_run r = {.l = l, .call = call, .element_bytes = l->int8 ? 1 : sizeof(float)};
+    if (!shape_run(&r, &call->in->shape, call->parallel->threads))
         return;
-    cut(&r, call->parallel->threads);
     unsigned char *scratch = prepare(&r, call->scratch);
-    r.seen = (struct qd_observation *)scratch;
-    r.task_scratch = scratch + task_limit(call->parallel->threads) * qd_align_up(sizeof *r.seen);
-    r.task_bytes = table_bytes(l) + kernel_scratch(l);
+    r.seen = (struct qd_observation *)(void *)scratch;
+    r.task_scratch = scratch + r.tasks * qd_align_up(sizeof *r.seen);
+    r.task_bytes = table_bytes(&r) + kernel_scratch(l);
     call->parallel->run(call->parallel, r.tasks, run_task, &r);
     for (size_t i = 0; call->observe && i < r.tasks; i++)
         qd_observation_merge(call->observe, &r.seen[i]);

@@ -356,7 +356,7 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
                                  .fused = ""};
         unit->outputs = qd_linear_outputs(graph, node);
         unit->linear = unit->outputs > 0 && one_output(node) && own_bias(&f, unit, node);
-        bool conv = is_op(node, "Conv");
+        bool conv = is_op(node, "Conv") || is_op(node, "ConvTranspose");
         while (unit->linear && merge_next(&f, unit, conv))
             ;
     }

@@ -1,0 +1,197 @@
+/* Linear layers: weights from the model's layout to the kernels'. One panel of columns at a time goes through a small
+ * buffer, so that loading a model never holds a second copy of its weights. */
+#include "engine/ops/linear_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Element i of the weights, which may lie misaligned in the mapped file. */
+static float weight_at(const struct qd_tensor *w, size_t i)
+{
+    float value;
+    memcpy(&value, (const unsigned char *)w->data + i * sizeof value, sizeof value);
+    return value;
+}
+
+struct packer {
+    const struct qd_linear_spec *spec;
+    struct qd_linear *l;
+    bool columns;     /* a matrix whose rows are inputs: [k][n] in the model */
+    size_t panel;     /* columns at a time */
+    float *rows;      /* [panel][k] */
+    int8_t *integers; /* [panel][k] INT8 */
+    float *absmax;    /* [outputs] largest magnitudes, where one scale serves several columns; else NULL */
+};
+
+/* Output channel of column j of product g. */
+static size_t output_of(const struct qd_linear *l, size_t g, size_t j)
+{
+    return l->kind == QD_LINEAR_TRANSPOSED ? j % l->outputs : g * l->n + j;
+}
+
+/* Convolutions: weights of the model are [outputs][channels of a node's group][taps], depth here is [tap][channel of
+ * the joined groups]. */
+static void gather_conv(const struct packer *p, size_t output, float factor, float *row)
+{
+    const struct qd_linear *l = p->l;
+    const size_t taps = l->k / l->channels, own = l->channels / l->joined,
+                 group = output / (l->outputs / (l->inputs / own));
+    const size_t first = group % l->joined * own;
+    memset(row, 0, l->k * sizeof *row);
+    for (size_t c = 0; c < own; c++)
+        for (size_t t = 0; t < taps; t++)
+            row[t * l->channels + first + c] = weight_at(p->spec->weights, (output * own + c) * taps + t) * factor;
+}
+
+/* Depth of column j of product g as the kernels want it, multiplied by the factor. */
+static void gather_row(const struct packer *p, size_t g, size_t j, float *row)
+{
+    const struct qd_linear *l = p->l;
+    const struct qd_tensor *w = p->spec->weights;
+    const size_t output = output_of(l, g, j), taps = (size_t)l->geometry.taps;
+    const float factor = p->spec->factor ? p->spec->factor[output] : 1;
+    switch (l->kind) {
+    case QD_LINEAR_CONV:
+        gather_conv(p, output, factor, row);
+        return;
+    case QD_LINEAR_TRANSPOSED: /* [inputs][outputs][taps] */
+        for (size_t c = 0; c < l->k; c++)
+            row[c] = weight_at(w, (c * l->outputs + output) * taps + g * (l->n / l->outputs) + j / l->outputs) * factor;
+        return;
+    case QD_LINEAR_ROWS:
+    case QD_LINEAR_DEPTHWISE:
+        for (size_t i = 0; i < l->k; i++)
+            row[i] = weight_at(w, output * l->k + i) * factor;
+        return;
+    }
+}
+
+/* Columns [first, first + count) of product g into p->rows. */
+static void gather(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    const struct qd_linear *l = p->l;
+    if (!p->columns) {
+        for (size_t j = 0; j < count; j++)
+            gather_row(p, g, first + j, p->rows + j * l->k);
+        return;
+    }
+    const float *factor = p->spec->factor; /* read along the model's rows, whole cache lines at a time */
+    for (size_t i = 0; i < l->k; i++)
+        for (size_t j = 0; j < count; j++)
+            p->rows[j * l->k + i] = weight_at(p->spec->weights, i * l->n + first + j) *
+                                    (factor ? factor[first + j] : 1);
+}
+
+static float absmax(const float *values, size_t n, float start)
+{
+    for (size_t i = 0; i < n; i++)
+        start = fabsf(values[i]) > start ? fabsf(values[i]) : start;
+    return start;
+}
+
+/* One scale for several columns: the largest magnitude of all taps of an output, or of everything. */
+static void find_absmax(const struct packer *p)
+{
+    const struct qd_linear *l = p->l;
+    for (size_t g = 0; g < l->groups; g++)
+        for (size_t first = 0; first < l->n; first += p->panel) {
+            size_t count = l->n - first < p->panel ? l->n - first : p->panel;
+            gather(p, g, first, count);
+            for (size_t j = 0; j < count; j++) {
+                float *most = &p->absmax[p->spec->per_tensor ? 0 : output_of(l, g, first + j)];
+                *most = absmax(p->rows + j * l->k, l->k, *most);
+            }
+        }
+    for (size_t j = 1; p->spec->per_tensor && j < l->outputs; j++)
+        p->absmax[j] = p->absmax[0];
+}
+
+/* False when a scale is not finite. */
+static bool quantize(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    const struct qd_linear *l = p->l;
+    for (size_t j = 0; j < count; j++) {
+        const float *row = p->rows + j * l->k;
+        int8_t *to = p->integers + j * l->k;
+        float scale = qd_weight_scale_s8(p->absmax ? p->absmax[output_of(l, g, first + j)] : absmax(row, l->k, 0));
+        if (!isfinite(scale))
+            return false;
+        l->weight_scale[g * l->n + first + j] = scale;
+        /* A symmetric s8 value as it is carried by u8, and back. */
+        struct qd_qparams qp = {
+            .scale = scale, .zero_point = QD_CARRIER_OFFSET, .qmin = QD_CARRIER_OFFSET - 127, .qmax = 255};
+        l->kernels->quantize_u8(row, l->k, &qp, (uint8_t *)to, NULL);
+        for (size_t i = 0; i < l->k; i++)
+            to[i] = (int8_t)((uint8_t)to[i] ^ QD_CARRIER_OFFSET);
+    }
+    return true;
+}
+
+/* A panel of a product's columns to its place: panels stand one after the other. */
+static void pack_panel(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    const struct qd_linear *l = p->l;
+    const struct qd_kernels *kernels = l->kernels;
+    unsigned char *to = l->packed + g * l->group_bytes;
+    int32_t *sums = l->sums + g * l->n + first;
+    if (l->kind == QD_LINEAR_DEPTHWISE) {
+        size_t kw = qd_kernel_columns(&l->geometry), kh = qd_kernel_rows(&l->geometry);
+        if (l->int8)
+            kernels->depthwise_q8.pack(count, kh, kw, p->integers, to, sums);
+        else
+            kernels->depthwise_f32.pack(count, kh, kw, p->rows, to);
+    } else if (l->int8) {
+        to += first ? kernels->gemm_q8.packed_bytes(first, l->k) : 0;
+        kernels->gemm_q8.pack(count, l->k, p->integers, l->k, 1, to, sums);
+    } else {
+        to += first ? kernels->gemm_f32.packed_bytes(first, l->k) : 0;
+        kernels->gemm_f32.pack(count, l->k, p->rows, l->k, 1, NULL, to);
+    }
+}
+
+static enum qd_status pack_all(const struct packer *p)
+{
+    const struct qd_linear *l = p->l;
+    if (p->absmax)
+        find_absmax(p);
+    for (size_t g = 0; g < l->groups; g++)
+        for (size_t first = 0; first < l->n; first += p->panel) {
+            size_t count = l->n - first < p->panel ? l->n - first : p->panel;
+            gather(p, g, first, count);
+            if (l->int8 && !quantize(p, g, first, count))
+                return QD_ERR_UNSUPPORTED;
+            pack_panel(p, g, first, count);
+        }
+    return QD_OK;
+}
+
+static size_t packed_bytes(const struct qd_linear *l)
+{
+    size_t kw = qd_kernel_columns(&l->geometry), kh = qd_kernel_rows(&l->geometry);
+    if (l->kind == QD_LINEAR_DEPTHWISE)
+        return l->int8 ? l->kernels->depthwise_q8.packed_bytes(l->n, kh, kw)
+                       : l->kernels->depthwise_f32.packed_bytes(l->n, kh, kw);
+    return l->int8 ? l->kernels->gemm_q8.packed_bytes(l->n, l->k) : l->kernels->gemm_f32.packed_bytes(l->n, l->k);
+}
+
+enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linear *l, struct qd_arena *arena)
+{
+    enum qd_status status = QD_ERR_NO_MEMORY;
+    const bool trans_b = strcmp(spec->node->op, "Gemm") == 0 && qd_attr_int(spec->node, "transB", 0) != 0;
+    struct packer p = {.spec = spec, .l = l, .columns = l->kind == QD_LINEAR_ROWS && !trans_b};
+    p.panel = l->kind == QD_LINEAR_DEPTHWISE ? l->n : l->int8 ? l->kernels->gemm_q8.nr : l->kernels->gemm_f32.nr;
+    l->group_bytes = qd_align_up(packed_bytes(l));
+    l->packed = qd_arena_alloc_raw(arena, l->groups * l->group_bytes);
+    l->sums = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->sums);
+    l->weight_scale = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_scale);
+    p.rows = qd_calloc(p.panel * l->k, sizeof *p.rows);
+    p.integers = l->int8 ? qd_calloc(p.panel * l->k, 1) : NULL;
+    bool whole = l->int8 && (spec->per_tensor || l->kind == QD_LINEAR_TRANSPOSED);
+    p.absmax = whole ? qd_calloc(l->outputs, sizeof *p.absmax) : NULL;
+    if (l->packed && l->sums && l->weight_scale && p.rows && (p.integers || !l->int8) && (p.absmax || !whole))
+        status = pack_all(&p);
+    qd_free(p.absmax);
+    qd_free(p.integers);
+    qd_free(p.rows);
+    return status;
+}
