@@ -14,21 +14,29 @@ static inline void observation_publish(const struct qd_observation *seen, struct
     qd_observation_merge(into, &plain);
 }
 
-/* kernels.h: CLIP = min(max(r, a), b), NaN gives a. */
-static inline float epilogue_act(const struct qd_epilogue *e, float real)
+static inline float qd_act_one(const struct qd_activation *act, float real)
 {
-    if (e->act.kind == QD_ACT_CLIP) {
-        real = real > e->act.a ? real : e->act.a;
-        real = real < e->act.b ? real : e->act.b;
+    if (act->kind == QD_ACT_CLIP) {
+        real = real > act->a ? real : act->a;
+        real = real < act->b ? real : act->b;
     }
     return real;
 }
 
-/* Activation, observation, output of one real value; `inv_scale` = 1 / S when e->quantize. */
-static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale, float real, size_t at,
+static inline float epilogue_residual(const struct qd_residual *r, size_t row, size_t col)
+{
+    size_t at = row * r->stride_elems + col;
+    return r->qp ? qd_dequantize_one(((const uint8_t *)r->data)[at], r->qp) : ((const float *)r->data)[at];
+}
+
+/* Residual, activation, observation, output of one real value; `inv_scale` = 1 / S when e->quantize. */
+static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale, float real, size_t row, size_t col,
                                    struct qd_observation *seen)
 {
-    real = epilogue_act(e, real);
+    const size_t at = row * e->out_stride_elems + col;
+    if (e->residual.data)
+        real += epilogue_residual(&e->residual, row, col);
+    real = qd_act_one(&e->act, real);
     if (e->observe)
         qd_observe_one(seen, real, real * inv_scale, e->quantize);
     if (e->quantize)

@@ -1,7 +1,8 @@
-/* The loops around a tile, the same for every matrix product of every ISA: rows of A are packed into panels in the
- * caller's scratch, then each panel of B's columns meets all of them while it is in the cache. Both are counted in
- * units of four bytes (four u8 or one float): A's panels are [unit][lanes], B's [unit][nr]. Private to the kernel
- * folders. */
+/* Matrix products of every type and ISA: the tile and the loops around it. Everything is counted in units of four
+ * bytes: four u8, two s16 or one float. A tile multiplies rows of A, `stride` bytes apart, by a panel of B's columns,
+ * [unit][nr]: it reads one unit of A at a time and two vectors of B. Rows lie where the caller has them or are copied
+ * together in the scratch. Depth is cut into blocks whose panel stays in the first cache; accumulators wait in the
+ * scratch meanwhile, so each stays one chain in ascending k. Private to the kernel folders. */
 #ifndef QD_ENGINE_KERNELS_GEMM_SIMD_H
 #define QD_ENGINE_KERNELS_GEMM_SIMD_H
 
@@ -10,132 +11,129 @@
 
 #ifdef QD_SIMD_FLOATS
 
-enum { UNIT_BYTES = 4, BLOCK_PANELS_MAX = 16, BLOCK_BYTES = 128 * 1024, TILE_ACC_MAX = 12 * 32 };
-
-struct gemm_shape {
-    size_t mr, nr;
-    size_t unit_bytes; /* of A in its panel: 4, or 8 when u8 is widened to 16 bits there */
-    bool integer;
-    /* acc[rows][nr] = panel of A (lanes = gemm_lanes(rows)) times panel of B. */
-    void (*tile)(size_t rows, size_t units, const void *a, const void *b, int32_t *acc);
+enum {
+    UNIT_BYTES = 4,
+    TILE_ROWS = QD_SIMD_FLOATS == 16 ? 12 : 6,
+    DEPTH_UNITS = 128,        /* of a block: a panel of 16 KB beside the tile's rows */
+    BLOCK_PANELS_MAX = 16,    /* row panels that meet a panel of B together */
+    BLOCK_BYTES = 192 * 1024, /* of their rows: they stay in the second cache */
+    WIDE_PANELS = 4,          /* of B, for a single row */
+    AHEAD_BYTES = 1536        /* that a single row asks for beforehand, in each of its panels */
 };
 
-/* Rows of a panel are stored in fours, so that they are turned by 4 x 4 transposes; the tile skips those that don't
- * exist. */
-static inline size_t gemm_lanes(size_t rows) { return (rows + 3) & ~(size_t)3; }
+/* One product. `from`: accumulators to begin with, row by row from_step apart (0: all rows alike). */
+struct tile {
+    const uint8_t *a;
+    size_t stride;
+    const uint8_t *b;
+    size_t b_step; /* bytes from panel to panel of B, for the wide tile */
+    size_t units, vectors;
+    const int32_t *from;
+    size_t from_step;
+    int32_t *acc; /* [rows][TILE_COLS] */
+};
 
-static inline size_t gemm_panel_bytes(const struct gemm_shape *g, size_t units)
+struct gemm_shape {
+    size_t mr;
+    void (*const *tiles)(const struct tile *t); /* for 1 .. mr rows */
+    void (*wide)(const struct tile *t);         /* one row, WIDE_PANELS panels; acc [WIDE_PANELS][TILE_COLS] */
+    bool integer;
+    float product_max; /* of one element of A by one of B */
+    size_t growth;     /* A and B grow by this before they meet: 2 where bytes are widened to 16 bits, else 1 */
+    void (*const *narrow)(const struct tile *t); /* growth 2: tiles that widen B as they read it */
+};
+
+static inline int32_t unit_load(const uint8_t *p)
 {
-    return gemm_lanes(g->mr) * units * g->unit_bytes;
+    int32_t unit;
+    memcpy(&unit, p, sizeof unit);
+    return unit;
 }
 
-/* Panels of A that stay in the second cache together. */
-static inline size_t gemm_block_panels(const struct gemm_shape *g, size_t units)
+QD_INLINE vi column_load(const uint8_t *b, size_t vector, const size_t growth)
 {
-    size_t bytes = gemm_panel_bytes(g, units ? units : 1), panels = BLOCK_BYTES / bytes;
-    return panels < 1 ? 1 : panels > BLOCK_PANELS_MAX ? BLOCK_PANELS_MAX : panels;
+    if (growth == 1)
+        return vi_load_bytes(b + vector * QD_SIMD_FLOATS * UNIT_BYTES);
+    return vi_load_widened(b + vector * QD_SIMD_FLOATS * UNIT_BYTES / 2);
 }
 
-static inline size_t gemm_line_bytes(const struct gemm_shape *g, size_t units)
+/* `dot`, `rows`, `vectors` and `growth` (of B, here) are constants wherever this is inlined. Four pointers and the
+ * stride reach twelve rows without a register for each. */
+QD_INLINE void tile_rows(const enum dot dot, const size_t rows, const size_t vectors, const size_t growth,
+                         const struct tile *t)
 {
-    return (g->unit_bytes > UNIT_BYTES ? gemm_lanes(g->mr) + 4 : 4) * units * UNIT_BYTES;
-}
-
-static inline size_t gemm_scratch_bytes(const struct gemm_shape *g, size_t units)
-{
-    return gemm_block_panels(g, units) * gemm_panel_bytes(g, units) + gemm_line_bytes(g, units);
-}
-
-/* Four pieces of `bytes` bytes into to[unit][lanes], the last unit filled up with zeros. */
-static inline void pack_four(const uint8_t *const from[4], size_t bytes, size_t lanes, uint8_t *to)
-{
-    size_t at = 0, step = lanes * UNIT_BYTES;
-    for (; at + 16 <= bytes; at += 16, to += 4 * step) {
-        __m128i r0 = _mm_loadu_si128((const __m128i *)(const void *)(from[0] + at));
-        __m128i r1 = _mm_loadu_si128((const __m128i *)(const void *)(from[1] + at));
-        __m128i r2 = _mm_loadu_si128((const __m128i *)(const void *)(from[2] + at));
-        __m128i r3 = _mm_loadu_si128((const __m128i *)(const void *)(from[3] + at));
-        __m128i t0 = _mm_unpacklo_epi32(r0, r1), t1 = _mm_unpacklo_epi32(r2, r3);
-        __m128i t2 = _mm_unpackhi_epi32(r0, r1), t3 = _mm_unpackhi_epi32(r2, r3);
-        _mm_storeu_si128((__m128i *)(void *)to, _mm_unpacklo_epi64(t0, t1));
-        _mm_storeu_si128((__m128i *)(void *)(to + step), _mm_unpackhi_epi64(t0, t1));
-        _mm_storeu_si128((__m128i *)(void *)(to + 2 * step), _mm_unpacklo_epi64(t2, t3));
-        _mm_storeu_si128((__m128i *)(void *)(to + 3 * step), _mm_unpackhi_epi64(t2, t3));
-    }
-    for (; at < bytes; at += UNIT_BYTES, to += step)
-        for (size_t i = 0; i < 4; i++) {
-            uint8_t unit[UNIT_BYTES] = {0};
-            for (size_t b = 0; b < UNIT_BYTES && at + b < bytes; b++)
-                unit[b] = from[i][at + b];
-            memcpy(to + i * UNIT_BYTES, unit, UNIT_BYTES);
+    const size_t stride = t->stride;
+    const uint8_t *a0 = t->a, *a3 = a0 + 3 * stride, *a6 = a3 + 3 * stride, *a9 = a6 + 3 * stride, *b = t->b;
+    vi sum[TILE_ROWS][TILE_VECTORS];
+#pragma GCC unroll 12
+    for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < vectors; v++)
+            sum[i][v] = vi_load(t->from + i * t->from_step + v * QD_SIMD_FLOATS);
+    for (size_t unit = t->units; unit; unit--) {
+        vi column[TILE_VECTORS];
+#pragma GCC unroll 2
+        for (size_t v = 0; v < vectors; v++)
+            column[v] = column_load(b, v, growth);
+#pragma GCC unroll 12
+        for (size_t i = 0; i < rows; i++) {
+            const uint8_t *third = i < 3 ? a0 : i < 6 ? a3 : i < 9 ? a6 : a9;
+            const vi x = vi_set(unit_load(i % 3 == 0 ? third : i % 3 == 1 ? third + stride : third + 2 * stride));
+#pragma GCC unroll 2
+            for (size_t v = 0; v < vectors; v++)
+                sum[i][v] = vi_dot(dot, sum[i][v], x, column[v]);
         }
-}
-
-/* Rows [row, row + rows) of A into to[unit][lanes]; missing rows repeat the last. `line`: room for four rows. */
-static inline void pack_rows(const struct qd_rows *a, size_t row, size_t rows, size_t units, uint8_t *line, uint8_t *to)
-{
-    size_t lanes = gemm_lanes(rows);
-    for (size_t i = 0; i < lanes; i += 4) {
-        size_t at[4];
-        for (size_t r = 0; r < 4; r++)
-            at[r] = row + (i + r < rows ? i + r : rows - 1);
-        const uint8_t *from[4];
-        if (a->taps == 1 || a->tap_bytes % UNIT_BYTES == 0) {
-            uint8_t *piece = to + i * UNIT_BYTES;
-            for (size_t tap = 0; tap < a->taps; tap++) {
-                for (size_t r = 0; r < 4; r++)
-                    from[r] = rows_piece(a, at[r], tap);
-                pack_four(from, a->tap_bytes, lanes, piece);
-                piece += a->tap_bytes * lanes; /* whole units, or the only piece */
-            }
-        } else {
-            for (size_t r = 0; r < 4; r++)
-                from[r] = rows_line(a, at[r], line + r * units * UNIT_BYTES);
-            pack_four(from, a->taps * a->tap_bytes, lanes, to + i * UNIT_BYTES);
-        }
+        a0 += UNIT_BYTES;
+        a3 += UNIT_BYTES;
+        a6 += UNIT_BYTES;
+        a9 += UNIT_BYTES;
+        b += TILE_COLS * UNIT_BYTES / growth;
     }
+#pragma GCC unroll 12
+    for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < vectors; v++)
+            vi_store(t->acc + i * TILE_COLS + v * QD_SIMD_FLOATS, sum[i][v]);
 }
 
-/* Bytes to 16 bits, in order: what vpmaddwd multiplies. */
-static inline void widen_u8(const uint8_t *from, size_t bytes, uint8_t *to)
+/* One row and several panels side by side: limited by how fast B comes, so it is asked for early. */
+QD_INLINE void tile_wide(const enum dot dot, const size_t growth, const struct tile *t)
 {
-    for (size_t i = 0; i < bytes; i += 16) {
-        __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(from + i)));
-        _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i), wide);
-    }
-}
-
-QD_INLINE void gemm_run(const struct gemm_shape *g, const struct qd_gemm_args *args, size_t units)
-{
-    struct tile_epilogue epilogue = tile_epilogue_begin(&args->epilogue);
-    size_t block = gemm_block_panels(g, units) * g->mr, panel_bytes = gemm_panel_bytes(g, units);
-    uint8_t *panels = args->scratch, *line = panels + gemm_block_panels(g, units) * panel_bytes;
-    uint8_t *narrow = line + 4 * units * UNIT_BYTES;
-    for (size_t row = args->row_begin; row < args->row_end; row += block) {
-        size_t rows = args->row_end - row < block ? args->row_end - row : block;
-        for (size_t i = 0; i < rows; i += g->mr) {
-            size_t here = rows - i < g->mr ? rows - i : g->mr;
-            uint8_t *panel = panels + i / g->mr * panel_bytes;
-            pack_rows(&args->a, row + i, here, units, line, g->unit_bytes > UNIT_BYTES ? narrow : panel);
-            if (g->unit_bytes > UNIT_BYTES)
-                widen_u8(narrow, gemm_lanes(here) * units * UNIT_BYTES, panel);
-        }
-        for (size_t col = args->col_begin; col < args->col_end; col += g->nr) {
-            size_t cols = args->col_end - col < g->nr ? args->col_end - col : g->nr;
-            const uint8_t *b = (const uint8_t *)args->b + col * units * UNIT_BYTES;
-            struct tile_columns columns;
-            tile_columns_load(&columns, &args->epilogue, col, cols, g->nr);
-            for (size_t i = 0; i < rows; i += g->mr) {
-                size_t here = rows - i < g->mr ? rows - i : g->mr;
-                _Alignas(64) int32_t acc[TILE_ACC_MAX];
-                g->tile(here, units, panels + i / g->mr * panel_bytes, b, acc);
-                tile_epilogue_run(&epilogue, &columns, acc, g->nr, here,
-                                  (row + i) * args->epilogue.out_stride_elems + col, g->integer);
-            }
+    const uint8_t *a = t->a, *b = t->b;
+    const size_t step = t->b_step, advance = TILE_COLS * UNIT_BYTES / growth;
+    vi sum[WIDE_PANELS][TILE_VECTORS];
+#pragma GCC unroll 4
+    for (size_t p = 0; p < WIDE_PANELS; p++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < TILE_VECTORS; v++)
+            sum[p][v] = vi_load(t->from + p * t->from_step + v * QD_SIMD_FLOATS);
+    for (size_t unit = t->units; unit; unit--, a += UNIT_BYTES, b += advance) {
+        const vi x = vi_set(unit_load(a));
+#pragma GCC unroll 4
+        for (size_t p = 0; p < WIDE_PANELS; p++) {
+            const uint8_t *panel = b + p * step;
+            for (size_t ahead = 0; ahead < advance; ahead += 64)
+                _mm_prefetch((const char *)panel + AHEAD_BYTES + ahead, _MM_HINT_T0);
+#pragma GCC unroll 2
+            for (size_t v = 0; v < TILE_VECTORS; v++)
+                sum[p][v] = vi_dot(dot, sum[p][v], x, column_load(panel, v, growth));
         }
     }
-    tile_epilogue_end(&epilogue, (uint64_t)(args->row_end - args->row_begin) * (args->col_end - args->col_begin));
+#pragma GCC unroll 4
+    for (size_t p = 0; p < WIDE_PANELS; p++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < TILE_VECTORS; v++)
+            vi_store(t->acc + p * TILE_COLS + v * QD_SIMD_FLOATS, sum[p][v]);
 }
+
+#define TILE_OF(name, dot, rows, growth)                                                                               \
+    static void name##_##rows(const struct tile *t)                                                                    \
+    {                                                                                                                  \
+        if (t->vectors == 1)                                                                                           \
+            tile_rows(dot, rows, 1, growth, t);                                                                        \
+        else                                                                                                           \
+            tile_rows(dot, rows, 2, growth, t);                                                                        \
+    }
 
 #endif
 #endif

@@ -1,8 +1,8 @@
 /* Float matrix product, tiles of 6 rows by 16 columns. */
 #include "engine/kernels/dispatch.h"
-#include "engine/kernels/gemm_simd.h"
+#include "engine/kernels/gemm_run_simd.h"
 
-enum { MR = 6, NR = 16 };
+enum { MR = TILE_ROWS, NR = TILE_COLS };
 
 static size_t packed_bytes(size_t n, size_t k) { return (n + NR - 1) / NR * NR * k * sizeof(float); }
 
@@ -16,56 +16,19 @@ static void pack(size_t n, size_t k, const float *w, size_t row_stride, size_t c
                 *to++ = j < n ? w[j * row_stride + p * col_stride] * (factor ? factor[j] : 1.0f) : 0.0f;
 }
 
-/* `rows` is a constant wherever this is inlined. One fused chain an output, p ascending: the bits depend on k only. */
-QD_INLINE void tile_rows(const size_t rows, size_t units, const void *a_panel, const void *b_panel, int32_t *acc)
-{
-    const size_t lanes = gemm_lanes(rows);
-    const float *a = a_panel, *b = b_panel;
-    vf sum[MR][2];
-#pragma GCC unroll 6
-    for (size_t i = 0; i < rows; i++)
-        sum[i][0] = sum[i][1] = vf_set(0.0f);
-    for (size_t unit = 0; unit < units; unit++, a += lanes, b += NR) {
-        const vf b0 = vf_load(b), b1 = vf_load(b + NR / 2);
-#pragma GCC unroll 6
-        for (size_t i = 0; i < rows; i++) {
-            const vf x = vf_set(a[i]);
-            sum[i][0] = vf_fma(x, b0, sum[i][0]);
-            sum[i][1] = vf_fma(x, b1, sum[i][1]);
-        }
-    }
-#pragma GCC unroll 6
-    for (size_t i = 0; i < rows; i++) {
-        vf_store((float *)(void *)acc + i * NR, sum[i][0]);
-        vf_store((float *)(void *)acc + i * NR + NR / 2, sum[i][1]);
-    }
-}
+/* One fused chain an output, k ascending: the bits depend on k only. */
+TILE_OF(tile, DOT_F32, 1, 1)
+TILE_OF(tile, DOT_F32, 2, 1)
+TILE_OF(tile, DOT_F32, 3, 1)
+TILE_OF(tile, DOT_F32, 4, 1)
+TILE_OF(tile, DOT_F32, 5, 1)
+TILE_OF(tile, DOT_F32, 6, 1)
 
-static void tile(size_t rows, size_t units, const void *a, const void *b, int32_t *acc)
-{
-    switch (rows) {
-    case 1:
-        tile_rows(1, units, a, b, acc);
-        break;
-    case 2:
-        tile_rows(2, units, a, b, acc);
-        break;
-    case 3:
-        tile_rows(3, units, a, b, acc);
-        break;
-    case 4:
-        tile_rows(4, units, a, b, acc);
-        break;
-    case 5:
-        tile_rows(5, units, a, b, acc);
-        break;
-    default:
-        tile_rows(MR, units, a, b, acc);
-        break;
-    }
-}
+static void wide(const struct tile *t) { tile_wide(DOT_F32, 1, t); }
 
-static const struct gemm_shape SHAPE = {.mr = MR, .nr = NR, .unit_bytes = UNIT_BYTES, .integer = false, .tile = tile};
+static void (*const TILES[])(const struct tile *t) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+
+static const struct gemm_shape SHAPE = {.mr = MR, .tiles = TILES, .wide = wide, .integer = false, .growth = 1};
 
 static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, k); }
 

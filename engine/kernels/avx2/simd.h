@@ -4,6 +4,8 @@
 #ifndef QD_ENGINE_KERNELS_AVX2_SIMD_H
 #define QD_ENGINE_KERNELS_AVX2_SIMD_H
 
+#include "engine/kernels/dot.h"
+
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -101,5 +103,74 @@ static inline void bytes_max(uint8_t *out, const uint8_t *in, size_t n)
     }
 }
 #define QD_SIMD_BYTES 32
+
+static inline vi vi_load_bytes(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
+static inline vi vi_load_widened(const uint8_t *p) /* s8 -> s16 */
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+static inline void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)(void *)p, x); }
+static inline vi vi_from_bits(vf x) { return _mm256_castps_si256(x); }
+
+/* sum + what the lanes of x and y give; bytes must have been widened. */
+static inline __attribute__((always_inline)) vi vi_dot(const enum dot dot, vi sum, vi x, vi y)
+{
+    if (dot == DOT_F32)
+        return vi_from_bits(vf_fma(vf_from_bits(x), vf_from_bits(y), vf_from_bits(sum)));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y));
+}
+
+/* Two rows of integers -> min(max(x + zero_point, qmin), qmax) as bytes; row a in the lower half. Exact, for every step
+ * saturates. */
+static inline vi vi_pack_u8(const vi a[2], const vi b[2], int32_t zero_point, int32_t qmin, int32_t qmax)
+{
+    const vi zero = _mm256_set1_epi16((int16_t)zero_point), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const vi row_a = _mm256_adds_epi16(_mm256_packs_epi32(a[0], a[1]), zero);
+    const vi row_b = _mm256_adds_epi16(_mm256_packs_epi32(b[0], b[1]), zero);
+    const vi bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(row_a, row_b), order);
+    return _mm256_min_epu8(_mm256_max_epu8(bytes, _mm256_set1_epi8((char)qmin)), _mm256_set1_epi8((char)qmax));
+}
+static inline void bytes_store_some(uint8_t *p, __m128i bytes, size_t n) /* n < 16 */
+{
+    uint64_t low = (uint64_t)_mm_cvtsi128_si64(bytes);
+    if (n & 8) {
+        memcpy(p, &low, 8);
+        p += 8;
+        low = (uint64_t)_mm_extract_epi64(bytes, 1);
+    }
+    if (n & 4) {
+        memcpy(p, &low, 4);
+        p += 4;
+        low >>= 32;
+    }
+    for (; n & 3; n--, low >>= 8)
+        *p++ = (uint8_t)low;
+}
+/* The first n <= 16 bytes of each half. */
+static inline void vi_store_halves(uint8_t *first, uint8_t *second, vi bytes, size_t n)
+{
+    const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+    if (n == 16) {
+        _mm_storeu_si128((__m128i *)(void *)first, low);
+        _mm_storeu_si128((__m128i *)(void *)second, high);
+    } else {
+        bytes_store_some(first, low, n);
+        bytes_store_some(second, high, n);
+    }
+}
+
+/* Bytes to 16 bits, in order, n a multiple of 16. */
+static inline void bytes_widen_u8(const uint8_t *from, size_t n, uint8_t *to)
+{
+    for (size_t i = 0; i < n; i += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i),
+                            _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(from + i))));
+}
+static inline void bytes_widen_s8(const uint8_t *from, size_t n, uint8_t *to)
+{
+    for (size_t i = 0; i < n; i += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i), vi_load_widened(from + i));
+}
+#define QD_SIMD_NAME(name) name##__avx2
 
 #endif

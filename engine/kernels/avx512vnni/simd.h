@@ -4,6 +4,8 @@
 #ifndef QD_ENGINE_KERNELS_AVX512VNNI_SIMD_H
 #define QD_ENGINE_KERNELS_AVX512VNNI_SIMD_H
 
+#include "engine/kernels/dot.h"
+
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,6 +62,8 @@ static inline void vi_store_u8(uint8_t *p, vi x, size_t n)
 }
 static inline vi vi_load_u8(const uint8_t *p, size_t n)
 {
+    if (n == QD_SIMD_FLOATS)
+        return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
     return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(vm_first(n), p));
 }
 /* out[0, n) = max(out, in) byte by byte, n <= 64. */
@@ -70,5 +74,62 @@ static inline void bytes_max(uint8_t *out, const uint8_t *in, size_t n)
     _mm512_mask_storeu_epi8(out, m, most);
 }
 #define QD_SIMD_BYTES 64
+
+static inline vi vi_load_bytes(const uint8_t *p) { return _mm512_loadu_si512(p); }
+static inline vi vi_load_widened(const uint8_t *p) /* s8 -> s16 */
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
+static inline vi vi_from_bits(vf x) { return _mm512_castps_si512(x); }
+
+/* sum + what the lanes of x and y give. */
+static inline __attribute__((always_inline)) vi vi_dot(const enum dot dot, vi sum, vi x, vi y)
+{
+    if (dot == DOT_U8S8)
+        return _mm512_dpbusd_epi32(sum, x, y);
+    if (dot == DOT_S16)
+        return _mm512_dpwssd_epi32(sum, x, y);
+    return vi_from_bits(vf_fma(vf_from_bits(x), vf_from_bits(y), vf_from_bits(sum)));
+}
+
+/* Two rows of integers -> min(max(x + zero_point, qmin), qmax) as bytes; row a in the lower half. Exact, for every step
+ * saturates. */
+static inline vi vi_pack_u8(const vi a[2], const vi b[2], int32_t zero_point, int32_t qmin, int32_t qmax)
+{
+    const vi zero = _mm512_set1_epi16((int16_t)zero_point);
+    const vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const vi row_a = _mm512_adds_epi16(_mm512_packs_epi32(a[0], a[1]), zero);
+    const vi row_b = _mm512_adds_epi16(_mm512_packs_epi32(b[0], b[1]), zero);
+    const vi bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(row_a, row_b));
+    return _mm512_min_epu8(_mm512_max_epu8(bytes, _mm512_set1_epi8((char)qmin)), _mm512_set1_epi8((char)qmax));
+}
+/* The first n <= 32 bytes of each half. */
+static inline void vi_store_halves(uint8_t *first, uint8_t *second, vi bytes, size_t n)
+{
+    const __m256i low = _mm512_castsi512_si256(bytes), high = _mm512_extracti64x4_epi64(bytes, 1);
+    if (n == 32) {
+        _mm256_storeu_si256((__m256i *)(void *)first, low);
+        _mm256_storeu_si256((__m256i *)(void *)second, high);
+    } else {
+        const __mmask32 mask = ((__mmask32)1 << n) - 1;
+        _mm256_mask_storeu_epi8(first, mask, low);
+        _mm256_mask_storeu_epi8(second, mask, high);
+    }
+}
+
+/* Bytes to 16 bits, in order, n a multiple of 16. */
+static inline void bytes_widen_u8(const uint8_t *from, size_t n, uint8_t *to)
+{
+    for (size_t i = 0; i < n; i += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i),
+                            _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(from + i))));
+}
+static inline void bytes_widen_s8(const uint8_t *from, size_t n, uint8_t *to)
+{
+    for (size_t i = 0; i < n; i += 32)
+        _mm512_storeu_si512(to + 2 * i, vi_load_widened(from + i));
+}
+#define QD_SIMD_NAME(name) name##__avx512vnni
 
 #endif

@@ -64,8 +64,7 @@ static void run(const struct qd_gemm_args *args)
             for (size_t i = 0; i < rows; i++)
                 for (size_t j = 0; j < cols; j++) {
                     float scale = e->scale ? e->scale[col + j] : 1.0f, bias = e->bias ? e->bias[col + j] : 0.0f;
-                    epilogue_finish(e, inv_scale, acc[i][j] * scale + bias, (row + i) * e->out_stride_elems + col + j,
-                                    &seen);
+                    epilogue_finish(e, inv_scale, acc[i][j] * scale + bias, row + i, col + j, &seen);
                 }
         }
     }

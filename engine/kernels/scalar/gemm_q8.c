@@ -61,7 +61,7 @@ static void run(const struct qd_gemm_args *args)
                 for (size_t j = 0; j < cols; j++) {
                     float bias = e->bias ? e->bias[col + j] : 0.0f;
                     float real = qd_real_one(acc[i][j] + e->acc_init[col + j], e->scale[col + j], bias);
-                    epilogue_finish(e, inv_scale, real, (row + i) * e->out_stride_elems + col + j, &seen);
+                    epilogue_finish(e, inv_scale, real, row + i, col + j, &seen);
                 }
         }
     }

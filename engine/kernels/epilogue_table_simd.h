@@ -1,0 +1,116 @@
+/* Which instance of the epilogue a call gets: the functions that <isa>/epilogue.c compiles from epilogue_tile_simd.h,
+ * and the test of scales and biases that chooses among them. Included once per ISA. */
+#ifndef QD_ENGINE_KERNELS_EPILOGUE_TABLE_SIMD_H
+#define QD_ENGINE_KERNELS_EPILOGUE_TABLE_SIMD_H
+
+#include "engine/kernels/epilogue_tile_simd.h"
+
+#ifdef QD_SIMD_FLOATS
+
+#define PREPARE(name, kind)                                                                                            \
+    static void prepare_##name(struct tile_epilogue *t, const struct tile_block *b) { tile_prepare(t, b, kind); }
+PREPARE(none, QD_ACT_NONE)
+PREPARE(clip, QD_ACT_CLIP)
+
+static void (*const PREPARES[QD_ACT_COUNT])(struct tile_epilogue *t, const struct tile_block *b) = {
+    [QD_ACT_NONE] = prepare_none,
+    [QD_ACT_CLIP] = prepare_clip,
+};
+
+#define FINISH(name, source, act, quantize, observe, sure)                                                             \
+    static void finish_##name(struct tile_epilogue *t, const struct tile_block *b)                                     \
+    {                                                                                                                  \
+        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure});                                   \
+    }
+/* In the order of finish_of's index: as float, observed, as u8, both. */
+#define FINISH_FOUR(name, source, act, sure)                                                                           \
+    FINISH(name##_f32, source, act, false, false, sure)                                                                \
+    FINISH(name##_f32_seen, source, act, false, true, sure)                                                            \
+    FINISH(name##_u8, source, act, true, false, sure)                                                                  \
+    FINISH(name##_u8_seen, source, act, true, true, sure)
+#define FOUR(name) finish_##name##_f32, finish_##name##_f32_seen, finish_##name##_u8, finish_##name##_u8_seen
+FINISH_FOUR(integer, SOURCE_INTEGER, QD_ACT_NONE, true)
+FINISH_FOUR(integer_clip, SOURCE_INTEGER, QD_ACT_CLIP, true)
+FINISH_FOUR(real, SOURCE_REAL, QD_ACT_NONE, true)
+FINISH_FOUR(any, SOURCE_REAL, QD_ACT_NONE, false)
+FINISH(float, SOURCE_FLOAT, QD_ACT_NONE, false, false, true)
+FINISH(float_clip, SOURCE_FLOAT, QD_ACT_CLIP, false, false, true)
+
+static void (*const FINISHES[][4])(struct tile_epilogue *t, const struct tile_block *b) = {
+    {FOUR(integer)}, {FOUR(integer_clip)}, {FOUR(real)}, {FOUR(any)}};
+
+static float largest(const float *x, size_t n)
+{
+    vf most = vf_set(0.0f);
+    for (size_t i = 0; i < n; i += QD_SIMD_FLOATS) {
+        /* A NaN stays where it is: max gives its second operand. */
+        vf here = vf_abs(vf_load_some(x + i, vm_first(n - i < QD_SIMD_FLOATS ? n - i : QD_SIMD_FLOATS)));
+        if (vm_count(vm_unordered(here)))
+            return INFINITY;
+        most = vf_max(most, here);
+    }
+    return vf_reduce_max(most);
+}
+
+static float largest_of_ints(const int32_t *x, size_t n)
+{
+    vf most = vf_set(0.0f);
+    size_t i = 0;
+    for (; i + QD_SIMD_FLOATS <= n; i += QD_SIMD_FLOATS)
+        most = vf_max(most, vf_abs(vf_from_vi(vi_load(x + i))));
+    float all = vf_reduce_max(most);
+    for (; i < n; i++)
+        all = fmaxf(all, fabsf((float)x[i]));
+    return all;
+}
+
+/* No |value| after the activation is larger; infinite or NaN when nobody knows. In double, so that it does not
+ * overflow. */
+static double bound_of(const struct qd_epilogue *e, size_t begin, size_t end, float depth_bound)
+{
+    const struct qd_activation *act = &e->act;
+    const size_t n = end - begin;
+    double acc = (double)depth_bound + (e->acc_init ? (double)largest_of_ints(e->acc_init + begin, n) : 0.0);
+    double real = acc * (double)(e->scale ? largest(e->scale + begin, n) : 1.0f) +
+                  (double)(e->bias ? largest(e->bias + begin, n) : 0.0f);
+    if (e->residual.data)
+        real = e->residual.qp ? real + 256.0 * (double)fabsf(e->residual.qp->scale) : INFINITY;
+    const double a = fabs((double)act->a), b = fabs((double)act->b);
+    if (act->kind == QD_ACT_CLIP) {
+        if (!(act->a < INFINITY && act->b > -INFINITY))
+            return INFINITY;
+        real = fmax(real, fmax(a < INFINITY ? a : 0.0, b < INFINITY ? b : 0.0));
+    } else if (act->kind != QD_ACT_NONE) { /* no function grows faster than its argument, or than 1 */
+        real = fmax(real, 1.0) * fmax(a, 1.0) + b;
+    }
+    return act->affine ? real * fabs((double)act->mul) + fabs((double)act->add) : real;
+}
+
+void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct qd_epilogue *e, bool integer,
+                                          size_t col_begin, size_t col_end, float depth_bound)
+{
+    const float inv_scale = epilogue_inv_scale(e);
+    const bool plain = !e->residual.data && !e->act.affine, clip = e->act.kind == QD_ACT_CLIP;
+    const bool simple = plain && (clip || e->act.kind == QD_ACT_NONE), careless = !e->quantize && !e->observe;
+    *t = (struct tile_epilogue){.e = e, .scaling = scaling_of(e->quantize, inv_scale), .integer = integer};
+    t->seen = observing_begin();
+    double bound = integer && !careless ? bound_of(e, col_begin, col_end, depth_bound) : INFINITY;
+    /* Far from the ends of float and, scaled, of int32. */
+    bool sure = bound < 1e30 && (!e->quantize || bound * (double)inv_scale < 2e9);
+    const unsigned what = (e->quantize ? 2 : 0) + (e->observe ? 1 : 0);
+    if (simple && (sure || careless)) {
+        t->finish = integer ? FINISHES[clip][what] : clip ? finish_float_clip : finish_float;
+        return;
+    }
+    t->prepare = PREPARES[e->act.kind];
+    t->finish = FINISHES[sure ? 2 : 3][what];
+}
+
+void QD_SIMD_NAME(qd_tile_epilogue_end)(struct tile_epilogue *t, uint64_t elems)
+{
+    if (t->e->observe)
+        observing_end(&t->seen, elems, t->e->observe);
+}
+
+#endif
+#endif

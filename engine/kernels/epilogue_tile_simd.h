@@ -1,0 +1,197 @@
+/* The epilogue of a tile, many values at a time: equations (7) and (8) of docs/QUANTIZATION.md, bit by bit what
+ * epilogue.h does. A multiply is never fused with the addition after it. Two rows are finished together, because their
+ * bytes fill one vector. Whether values can be infinite or NaN, or leave int32 when scaled, is found out once per call
+ * from scales and biases ("sure"): then nothing is tested value by value. Only for <isa>/epilogue.c. */
+#ifndef QD_ENGINE_KERNELS_EPILOGUE_TILE_SIMD_H
+#define QD_ENGINE_KERNELS_EPILOGUE_TILE_SIMD_H
+
+#include "engine/kernels/epilogue_simd.h"
+
+#ifdef QD_SIMD_FLOATS
+
+QD_INLINE vf vf_act(const struct qd_activation *act, vf x)
+{
+    if (act->kind == QD_ACT_CLIP)
+        x = vf_min(vf_max(x, vf_set(act->a)), vf_set(act->b));
+    return x;
+}
+
+enum tile_source {
+    SOURCE_INTEGER,
+    SOURCE_FLOAT,
+    SOURCE_REAL /* prepared */
+};
+
+/* What an instance of finish knows beforehand. act: NONE or CLIP. */
+struct tile_kind {
+    enum tile_source source;
+    enum qd_act act;
+    bool quantize, observe, sure;
+};
+
+/* Constants of the columns, by value: stores of bytes could otherwise change them in the compiler's eyes. */
+struct tile_columns {
+    vf scale, bias;
+    vm mask; /* columns that exist */
+    size_t count;
+};
+
+QD_INLINE struct tile_columns tile_columns_of(const struct qd_epilogue *e, const struct tile_block *b, size_t v)
+{
+    struct tile_columns c = {vf_set(1.0f), vf_set(0.0f), vm_none(), 0};
+    const size_t at = v * QD_SIMD_FLOATS, left = b->cols > at ? b->cols - at : 0;
+    c.count = left < QD_SIMD_FLOATS ? left : QD_SIMD_FLOATS;
+    if (!c.count)
+        return c;
+    c.mask = vm_first(c.count);
+    if (e->scale)
+        c.scale = vf_load_some(e->scale + b->col + at, c.mask);
+    if (e->bias)
+        c.bias = vf_load_some(e->bias + b->col + at, c.mask);
+    return c;
+}
+
+QD_INLINE int32_t *tile_acc(const struct tile_block *b, size_t i, size_t v)
+{
+    return b->acc + i * TILE_COLS + v * QD_SIMD_FLOATS;
+}
+
+/* (7), before residual and activation. */
+QD_INLINE vf tile_scaled(const int32_t *acc, const struct tile_columns *c, bool integer)
+{
+    const vf value = integer ? vf_from_vi(vi_load(acc)) : vf_from_bits(vi_load(acc));
+    return vf_add(vf_mul(value, c->scale), c->bias);
+}
+
+QD_INLINE vf tile_residual(const struct qd_residual *r, size_t at, const struct tile_columns *c)
+{
+    if (!r->qp)
+        return vf_load_some((const float *)r->data + at, c->mask);
+    const vi q = vi_sub(vi_load_u8((const uint8_t *)r->data + at, c->count), vi_set(r->qp->zero_point));
+    return vf_mul(vf_set(r->qp->scale), vf_from_vi(q));
+}
+
+/* `kind` is a constant wherever this is inlined. */
+QD_INLINE void tile_prepare(struct tile_epilogue *t, const struct tile_block *b, const enum qd_act kind)
+{
+    const struct qd_epilogue *e = t->e;
+    const struct qd_activation act = {kind, e->act.a, e->act.b, e->act.affine, e->act.mul, e->act.add};
+    const struct qd_residual residual = e->residual;
+    for (size_t v = 0; v * QD_SIMD_FLOATS < b->cols; v++) {
+        const struct tile_columns c = tile_columns_of(e, b, v);
+        for (size_t i = 0; i < b->rows; i++) {
+            int32_t *acc = tile_acc(b, i, v);
+            vf real = tile_scaled(acc, &c, t->integer);
+            if (residual.data) {
+                size_t at = (b->row + i) * residual.stride_elems + b->col + v * QD_SIMD_FLOATS;
+                real = vf_add(real, tile_residual(&residual, at, &c));
+            }
+            vi_store(acc, vi_from_bits(vf_act(&act, real)));
+        }
+    }
+}
+
+QD_INLINE vf tile_real(const struct qd_epilogue *e, const int32_t *acc, const struct tile_columns *c,
+                       const struct tile_kind k)
+{
+    if (k.source == SOURCE_REAL)
+        return vf_from_bits(vi_load(acc));
+    const vf real = tile_scaled(acc, c, k.source == SOURCE_INTEGER);
+    return k.act == QD_ACT_CLIP ? vf_min(vf_max(real, vf_set(e->act.a)), vf_set(e->act.b)) : real;
+}
+
+/* Values that were cut or are not finite, counted one by one: rare. */
+QD_INLINE void tile_count(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
+{
+    for (size_t v = 0; v * QD_SIMD_FLOATS < b->cols; v++) {
+        const struct tile_columns c = tile_columns_of(t->e, b, v);
+        for (size_t i = 0; i < b->rows; i++)
+            observing_count(&t->seen, tile_real(t->e, tile_acc(b, i, v), &c, k), c.mask, &t->scaling, false);
+    }
+}
+
+/* (8) of two rows, as bytes: the first in the lower half. */
+QD_INLINE vi tile_bytes(const struct scaling *s, const struct qd_qparams *qp, vf real[2][TILE_VECTORS], const bool sure)
+{
+    vi q[2][TILE_VECTORS];
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < TILE_VECTORS; v++) {
+            vf scaled = vf_mul(real[i][v], s->factor);
+            if (!sure)
+                scaled = vf_min(vf_max(scaled, s->lo), s->hi);
+            q[i][v] = vi_from_vf(scaled);
+        }
+    return vi_pack_u8(q[0], q[1], qp->zero_point, qp->qmin, qp->qmax);
+}
+
+/* `whole`: all columns of the tile exist. */
+QD_INLINE void tile_store(const struct qd_epilogue *e, size_t at, vf real[TILE_VECTORS], const struct tile_columns *c,
+                          const bool whole)
+{
+#pragma GCC unroll 2
+    for (size_t v = 0; v < TILE_VECTORS; v++) {
+        float *to = (float *)e->out + at + v * QD_SIMD_FLOATS;
+        if (whole)
+            vf_store(to, real[v]);
+        else if (c[v].count)
+            vf_store_some(to, c[v].mask, real[v]);
+    }
+}
+
+QD_INLINE void tile_see(struct piece *piece, vf real[TILE_VECTORS], const struct tile_columns *c, const bool whole,
+                        const bool sure)
+{
+#pragma GCC unroll 2
+    for (size_t v = 0; v < TILE_VECTORS; v++)
+        if (whole && sure) {
+            piece->min = vf_min(real[v], piece->min);
+            piece->max = vf_max(real[v], piece->max);
+        } else {
+            piece_add(piece, real[v], c[v].mask);
+        }
+}
+
+QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k,
+                                   const bool whole)
+{
+    const struct qd_epilogue *e = t->e;
+    const size_t stride = e->out_stride_elems, at = b->row * stride + b->col;
+    const struct scaling s = t->scaling;
+    const struct qd_qparams qp = k.quantize ? *e->quantize : (struct qd_qparams){0};
+    const struct tile_columns c[TILE_VECTORS] = {tile_columns_of(e, b, 0), tile_columns_of(e, b, 1)};
+    const bool second = whole || c[1].count;
+    struct piece piece = piece_begin();
+    for (size_t i = 0; i < b->rows; i += 2) {
+        const size_t row[2] = {i, i + 1 < b->rows ? i + 1 : i}; /* a last odd row is finished twice, alike */
+        vf real[2][TILE_VECTORS];
+#pragma GCC unroll 2
+        for (size_t r = 0; r < 2; r++) {
+            real[r][0] = tile_real(e, tile_acc(b, row[r], 0), &c[0], k);
+            real[r][1] = second ? tile_real(e, tile_acc(b, row[r], 1), &c[1], k) : real[r][0];
+            if (k.observe)
+                tile_see(&piece, real[r], c, whole, k.sure);
+            if (!k.quantize)
+                tile_store(e, at + row[r] * stride, real[r], c, whole);
+        }
+        if (k.quantize) {
+            const vi bytes = tile_bytes(&s, &qp, real, k.sure);
+            uint8_t *to = (uint8_t *)e->out + at;
+            vi_store_halves(to + row[0] * stride, to + row[1] * stride, bytes, whole ? TILE_COLS : b->cols);
+        }
+    }
+    if (k.observe && !observing_take(&t->seen, &piece, &s, false))
+        tile_count(t, b, k);
+}
+
+QD_INLINE void tile_finish(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
+{
+    if (b->cols == TILE_COLS)
+        tile_finish_columns(t, b, k, true);
+    else
+        tile_finish_columns(t, b, k, false);
+}
+
+#endif
+#endif
