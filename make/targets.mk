@@ -23,7 +23,17 @@ test-all: test-builds ## the checks, and every test, plain and under the sanitiz
 	python3 tests/run.py --checks --build $(BUILD) --build $(BUILD)/address-undefined --build $(BUILD)/thread \
 	    $(addprefix --only ,$(ONLY))
 
-bench: all $(BENCHES) ## measure kernels and models (BENCH_MODELS=...), write docs/BENCHMARKS.md
+# One program that runs a model in quantd's engine or in ONNX Runtime, driven through a pipe by tests/bench/models.py.
+RUNNER := $(B)/tests/bench/runner
+$(RUNNER): $(call obj,$(wildcard tests/bench/runner*.c)) $(ENGINE_LIB) $(B)/.flags
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK) -o $@ $(filter %.o,$^) $(ENGINE_LIB) $(ENGINE_LIBS) -ldl $(LDFLAGS)
+
+.PHONY: runner
+runner: $(RUNNER)
+
+bench: all $(BENCHES) $(RUNNER) ## measure kernels and models (BENCH_MODELS=...), write docs/BENCHMARKS.md
 	python3 tests/bench/report.py --build $(B) $(BENCH_MODELS)
 
 # Fuzzing: new inputs go to build/fuzz/corpus; those worth keeping are merged into tests/fuzz/corpus by hand.
