@@ -129,10 +129,14 @@ def cosine(got, want):
 
 
 def accuracy(process, model, scratch):
-    """Mean over the sets of the mean cosine of the float outputs to the expected ones, and the worst set's."""
+    """Mean over the sets of the mean cosine of the float outputs to the expected ones, the worst set's, and how many sets
+    the peer could take."""
     means = []
     for folder in model.sets:
-        process.ask(f"inputs {folder}")
+        try:
+            process.ask(f"inputs {folder}")
+        except Refused:
+            continue
         process.run()
         process.ask(f"save {scratch}")
         values = []
@@ -141,7 +145,7 @@ def accuracy(process, model, scratch):
                 values.append(cosine(np.fromfile(f"{scratch}/output_{i}.raw", want.dtype), want))
         if values:
             means.append(statistics.fmean(values))
-    return (statistics.fmean(means), min(means)) if means else None
+    return dict(cosine=statistics.fmean(means), worst=min(means), sets=len(means)) if means else {}
 
 
 def warm_up(process, model, seconds):
@@ -179,12 +183,15 @@ class Bench:
         cores = sorted(os.sched_getaffinity(0))
         self.all_cores = set(cores)
         self.one_core = {options.core if options.core is not None else cores[-1]}
+        self.refused = {}
         self.scratch = tempfile.mkdtemp(prefix="quantd-bench-")
 
     def prepared(self, peer, model):
         """Makes the peer's form of the model unless it is there; a refusal is remembered for the run."""
         peer.version()
-        target = peer.file(model)
+        key, target = (peer.name, model.name), peer.file(model)
+        if key in self.refused:
+            raise Refused(self.refused[key])
         if target == model.path or os.path.exists(target):
             return
         os.makedirs(model.work, exist_ok=True)
@@ -193,7 +200,11 @@ class Bench:
         child = subprocess.run([sys.executable, f"{HERE}/peers.py", "prepare", peer.name, json.dumps(request)],
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
         if child.returncode:
-            raise Refused((child.stdout.strip().splitlines() or ["its converter ended without a word"])[-1])
+            shutil.rmtree(target, ignore_errors=True)
+            if os.path.exists(target):
+                os.remove(target)
+            self.refused[key] = (child.stdout.strip().splitlines() or ["its converter ended without a word"])[-1]
+            raise Refused(self.refused[key])
 
     def start(self, peer, model, threads=1, amx=True):
         self.prepared(peer, model)
@@ -227,9 +238,7 @@ class Bench:
                 rows[process.peer.name].update(ms=ns / 1e6, rounds=rounds)
             for process in processes if with_accuracy and model.accuracy else []:
                 try:
-                    found = accuracy(process, model, self.scratch)
-                    if found:
-                        rows[process.peer.name].update(cosine=found[0], worst=found[1])
+                    rows[process.peer.name].update(accuracy(process, model, self.scratch))
                 except Refused as e:
                     rows[process.peer.name]["inaccurate"] = str(e)
         finally:

@@ -205,6 +205,7 @@ class LiteRt(Peer):
             raise Refused("no tflite file of this model")
 
     def session(self, path, threads):
+        import numpy
         from ai_edge_litert.interpreter import Interpreter
 
         class Session:
@@ -214,16 +215,22 @@ class LiteRt(Peer):
                 self.inputs = sorted(self.interpreter.get_input_details(), key=lambda d: d["name"])
 
             def set_inputs(self, tensors):
+                """Its files have fixed shapes: a shorter text is padded, under a mask of zeros, and its answer cut."""
+                self.length = tensors[0][1].shape[1]
                 for detail, (_, array) in zip(self.inputs, tensors, strict=True):
-                    if list(detail["shape"]) != list(array.shape):
+                    missing = [want - have for want, have in zip(detail["shape"], array.shape, strict=True)]
+                    if min(missing) < 0 or (any(missing) and array.dtype.kind != "i"):
                         raise Refused(f"its file takes {list(detail['shape'])}")
+                    array = numpy.pad(array, [(0, n) for n in missing])
                     self.interpreter.set_tensor(detail["index"], array.astype(detail["dtype"]))
+                self.text = array.dtype.kind == "i"
 
             def run(self):
                 self.interpreter.invoke()
 
             def outputs(self):
-                return [self.interpreter.get_tensor(d["index"]) for d in self.interpreter.get_output_details()]
+                found = [self.interpreter.get_tensor(d["index"]) for d in self.interpreter.get_output_details()]
+                return [array[:, :self.length] for array in found] if self.text else found
 
         return Session()
 
