@@ -89,7 +89,7 @@ static double time_quantize(const struct bench *b, const struct qd_step *step)
     if (!quantized || !made(b, slot, QD_F32, &in) || !made(b, slot, QD_U8, &out))
         return 0;
     uint64_t start = now_ns();
-    qd_convert_quantize(plan->kernels, &in, &out, &qp, &seen, out.data);
+    qd_convert_quantize(plan->kernels, &in, &out, &qp, &seen, NULL, plan->parallel); /* one layout: no scratch */
     return (double)(now_ns() - start) / readers;
 }
 

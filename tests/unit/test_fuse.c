@@ -99,7 +99,32 @@ static const struct chain chains[] = {
     {.label = "bounds crossed", CONV, .next = {{"Clip", "a hi lo", NULL}}, .fused = ""},
     {.label = "division by zero", CONV, .next = {{"Div", "a zeros", NULL}}, .fused = "", .value = "2,4,6,5"},
     {.label = "BN of a Gemm", GEMM, .next = {{"BatchNormalization", "a s t m v", NULL}}, .fused = ""},
-    {.label = "Tanh", CONV, .next = {{"Tanh", "a", NULL}, {"Relu", "b", NULL}}, .fused = ""},
+    {.label = "a second activation", CONV, .next = {{"Tanh", "a", NULL}, {"Relu", "b", NULL}}, .fused = "b"},
+    {.label = "SiLU of another slope", GEMM, .next = {{"Softplus", "a", NULL}}, .fused = ""},
+    {.label = "HardSwish, scaled and shifted",
+     CONV,
+     .next = {{"HardSwish", "a", NULL}, {"Mul", "b one", NULL}, {"Add", "one d", NULL}},
+     .fused = "b,d,e"},
+    {.label = "HardSigmoid", GEMM, .next = {{"HardSigmoid", "a", "alpha=0.3 beta=0.4"}}, .fused = "b"},
+    {.label = "Sigmoid", MATMUL, .next = {{"Sigmoid", "a", NULL}}, .fused = "b"},
+    {.label = "LeakyRelu", CONV, .next = {{"LeakyRelu", "a", "alpha=0.25"}}, .fused = "b"},
+    {.label = "shifted, then scaled",
+     CONV,
+     .next = {{"Relu", "a", NULL}, {"Add", "b one", NULL}, {"Mul", "d one", NULL}},
+     .fused = "b,d"},
+    {.label = "sum, Relu",
+     .op = "Conv",
+     .inputs = "x w33 -",
+     .attributes = "pads=[1,1,1,1]",
+     .in = "2,3,6,5",
+     .next = {{"Add", "x a", NULL}, {"Relu", "b", NULL}},
+     .fused = "b,d"},
+    {.label = "sum of another size",
+     .op = "Conv",
+     .inputs = "x w33 -",
+     .in = "2,3,6,5",
+     .next = {{"Add", "a corner", NULL}},
+     .fused = ""},
 };
 
 static struct qd_mb build(const struct chain *c, bool all_outputs)
@@ -115,6 +140,8 @@ static struct qd_mb build(const struct chain *c, bool all_outputs)
         qd_mb_node(&b, c->next[count].op, c->next[count].inputs, names[count + 1], c->next[count].attributes);
     qd_mb_weights(&b, "w", "4,3,3,3", 1, 0.5f);
     qd_mb_weights(&b, "w2", "4,6", 2, 0.5f);
+    qd_mb_weights(&b, "w33", "3,3,3,3", 15, 0.5f);
+    qd_mb_weights(&b, "corner", "1,3,1,1", 16, 0.5f);
     qd_mb_weights(&b, "wm", "6,4", 3, 0.5f);
     qd_mb_weights(&b, "c", "4", 4, 1);
     qd_mb_weights(&b, "s", "4", 5, 1);
