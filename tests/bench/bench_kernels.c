@@ -1,176 +1,278 @@
-/* Multiply-adds a second of gemm_q8 (u8 out, observed) and gemm_f32 (float out) per level and shape, one thread, beside
- * the ceiling of the level's best instruction measured in the same run. Every result enters the checksum printed at the
- * end, so that nothing can be left out. `bench_kernels [seconds per shape]`. */
+/* Multiply-adds a second of the matrix products per level and shape, one thread, beside the ceiling of the level's best
+ * instruction, or for a single row beside the speed at which the same bytes are read. Ceiling and product are measured
+ * in turn and the medians of rates and of shares printed, in time of this thread: the machine is shared, its clock
+ * varies. Every result enters the checksum printed at the end, so that nothing can be left out.
+ * `bench_kernels [seconds per line [isa]]`; a line: type, shape, rate, share, ceiling, what the ceiling is. */
 #include "base/mem.h"
 #include "engine/kernels/kernels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+
+enum { SAMPLES_MAX = 400 };
+#define SAMPLE_SECONDS 3e-4
 
 static uint64_t checksum;
 
-static double now_seconds(void)
+static double now_seconds(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Twelve independent accumulators held in registers by the assembler constraints: in plain C they are merged. */
-#define TWELVE(one) one(0) one(1) one(2) one(3) one(4) one(5) one(6) one(7) one(8) one(9) one(10) one(11)
-#define DPBUSD(i)   "vpdpbusd %%zmm30, %%zmm31, %%zmm" #i "\n\t"
-#define FMA512(i)   "vfmadd231ps %%zmm30, %%zmm31, %%zmm" #i "\n\t"
-#define FMA256(i)   "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #i "\n\t"
-/* vpmaddwd needs a place for the product: ymm12 and ymm13 in turns. */
-#define MADD(i) "vpmaddwd %%ymm14, %%ymm15, %%ymm12\n\tvpaddd %%ymm12, %%ymm" #i ", %%ymm" #i "\n\t"
-#define CLOBBERS                                                                                                       \
-    "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",         \
-        "xmm14", "xmm15"
+/* ------------------------------------------------------------------ ceilings */
 
-static void loop_dpbusd(uint64_t n)
-{
-    __asm__ volatile("1:\n\t" TWELVE(DPBUSD) "dec %0\n\tjnz 1b" : "+r"(n)::CLOBBERS);
-}
-static void loop_fma512(uint64_t n)
-{
-    __asm__ volatile("1:\n\t" TWELVE(FMA512) "dec %0\n\tjnz 1b" : "+r"(n)::CLOBBERS);
-}
-static void loop_fma256(uint64_t n)
-{
-    __asm__ volatile("1:\n\t" TWELVE(FMA256) "dec %0\n\tjnz 1b" : "+r"(n)::CLOBBERS);
-}
-static void loop_madd(uint64_t n) { __asm__ volatile("1:\n\t" TWELVE(MADD) "dec %0\n\tjnz 1b" : "+r"(n)::CLOBBERS); }
-
-static const struct {
-    const char *q8_name, *f32_name;
-    void (*q8)(uint64_t), (*f32)(uint64_t);
-    double q8_macs, f32_macs; /* an instruction */
-} CEILINGS[QD_ISA_COUNT] = {
-    [QD_ISA_AVX2] = {"vpmaddwd + vpaddd ymm", "vfmadd231ps ymm", loop_madd, loop_fma256, 16, 8},
-    [QD_ISA_AVX512VNNI] = {"vpdpbusd zmm", "vfmadd231ps zmm", loop_dpbusd, loop_fma512, 64, 16},
-};
-
-static double ceiling_gmacs(void (*loop)(uint64_t), double macs)
-{
-    double best = 0.0;
-    for (int i = 0; i < 5; i++) {
-        uint64_t n = 2000000;
-        double start = now_seconds();
-        loop(n);
-        double rate = (double)n * 12.0 * macs / (now_seconds() - start) * 1e-9;
-        best = rate > best ? rate : best;
+/* Twelve independent accumulators held in registers by the assembler: in plain C they are merged. The operands are all
+ * ones (as floats NaN): what happens to lie in a register can be a denormal, a hundred times slower. */
+#define TWELVE(one, v)                                                                                                 \
+    one(0, v) one(1, v) one(2, v) one(3, v) one(4, v) one(5, v) one(6, v) one(7, v) one(8, v) one(9, v) one(10, v)     \
+        one(11, v)
+#define REGISTER(i, v) "%%" v "mm" #i
+#define DPBUSD(i, v)   "vpdpbusd %%" v "mm14, %%" v "mm15, " REGISTER(i, v) "\n\t"
+#define DPWSSD(i, v)   "vpdpwssd %%" v "mm14, %%" v "mm15, " REGISTER(i, v) "\n\t"
+#define FMA(i, v)      "vfmadd231ps %%" v "mm14, %%" v "mm15, " REGISTER(i, v) "\n\t"
+#define MADD(i, v)     "vpmaddwd %%ymm14, %%ymm15, %%ymm12\n\tvpaddd %%ymm12, " REGISTER(i, v) ", " REGISTER(i, v) "\n\t"
+#define LOOP(name, one, v)                                                                                             \
+    static void loop_##name(uint64_t n)                                                                                \
+    {                                                                                                                  \
+        __asm__ volatile("vzeroall\n\tvpcmpeqd %%ymm14, %%ymm14, %%ymm14\n\tvpcmpeqd %%ymm15, %%ymm15, %%ymm15\n\t"    \
+                         "1:\n\t" TWELVE(one, v) "dec %0\n\tjnz 1b\n\tvzeroupper"                                      \
+                         : "+r"(n)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",      \
+                           "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");                              \
     }
-    return best;
-}
+LOOP(dpbusd_zmm, DPBUSD, "z")
+LOOP(dpwssd_zmm, DPWSSD, "z")
+LOOP(fma_zmm, FMA, "z")
+LOOP(fma_ymm, FMA, "y")
+LOOP(madd_ymm, MADD, "y")
+/* With EVEX the ymm form belongs to AVX512-VNNI, as the zmm form does. */
+#define EVEX_DPBUSD(i, v) "%{evex%} " DPBUSD(i, v)
+#define EVEX_DPWSSD(i, v) "%{evex%} " DPWSSD(i, v)
+LOOP(dpbusd_ymm, EVEX_DPBUSD, "y")
+LOOP(dpwssd_ymm, EVEX_DPWSSD, "y")
 
-struct work {
-    void *a, *b, *packed, *scratch, *out;
-    float *ones;
-    int32_t *sums;
+enum { TYPES = 3, INT8 = 0, INT16 = 1, FLOAT32 = 2 };
+static const char *const TYPE_NAMES[TYPES] = {"int8", "int16", "float"};
+static const size_t ELEM_BYTES[TYPES] = {1, 2, 4};
+
+struct ceiling {
+    const char *name;
+    void (*loop)(uint64_t n);
+    double macs; /* an instruction, or a pair of them */
 };
 
-/* Best of many runs: the machine is shared. Returns 0 when memory is out. */
-static double gemm_gmacs(const struct qd_kernels *kernels, size_t m, size_t n, size_t k, bool integer, double seconds)
+static const struct ceiling CEILINGS[QD_ISA_COUNT][TYPES][2] = {
+    [QD_ISA_AVX2] = {[INT8] = {{"vpmaddwd + vpaddd ymm", loop_madd_ymm, 16}},
+                     [INT16] = {{"vpmaddwd + vpaddd ymm", loop_madd_ymm, 16}},
+                     [FLOAT32] = {{"vfmadd231ps ymm", loop_fma_ymm, 8}}},
+    [QD_ISA_AVX512VNNI] = {[INT8] = {{"vpdpbusd zmm", loop_dpbusd_zmm, 64}, {"vpdpbusd ymm", loop_dpbusd_ymm, 32}},
+                           [INT16] = {{"vpdpwssd zmm", loop_dpwssd_zmm, 32}, {"vpdpwssd ymm", loop_dpwssd_ymm, 16}},
+                           [FLOAT32] = {{"vfmadd231ps zmm", loop_fma_zmm, 16}, {"vfmadd231ps ymm", loop_fma_ymm, 8}}},
+};
+
+/* G multiply-adds a second of one short run. */
+static double ceiling_rate(const struct ceiling *c)
 {
-    const struct qd_gemm_q8 *q8 = &kernels->gemm_q8;
-    const struct qd_gemm_f32 *f32 = &kernels->gemm_f32;
-    size_t elem = integer ? 1 : sizeof(float);
-    struct work w = {qd_alloc_aligned(m * k * elem),
-                     qd_alloc_aligned(n * k * elem),
-                     qd_alloc_aligned(integer ? q8->packed_bytes(n, k) : f32->packed_bytes(n, k)),
-                     qd_alloc_aligned(integer ? q8->scratch_bytes(k) : f32->scratch_bytes(k)),
-                     qd_alloc_aligned(m * n * elem),
-                     qd_calloc(n, sizeof(float)),
-                     qd_calloc(n, sizeof(int32_t))};
-    double best = 0.0;
-    if (!w.a || !w.b || !w.packed || !w.scratch || !w.out || !w.ones || !w.sums)
-        goto fail;
-    for (size_t j = 0; j < n; j++)
-        w.ones[j] = 0.001f;
-    for (size_t i = 0; i < m * k; i++)
-        if (integer)
-            ((uint8_t *)w.a)[i] = (uint8_t)(i * 37 >> 3);
+    uint64_t n = (uint64_t)(SAMPLE_SECONDS * 200e9 / 12.0 / c->macs);
+    double start = now_seconds(CLOCK_THREAD_CPUTIME_ID);
+    c->loop(n);
+    return (double)n * 12.0 * c->macs / (now_seconds(CLOCK_THREAD_CPUTIME_ID) - start) * 1e-9;
+}
+
+/* The better of the 256- and the 512-bit loop; NULL where there is none. */
+static const struct ceiling *best_ceiling(enum qd_isa isa, int type)
+{
+    const struct ceiling *two = CEILINGS[isa][type];
+    if (!two[0].loop || !two[1].loop)
+        return two[0].loop ? two : NULL;
+    double rates[2] = {0.0, 0.0};
+    for (int i = 0; i < 40; i++) {
+        double rate = ceiling_rate(&two[i % 2]);
+        rates[i % 2] = rate > rates[i % 2] ? rate : rates[i % 2];
+    }
+    return rates[1] > rates[0] ? &two[1] : &two[0];
+}
+
+/* GB a second of reading `bytes` bytes, a multiple of 256, asking for them beforehand. */
+static double read_rate(const void *from, size_t bytes)
+{
+    const char *at = from, *end = at + bytes / 256 * 256;
+    double start = now_seconds(CLOCK_THREAD_CPUTIME_ID);
+    __asm__ volatile("1:\n\t"
+                     "prefetcht0 2048(%0)\n\tprefetcht0 2112(%0)\n\tprefetcht0 2176(%0)\n\tprefetcht0 2240(%0)\n\t"
+                     "vmovups (%0), %%ymm0\n\tvmovups 32(%0), %%ymm1\n\tvmovups 64(%0), %%ymm2\n\t"
+                     "vmovups 96(%0), %%ymm3\n\tvmovups 128(%0), %%ymm4\n\tvmovups 160(%0), %%ymm5\n\t"
+                     "vmovups 192(%0), %%ymm6\n\tvmovups 224(%0), %%ymm7\n\t"
+                     "add $256, %0\n\tcmp %1, %0\n\tjb 1b\n\tvzeroupper"
+                     : "+r"(at)
+                     : "r"(end)
+                     : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");
+    return (double)bytes / (now_seconds(CLOCK_THREAD_CPUTIME_ID) - start) * 1e-9;
+}
+
+/* ------------------------------------------------------------------ products */
+
+struct product {
+    const struct qd_kernels *kernels;
+    int type;
+    size_t m, n, k, packed_bytes;
+    void *a, *b, *packed, *scratch, *out;
+    float *scale;
+    int32_t *sums;
+    struct qd_qparams qp;
+    struct qd_observation seen;
+    struct qd_gemm_args args;
+};
+
+static void product_free(struct product *p)
+{
+    void *blocks[] = {p->a, p->b, p->packed, p->scratch, p->out, p->scale, p->sums};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        qd_free(blocks[i]);
+}
+
+static void product_fill(struct product *p)
+{
+    for (size_t i = 0; i < p->m * p->k; i++)
+        if (p->type == INT8)
+            ((uint8_t *)p->a)[i] = (uint8_t)(i * 37 >> 3);
         else
-            ((float *)w.a)[i] = (float)(i % 13) - 6.0f;
-    for (size_t i = 0; i < n * k; i++)
-        if (integer)
-            ((int8_t *)w.b)[i] = (int8_t)(i * 73 >> 4);
+            ((float *)p->a)[i] = (float)(i % 13) - 6.0f;
+    for (size_t i = 0; i < p->n * p->k; i++)
+        if (p->type == FLOAT32)
+            ((float *)p->b)[i] = (float)(i % 11) - 5.0f;
         else
-            ((float *)w.b)[i] = (float)(i % 11) - 5.0f;
-    if (integer)
-        q8->pack(n, k, w.b, k, 1, w.packed, w.sums);
+            ((int8_t *)p->b)[i] = (int8_t)(i * 73 >> 4);
+    for (size_t j = 0; j < p->n; j++)
+        p->scale[j] = 0.001f;
+}
+
+static bool product_make(struct product *p)
+{
+    const struct qd_gemm_q8 *q8 = &p->kernels->gemm_q8;
+    const struct qd_gemm_f32 *f32 = &p->kernels->gemm_f32;
+    const size_t elem = ELEM_BYTES[p->type];
+    p->packed_bytes = p->type == INT8 ? q8->packed_bytes(p->n, p->k) : f32->packed_bytes(p->n, p->k);
+    p->a = qd_alloc_aligned(p->m * p->k * elem);
+    p->b = qd_alloc_aligned(p->n * p->k * elem);
+    p->packed = qd_alloc_aligned(p->packed_bytes);
+    p->scratch = qd_alloc_aligned(p->type == INT8 ? q8->scratch_bytes(p->k) : f32->scratch_bytes(p->k));
+    p->out = qd_alloc_aligned(p->m * p->n * elem);
+    p->scale = qd_calloc(p->n, sizeof *p->scale);
+    p->sums = qd_calloc(p->n, sizeof *p->sums);
+    if (!p->a || !p->b || !p->packed || !p->scratch || !p->out || !p->scale || !p->sums)
+        return false;
+    product_fill(p);
+    if (p->type == INT8)
+        q8->pack(p->n, p->k, p->b, p->k, 1, p->packed, p->sums);
     else
-        f32->pack(n, k, w.b, k, 1, NULL, w.packed);
-    const struct qd_qparams qp = {1e4f, 128, 0, 255};
-    struct qd_observation seen = qd_observation_empty();
-    struct qd_gemm_args args = {.m = m,
-                                .n = n,
-                                .k = k,
-                                .row_end = m,
-                                .col_end = n,
-                                .b = w.packed,
-                                .scratch = w.scratch,
-                                .a = {.base = w.a, .stride_bytes = k * elem, .taps = 1, .tap_bytes = k * elem},
-                                .epilogue = {.acc_init = w.sums,
-                                             .scale = w.ones,
-                                             .bias = w.ones,
-                                             .out = w.out,
-                                             .out_stride_elems = n,
-                                             .quantize = integer ? &qp : NULL,
-                                             .observe = integer ? &seen : NULL}};
-    double until = now_seconds() + seconds;
+        f32->pack(p->n, p->k, p->b, p->k, 1, NULL, p->packed);
+    p->qp = (struct qd_qparams){1e4f, 128, 0, 255};
+    p->seen = qd_observation_empty();
+    const bool integer = p->type != FLOAT32;
+    p->args = (struct qd_gemm_args){
+        .m = p->m,
+        .n = p->n,
+        .k = p->k,
+        .row_end = p->m,
+        .col_end = p->n,
+        .b = p->packed,
+        .scratch = p->scratch,
+        .a = {.base = p->a, .stride_bytes = p->k * elem, .taps = 1, .tap_bytes = p->k * elem},
+        .epilogue = {.acc_init = p->sums,
+                     .scale = integer ? p->scale : NULL,
+                     .bias = p->scale,
+                     .out = p->out,
+                     .out_stride_elems = p->n,
+                     .quantize = integer ? &p->qp : NULL,
+                     .observe = integer ? &p->seen : NULL}};
+    return true;
+}
+
+static void product_run(struct product *p)
+{
+    if (p->type == INT8)
+        p->kernels->gemm_q8.run(&p->args);
+    else
+        p->kernels->gemm_f32.run(&p->args);
+}
+
+/* G multiply-adds a second of about one sample's length. */
+static double product_rate(struct product *p, unsigned times)
+{
+    double start = now_seconds(CLOCK_THREAD_CPUTIME_ID);
+    for (unsigned i = 0; i < times; i++)
+        product_run(p);
+    double seconds = now_seconds(CLOCK_THREAD_CPUTIME_ID) - start;
+    return (double)times * (double)p->m * (double)p->n * (double)p->k / seconds * 1e-9;
+}
+
+/* ------------------------------------------------------------------ one line */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t n)
+{
+    qsort(values, n, sizeof *values, compare);
+    return values[n / 2];
+}
+
+static bool measure(enum qd_isa isa, int type, size_t m, size_t n, size_t k, double seconds)
+{
+    static double rates[SAMPLES_MAX], tops[SAMPLES_MAX], shares[SAMPLES_MAX];
+    struct product p = {.kernels = qd_kernels_at(isa), .type = type, .m = m, .n = n, .k = k};
+    const struct ceiling *ceiling = best_ceiling(isa, type);
+    bool good = product_make(&p);
+    if (!good)
+        goto done;
+    product_run(&p);
+    double first = product_rate(&p, 1), macs = (double)m * (double)n * (double)k;
+    unsigned times = (unsigned)(SAMPLE_SECONDS * first * 1e9 / macs) + 1;
+    double until = now_seconds(CLOCK_MONOTONIC) + seconds, bytes_a_mac = (double)p.packed_bytes / macs;
+    size_t samples = 0;
     do {
-        double start = now_seconds();
-        if (integer)
-            q8->run(&args);
-        else
-            f32->run(&args);
-        double rate = (double)m * (double)n * (double)k / (now_seconds() - start) * 1e-9;
-        best = rate > best ? rate : best;
-    } while (now_seconds() < until);
-    for (size_t i = 0; i < m * n * elem; i++)
-        checksum = checksum * 31 + ((const uint8_t *)w.out)[i];
-    checksum += seen.elems + (uint64_t)(seen.max > 0.0f);
-fail:
-    qd_free(w.a);
-    qd_free(w.b);
-    qd_free(w.packed);
-    qd_free(w.scratch);
-    qd_free(w.out);
-    qd_free(w.ones);
-    qd_free(w.sums);
-    return best;
+        tops[samples] = m == 1    ? read_rate(p.packed, p.packed_bytes) / bytes_a_mac
+                        : ceiling ? ceiling_rate(ceiling)
+                                  : 1.0;
+        rates[samples] = product_rate(&p, times);
+        shares[samples] = rates[samples] / tops[samples];
+    } while (++samples < SAMPLES_MAX && now_seconds(CLOCK_MONOTONIC) < until);
+    printf("  %-5s %4zu x %4zu x %4zu  %7.1f G/s", TYPE_NAMES[type], m, n, k, median(rates, samples));
+    if (m == 1)
+        printf("  %4.0f %% of %6.1f GB/s read", 100.0 * median(shares, samples), median(tops, samples) * bytes_a_mac);
+    else if (ceiling)
+        printf("  %4.0f %% of %6.1f %s", 100.0 * median(shares, samples), median(tops, samples), ceiling->name);
+    printf("\n");
+    for (size_t i = 0; i < m * n * ELEM_BYTES[type]; i++)
+        checksum = checksum * 31 + ((const uint8_t *)p.out)[i];
+    checksum += p.seen.elems + (uint64_t)(p.seen.max > 0.0f);
+done:
+    product_free(&p);
+    return good;
 }
 
 int main(int argc, char **argv)
 {
-    const size_t shapes[][3] = {{132, 384, 384},    {132, 1536, 384}, {132, 384, 1536},
-                                {1024, 1024, 1024}, {3132, 64, 64},   {1, 4096, 4096}};
+    const size_t shapes[][3] = {{1024, 1024, 1024}, {128, 384, 384},  {128, 1536, 384}, {128, 384, 1536},
+                                {132, 384, 384},    {132, 1536, 384}, {132, 384, 1536}, {3136, 64, 64},
+                                {196, 256, 1024},   {784, 128, 512},  {4, 1024, 256},   {1, 4096, 4096}};
     double seconds = argc > 1 ? atof(argv[1]) : 0.2;
     for (int isa = 0; isa < QD_ISA_COUNT; isa++) {
         const struct qd_kernels *kernels = qd_kernels_at((enum qd_isa)isa);
-        if (!kernels)
+        if (!kernels || (argc > 2 && strcmp(argv[2], kernels->isa_name) != 0))
             continue;
-        double q8_most = 0.0, f32_most = 0.0;
         printf("%s\n", kernels->isa_name);
-        if (CEILINGS[isa].q8) {
-            q8_most = ceiling_gmacs(CEILINGS[isa].q8, CEILINGS[isa].q8_macs);
-            f32_most = ceiling_gmacs(CEILINGS[isa].f32, CEILINGS[isa].f32_macs);
-            printf("  ceilings: %s %.1f G/s, %s %.1f G/s\n", CEILINGS[isa].q8_name, q8_most, CEILINGS[isa].f32_name,
-                   f32_most);
-        }
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-            size_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
-            double q8 = gemm_gmacs(kernels, m, n, k, true, seconds), f32 = gemm_gmacs(kernels, m, n, k, false, seconds);
-            printf("  %4zu x %4zu x %4zu: int8 %6.1f G/s", m, n, k, q8);
-            if (q8_most > 0.0)
-                printf(" (%.0f %%)", 100.0 * q8 / q8_most);
-            printf(", float %6.1f G/s", f32);
-            if (f32_most > 0.0)
-                printf(" (%.0f %%)", 100.0 * f32 / f32_most);
-            printf("\n");
-        }
+        for (int type = 0; type < TYPES; type++)
+            for (size_t i = 0; type != INT16 && i < sizeof shapes / sizeof *shapes; i++)
+                if (!measure((enum qd_isa)isa, type, shapes[i][0], shapes[i][1], shapes[i][2], seconds))
+                    return 1;
     }
     printf("checksum %016llx\n", (unsigned long long)checksum);
     return 0;
