@@ -9,7 +9,9 @@
 
 #ifdef QD_SIMD_FLOATS
 
-enum { DEPTHWISE_ACC_MAX = 6 * 64 };
+#include <string.h>
+
+enum { DEPTHWISE_CHANNELS_MAX = 64, DEPTHWISE_ACC_MAX = 6 * DEPTHWISE_CHANNELS_MAX };
 
 /* What a tile function gets: `pixels` is the shape's, or 1 when a row is shorter than that. */
 struct depthwise_tile {
@@ -17,8 +19,15 @@ struct depthwise_tile {
     const void *const *entries; /* of the first pixel */
     size_t pixels, channel, count;
     const unsigned char *weights; /* of this tile of channels */
-    int32_t *acc;                 /* [pixels][shape's channels] */
+    const int32_t *init;          /* [shape's channels] what accumulators begin with */
+    int32_t *acc;                 /* [channels / TILE_COLS][shape's pixels][TILE_COLS] */
 };
+
+/* Where vector v of pixel p is in acc. */
+QD_INLINE int32_t *depthwise_acc(const struct depthwise_tile *t, size_t p, size_t v, const size_t shape_pixels)
+{
+    return t->acc + (v / TILE_VECTORS * shape_pixels + p) * TILE_COLS + v % TILE_VECTORS * QD_SIMD_FLOATS;
+}
 
 struct depthwise_shape {
     size_t pixels, channels; /* of a tile */
@@ -33,33 +42,50 @@ static inline size_t depthwise_packed_bytes(const struct depthwise_shape *g, siz
     return (channels + g->channels - 1) / g->channels * g->taps(kh, kw) * g->tap_bytes;
 }
 
-QD_INLINE void depthwise_run(const struct depthwise_shape *g, const struct qd_depthwise_args *args)
+/* Pixels [again, t->pixels) of the tile, which are the output's from `pixel` on. */
+static inline void depthwise_finish(struct tile_epilogue *epilogue, const struct depthwise_shape *g,
+                                    const struct depthwise_tile *t, size_t again, size_t pixel)
 {
-    struct tile_epilogue epilogue = tile_epilogue_begin(&args->epilogue);
+    for (size_t at = 0; at < t->count; at += TILE_COLS) {
+        const struct tile_block block = {.acc = t->acc + (at / TILE_COLS * g->pixels + again) * TILE_COLS,
+                                         .rows = t->pixels - again,
+                                         .cols = t->count - at < TILE_COLS ? t->count - at : TILE_COLS,
+                                         .row = pixel,
+                                         .col = t->channel + at};
+        tile_epilogue_run(epilogue, &block);
+    }
+}
+
+static inline void depthwise_run(const struct depthwise_shape *g, const struct qd_depthwise_args *args)
+{
+    struct tile_epilogue epilogue;
+    QD_SIMD_NAME(qd_tile_epilogue_begin)
+    (&epilogue, &args->epilogue, g->integer, args->channel_begin, args->channel_end,
+     (float)(args->kh * args->kw * 255 * 128));
     const size_t block_bytes = g->taps(args->kh, args->kw) * g->tap_bytes;
     for (size_t channel = args->channel_begin; channel < args->channel_end; channel += g->channels) {
         size_t count = args->channel_end - channel < g->channels ? args->channel_end - channel : g->channels;
-        struct tile_columns columns;
-        tile_columns_load(&columns, &args->epilogue, channel, count, g->channels);
-        _Alignas(64) int32_t acc[DEPTHWISE_ACC_MAX];
+        _Alignas(64) int32_t acc[DEPTHWISE_ACC_MAX], init[DEPTHWISE_CHANNELS_MAX] = {0};
+        if (g->integer)
+            memcpy(init, args->epilogue.acc_init + channel, count * sizeof *init);
         struct depthwise_tile tile = {.args = args,
                                       .channel = channel,
                                       .count = count,
                                       .pixels = args->pixels < g->pixels ? 1 : g->pixels,
                                       .weights = (const unsigned char *)args->weights +
                                                  channel / g->channels * block_bytes,
+                                      .init = init,
                                       .acc = acc};
         for (size_t row = 0; row < args->rows; row++)
             for (size_t i = 0; i < args->pixels; i += tile.pixels) {
                 size_t first = args->pixels - i < tile.pixels ? args->pixels - tile.pixels : i;
-                size_t again = i - first;
                 tile.entries = args->table + row * args->row_entries + first * args->pixel_entries;
                 g->tile(&tile);
-                tile_epilogue_run(&epilogue, &columns, acc + again * g->channels, g->channels, tile.pixels - again,
-                                  (row * args->pixels + i) * args->epilogue.out_stride_elems + channel, g->integer);
+                depthwise_finish(&epilogue, g, &tile, i - first, row * args->pixels + i);
             }
     }
-    tile_epilogue_end(&epilogue, (uint64_t)(args->rows * args->pixels) * (args->channel_end - args->channel_begin));
+    QD_SIMD_NAME(qd_tile_epilogue_end)
+    (&epilogue, (uint64_t)(args->rows * args->pixels) * (args->channel_end - args->channel_begin));
 }
 
 /* ---- float: weights as [tile of channels][tap in the table's order][channel] */
@@ -75,7 +101,7 @@ static inline void depthwise_pack_f32(size_t tile, size_t channels, size_t kh, s
                     *to++ = c < channels ? w[(c * kh + y) * kw + x] : 0.0f;
 }
 
-/* `pixels`, `vectors` and `full` are constants wherever this is inlined; tile: floats from tap to tap. */
+/* All but `t` are constants wherever this is inlined; tile: floats from tap to tap. */
 QD_INLINE void depthwise_tile_f32(const struct depthwise_tile *t, size_t tile, const size_t pixels,
                                   const size_t vectors, const bool full)
 {
@@ -112,7 +138,7 @@ QD_INLINE void depthwise_tile_f32(const struct depthwise_tile *t, size_t tile, c
     for (size_t p = 0; p < pixels; p++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < vectors; v++)
-            vf_store((float *)(void *)t->acc + p * tile + v * QD_SIMD_FLOATS, sum[p][v]);
+            vf_store((float *)(void *)depthwise_acc(t, p, v, 6), sum[p][v]);
 }
 
 #endif

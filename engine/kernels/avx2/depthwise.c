@@ -46,8 +46,10 @@ QD_INLINE void tile_pairs(const struct depthwise_tile *t, const size_t pixels, c
     const unsigned char *w = t->weights;
     __m256i sum[PIXELS][2];
 #pragma GCC unroll 4
-    for (size_t p = 0; p < pixels; p++)
-        sum[p][0] = sum[p][1] = _mm256_setzero_si256();
+    for (size_t p = 0; p < pixels; p++) {
+        sum[p][0] = vi_load(t->init);
+        sum[p][1] = vi_load(t->init + 8);
+    }
     for (size_t tap = 0; tap < taps; tap += 2, w += 64) {
         const __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)w);
         const __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
@@ -64,8 +66,8 @@ QD_INLINE void tile_pairs(const struct depthwise_tile *t, const size_t pixels, c
     }
 #pragma GCC unroll 4
     for (size_t p = 0; p < pixels; p++) {
-        _mm256_storeu_si256((__m256i *)(void *)(t->acc + p * TILE), sum[p][0]);
-        _mm256_storeu_si256((__m256i *)(void *)(t->acc + p * TILE + 8), sum[p][1]);
+        vi_store(depthwise_acc(t, p, 0, PIXELS), sum[p][0]);
+        vi_store(depthwise_acc(t, p, 1, PIXELS), sum[p][1]);
     }
 }
 

@@ -60,7 +60,7 @@ static void run(const struct qd_depthwise_args *args, bool integer)
         const void *const *entries = args->table + i / args->pixels * args->row_entries +
                                      i % args->pixels * args->pixel_entries;
         for (size_t c = args->channel_begin; c < args->channel_end; c++)
-            epilogue_finish(e, inv_scale, real_of(args, entries, c, integer), i * e->out_stride_elems + c, &seen);
+            epilogue_finish(e, inv_scale, real_of(args, entries, c, integer), i, c, &seen);
     }
     if (e->observe)
         observation_publish(&seen, e->observe);
