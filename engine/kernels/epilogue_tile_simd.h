@@ -140,17 +140,25 @@ QD_INLINE void tile_store(const struct qd_epilogue *e, size_t at, vf real[TILE_V
     }
 }
 
-QD_INLINE void tile_see(struct piece *piece, vf real[TILE_VECTORS], const struct tile_columns *c, const bool whole,
+/* Both rows in a tree: one step of the chain from row to row. */
+QD_INLINE void tile_see(struct piece *piece, vf real[2][TILE_VECTORS], const struct tile_columns *c, const bool whole,
                         const bool sure)
 {
+    if (whole && sure) {
+        const vf min0 = vf_min(real[0][0], real[0][1]), min1 = vf_min(real[1][0], real[1][1]);
+        const vf max0 = vf_max(real[0][0], real[0][1]), max1 = vf_max(real[1][0], real[1][1]);
+        piece->min = vf_min(vf_min(min0, min1), piece->min);
+        piece->max = vf_max(vf_max(max0, max1), piece->max);
+        return;
+    }
 #pragma GCC unroll 2
-    for (size_t v = 0; v < TILE_VECTORS; v++)
-        if (whole && sure) {
-            piece->min = vf_min(real[v], piece->min);
-            piece->max = vf_max(real[v], piece->max);
-        } else {
-            piece_add(piece, real[v], c[v].mask);
-        }
+    for (size_t r = 0; r < 2; r++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < TILE_VECTORS; v++)
+            if (sure)
+                piece_add_finite(piece, real[r][v], c[v].mask);
+            else
+                piece_add(piece, real[r][v], c[v].mask);
 }
 
 QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k,
@@ -170,11 +178,11 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
         for (size_t r = 0; r < 2; r++) {
             real[r][0] = tile_real(e, tile_acc(b, row[r], 0), &c[0], k);
             real[r][1] = second ? tile_real(e, tile_acc(b, row[r], 1), &c[1], k) : real[r][0];
-            if (k.observe)
-                tile_see(&piece, real[r], c, whole, k.sure);
             if (!k.quantize)
                 tile_store(e, at + row[r] * stride, real[r], c, whole);
         }
+        if (k.observe)
+            tile_see(&piece, real, c, whole, k.sure);
         if (k.quantize) {
             const vi bytes = tile_bytes(&s, &qp, real, k.sure);
             uint8_t *to = (uint8_t *)e->out + at;

@@ -14,7 +14,7 @@
 enum {
     UNIT_BYTES = 4,
     TILE_ROWS = QD_SIMD_FLOATS == 16 ? 12 : 6,
-    DEPTH_UNITS = 128,        /* of a block: a panel of 16 KB beside the tile's rows */
+    DEPTH_UNITS = 192, /* of a block: a panel of 16 KB beside the tile's rows */
     BLOCK_PANELS_MAX = 16,    /* row panels that meet a panel of B together */
     BLOCK_BYTES = 192 * 1024, /* of their rows: they stay in the second cache */
     WIDE_PANELS = 4,          /* of B, for a single row */

@@ -43,6 +43,13 @@ static inline struct observing observing_begin(void)
 
 static inline struct piece piece_begin(void) { return (struct piece){vf_set(INFINITY), vf_set(-INFINITY), vm_none()}; }
 
+/* No NaN among the values. */
+QD_INLINE void piece_add_finite(struct piece *p, vf real, vm lanes)
+{
+    p->min = vf_min_some(p->min, lanes, real);
+    p->max = vf_max_some(p->max, lanes, real);
+}
+
 QD_INLINE void piece_add(struct piece *p, vf real, vm lanes)
 {
     p->min = vf_min_some(p->min, lanes, real);

@@ -128,6 +128,8 @@ static inline vi vi_pack_u8(const vi a[2], const vi b[2], int32_t zero_point, in
     const vi row_a = _mm256_adds_epi16(_mm256_packs_epi32(a[0], a[1]), zero);
     const vi row_b = _mm256_adds_epi16(_mm256_packs_epi32(b[0], b[1]), zero);
     const vi bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(row_a, row_b), order);
+    if (qmin <= 0 && qmax >= 255)
+        return bytes;
     return _mm256_min_epu8(_mm256_max_epu8(bytes, _mm256_set1_epi8((char)qmin)), _mm256_set1_epi8((char)qmax));
 }
 static inline void bytes_store_some(uint8_t *p, __m128i bytes, size_t n) /* n < 16 */

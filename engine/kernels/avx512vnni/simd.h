@@ -102,6 +102,8 @@ static inline vi vi_pack_u8(const vi a[2], const vi b[2], int32_t zero_point, in
     const vi row_a = _mm512_adds_epi16(_mm512_packs_epi32(a[0], a[1]), zero);
     const vi row_b = _mm512_adds_epi16(_mm512_packs_epi32(b[0], b[1]), zero);
     const vi bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(row_a, row_b));
+    if (qmin <= 0 && qmax >= 255)
+        return bytes;
     return _mm512_min_epu8(_mm512_max_epu8(bytes, _mm512_set1_epi8((char)qmin)), _mm512_set1_epi8((char)qmax));
 }
 /* The first n <= 32 bytes of each half. */
