@@ -17,6 +17,7 @@ struct gemm {
     const uint8_t *a;
     size_t stride;
     uint8_t *panel, *widened, *line;
+    bool far; /* B is larger than what the second cache keeps beside A */
     int32_t *acc;
 };
 
@@ -49,7 +50,7 @@ static inline size_t gemm_scratch_bytes(const struct gemm_shape *g, size_t units
 /* Can tiles read A where it is? Rows that lie a multiple of the cache's way apart would drive each other out. */
 static inline bool gemm_reads_in_place(const struct gemm_shape *g, const struct qd_rows *a)
 {
-    return g->growth == 1 && !a->table && a->taps == 1 && a->tap_bytes % UNIT_BYTES == 0 && a->stride_bytes % 2048 != 0;
+    return g->growth == 1 && !a->table && a->taps == 1 && a->tap_bytes % UNIT_BYTES == 0 && a->stride_bytes % 4096 != 0;
 }
 
 static inline void gemm_take_rows(struct gemm *r, size_t row, size_t rows)
@@ -96,6 +97,7 @@ static inline void gemm_columns(struct gemm *r, size_t col, size_t cols)
     for (size_t d = 0; d < depths; d++) {
         size_t begin = d * r->units / depths, units = (d + 1) * r->units / depths - begin;
         const uint8_t *b = (const uint8_t *)r->args->b + col * r->units * UNIT_BYTES / g->growth + begin * step;
+        const uint8_t *next = b + units * step, *end = next + units * step; /* the next depth, or the next panel */
         if (widen) {
             bytes_widen_s8(b, units * step, r->widened);
             b = r->widened;
@@ -106,12 +108,14 @@ static inline void gemm_columns(struct gemm *r, size_t col, size_t cols)
             const struct tile t = {.a = r->a + i * r->stride + begin * UNIT_BYTES,
                                    .stride = r->stride,
                                    .b = b,
+                                   .ahead = r->far && next < end ? next : NULL,
                                    .units = units,
                                    .vectors = cols > QD_SIMD_FLOATS ? 2 : 1,
                                    .from = d ? acc : start,
                                    .from_step = d ? TILE_COLS : 0,
                                    .acc = acc};
             (g->growth > 1 && !widen ? g->narrow : g->tiles)[here - 1](&t);
+            next += units * 32;
             if (d + 1 == depths)
                 tile_epilogue_run(&r->epilogue, &(struct tile_block){acc, here, cols, r->row + i, col});
         }
@@ -144,12 +148,15 @@ static inline size_t gemm_wide(struct gemm *r)
 
 static inline void gemm_run(const struct gemm_shape *g, const struct qd_gemm_args *args, size_t units)
 {
-    const size_t block = gemm_block_rows(g, units);
+    const size_t most = gemm_block_rows(g, units), rows = args->row_end - args->row_begin;
+    const size_t panels = (rows + g->mr - 1) / g->mr, blocks = (rows + most - 1) / most;
+    const size_t block = blocks ? (panels + blocks - 1) / blocks * g->mr : g->mr;
     struct gemm r = {.g = g, .args = args, .units = units, .panel = args->scratch};
     QD_SIMD_NAME(qd_tile_epilogue_begin)
     (&r.epilogue, &args->epilogue, g->integer, args->col_begin, args->col_end, (float)args->k * g->product_max);
-    r.acc = (int32_t *)(void *)(r.panel + block * gemm_copy_stride(units));
-    r.widened = (uint8_t *)(r.acc + (block > WIDE_PANELS ? block : WIDE_PANELS) * TILE_COLS);
+    r.far = (args->col_end - args->col_begin) * units * UNIT_BYTES / g->growth > FAR_BYTES;
+    r.acc = (int32_t *)(void *)(r.panel + most * gemm_copy_stride(units));
+    r.widened = (uint8_t *)(r.acc + (most > WIDE_PANELS ? most : WIDE_PANELS) * TILE_COLS);
     r.line = r.widened + (g->growth > 1 ? (DEPTH_UNITS + DEPTH_UNITS / 2) * TILE_COLS * UNIT_BYTES : 0);
     for (size_t row = args->row_begin; row < args->row_end; row += block) {
         gemm_take_rows(&r, row, args->row_end - row < block ? args->row_end - row : block);

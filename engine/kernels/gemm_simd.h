@@ -14,11 +14,12 @@
 enum {
     UNIT_BYTES = 4,
     TILE_ROWS = QD_SIMD_FLOATS == 16 ? 12 : 6,
-    DEPTH_UNITS = 192, /* of a block: a panel of 16 KB beside the tile's rows */
-    BLOCK_PANELS_MAX = 16,    /* row panels that meet a panel of B together */
-    BLOCK_BYTES = 192 * 1024, /* of their rows: they stay in the second cache */
-    WIDE_PANELS = 4,          /* of B, for a single row */
-    AHEAD_BYTES = 1536        /* that a single row asks for beforehand, in each of its panels */
+    DEPTH_UNITS = 192,         /* of a block: a panel of 24 KB beside the tile's rows */
+    BLOCK_PANELS_MAX = 24,     /* row panels that meet a panel of B together */
+    BLOCK_BYTES = 1024 * 1024, /* of their rows: they stay in the second cache */
+    FAR_BYTES = 1024 * 1024,
+    WIDE_PANELS = 4,   /* of B, for a single row */
+    AHEAD_BYTES = 1536 /* that a single row asks for beforehand, in each of its panels */
 };
 
 /* One product. `from`: accumulators to begin with, row by row from_step apart (0: all rows alike). */
@@ -26,7 +27,8 @@ struct tile {
     const uint8_t *a;
     size_t stride;
     const uint8_t *b;
-    size_t b_step; /* bytes from panel to panel of B, for the wide tile */
+    size_t b_step;        /* bytes from panel to panel of B, for the wide tile */
+    const uint8_t *ahead; /* NULL, or what a whole tile asks for meanwhile, half a line a unit: the next panel of B */
     size_t units, vectors;
     const int32_t *from;
     size_t from_step;
@@ -57,11 +59,12 @@ QD_INLINE vi column_load(const uint8_t *b, size_t vector, const size_t growth)
     return vi_load_widened(b + vector * QD_SIMD_FLOATS * UNIT_BYTES / 2);
 }
 
-/* `dot`, `rows`, `vectors` and `growth` (of B, here) are constants wherever this is inlined. Four pointers and the
- * stride reach twelve rows without a register for each. */
+/* `dot`, `rows`, `vectors`, `growth` (of B, here) and `ask` are constants wherever this is inlined. Four pointers and
+ * the stride reach twelve rows without a register for each. */
 QD_INLINE void tile_rows(const enum dot dot, const size_t rows, const size_t vectors, const size_t growth,
-                         const struct tile *t)
+                         const bool ask, const struct tile *t)
 {
+    const uint8_t *ahead = t->ahead;
     const size_t stride = t->stride;
     const uint8_t *a0 = t->a, *a3 = a0 + 3 * stride, *a6 = a3 + 3 * stride, *a9 = a6 + 3 * stride, *b = t->b;
     vi sum[TILE_ROWS][TILE_VECTORS];
@@ -71,6 +74,10 @@ QD_INLINE void tile_rows(const enum dot dot, const size_t rows, const size_t vec
         for (size_t v = 0; v < vectors; v++)
             sum[i][v] = vi_load(t->from + i * t->from_step + v * QD_SIMD_FLOATS);
     for (size_t unit = t->units; unit; unit--) {
+        if (ask) {
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+            ahead += 32;
+        }
         vi column[TILE_VECTORS];
 #pragma GCC unroll 2
         for (size_t v = 0; v < vectors; v++)
@@ -130,9 +137,11 @@ QD_INLINE void tile_wide(const enum dot dot, const size_t growth, const struct t
     static void name##_##rows(const struct tile *t)                                                                    \
     {                                                                                                                  \
         if (t->vectors == 1)                                                                                           \
-            tile_rows(dot, rows, 1, growth, t);                                                                        \
+            tile_rows(dot, rows, 1, growth, false, t);                                                                 \
+        else if (rows == TILE_ROWS && t->ahead)                                                                        \
+            tile_rows(dot, rows, 2, growth, true, t);                                                                  \
         else                                                                                                           \
-            tile_rows(dot, rows, 2, growth, t);                                                                        \
+            tile_rows(dot, rows, 2, growth, false, t);                                                                 \
     }
 
 #endif

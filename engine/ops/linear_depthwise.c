@@ -1,8 +1,9 @@
 /* Linear layers: a block of output rows of a depthwise convolution. */
 #include "engine/ops/linear_impl.h"
 
-#define BLOCK_INPUT_BYTES (64u << 10) /* of input rows that a block walks over, tile of channels by tile of channels   \
-                                       */
+#define BLOCK_INPUT_BYTES                                                                                              \
+    (64u << 10) /* of input rows that a block walks over, tile of channels by tile of channels                         \
+                 */
 
 /* Columns from pixel to pixel in the table: shared where the taps of a row lie beside each other. */
 static size_t step_of(const struct qd_geometry *g)
