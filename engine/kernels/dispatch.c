@@ -84,6 +84,7 @@ static void build_tables(void)
 enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_error *error)
 {
     const struct qd_gemm_q8 *q8 = &kernels->gemm_q8;
+    const struct qd_gemm_q16 *q16 = &kernels->gemm_q16;
     const struct qd_gemm_f32 *f32 = &kernels->gemm_f32;
     const struct qd_depthwise_q8 *depth_q8 = &kernels->depthwise_q8;
     const struct qd_depthwise_f32 *depth_f32 = &kernels->depthwise_f32;
@@ -94,6 +95,8 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"isa_name", kernels->isa_name != NULL},
         {"gemm_q8: a NULL member", q8->name && q8->packed_bytes && q8->pack && q8->scratch_bytes && q8->run},
         {"gemm_q8: a tile without size", q8->mr && q8->nr && q8->kr},
+        {"gemm_q16: a NULL member", q16->name && q16->packed_bytes && q16->pack && q16->scratch_bytes && q16->run},
+        {"gemm_q16: a tile without size", q16->mr && q16->nr && q16->kr},
         {"gemm_f32: a NULL member", f32->name && f32->packed_bytes && f32->pack && f32->scratch_bytes && f32->run},
         {"gemm_f32: a tile without size", f32->mr && f32->nr},
         {"depthwise_q8: a NULL member", depth_q8->name && depth_q8->packed_bytes && depth_q8->pack && depth_q8->run},

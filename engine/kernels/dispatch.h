@@ -16,6 +16,7 @@ void qd_kernels_init__avx2(struct qd_kernels *kernels);
 void qd_kernels_init__avx512vnni(struct qd_kernels *kernels);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__scalar;
+extern const struct qd_gemm_q16 qd_gemm_q16__scalar;
 extern const struct qd_gemm_f32 qd_gemm_f32__scalar;
 extern const struct qd_depthwise_q8 qd_depthwise_q8__scalar;
 extern const struct qd_depthwise_f32 qd_depthwise_f32__scalar;
@@ -36,6 +37,7 @@ void qd_transpose_f32__scalar(const float *in, size_t in_stride, size_t rows, si
                               size_t out_stride);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__avx2;
+extern const struct qd_gemm_q16 qd_gemm_q16__avx2;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx2;
 extern const struct qd_depthwise_q8 qd_depthwise_q8__avx2;
 extern const struct qd_depthwise_f32 qd_depthwise_f32__avx2;
@@ -55,6 +57,7 @@ void qd_transpose_u8__avx2(const uint8_t *in, size_t in_stride, size_t rows, siz
 void qd_transpose_f32__avx2(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__avx512vnni;
+extern const struct qd_gemm_q16 qd_gemm_q16__avx512vnni;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx512vnni;
 extern const struct qd_depthwise_q8 qd_depthwise_q8__avx512vnni;
 extern const struct qd_depthwise_f32 qd_depthwise_f32__avx512vnni;

@@ -39,7 +39,9 @@ static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale,
     real = qd_act_one(&e->act, real);
     if (e->observe)
         qd_observe_one(seen, real, real * inv_scale, e->quantize);
-    if (e->quantize)
+    if (e->quantize && e->out_s16)
+        ((int16_t *)e->out)[at] = (int16_t)qd_round_clamp(real * inv_scale, e->quantize);
+    else if (e->quantize)
         ((uint8_t *)e->out)[at] = qd_requantize_one(real, inv_scale, e->quantize);
     else
         ((float *)e->out)[at] = real;

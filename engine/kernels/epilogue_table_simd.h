@@ -90,7 +90,8 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
                                           size_t col_begin, size_t col_end, float depth_bound)
 {
     const float inv_scale = epilogue_inv_scale(e);
-    const bool plain = !e->residual.data && !e->act.affine, clip = e->act.kind == QD_ACT_CLIP;
+    const bool words = e->quantize && e->out_s16, plain = !e->residual.data && !e->act.affine && !words,
+               clip = e->act.kind == QD_ACT_CLIP;
     const bool simple = plain && (clip || e->act.kind == QD_ACT_NONE), careless = !e->quantize && !e->observe;
     *t = (struct tile_epilogue){.e = e, .scaling = scaling_of(e->quantize, inv_scale), .integer = integer};
     t->seen = observing_begin();
@@ -103,7 +104,7 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
         return;
     }
     t->prepare = PREPARES[e->act.kind];
-    t->finish = FINISHES[sure ? 2 : 3][what];
+    t->finish = words ? tile_finish_s16 : FINISHES[sure ? 2 : 3][what];
 }
 
 void QD_SIMD_NAME(qd_tile_epilogue_end)(struct tile_epilogue *t, uint64_t elems)

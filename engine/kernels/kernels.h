@@ -68,10 +68,11 @@ struct qd_epilogue {
     const float *bias;       /* [n], or NULL for 0 */
     struct qd_activation act;
     struct qd_residual residual;
-    void *out;               /* element (row 0, column 0): uint8_t when `quantize`, else float */
+    void *out;               /* element (row 0, column 0): uint8_t or int16_t when `quantize`, else float */
     size_t out_stride_elems; /* from row to row */
     const struct qd_qparams
         *quantize; /* NULL: write r as float; else write equation (8) with inv_scale = 1 / S in float */
+    bool out_s16;  /* with quantize: written as int16_t, qmin and qmax within its range; else uint8_t */
     struct qd_observation *observe; /* NULL, or merged into: every r of the block (elems counted) */
 };
 
@@ -79,7 +80,7 @@ struct qd_gemm_args {
     size_t m, n, k;            /* of the whole product */
     size_t row_begin, row_end; /* the block to compute; any split gives the same bytes */
     size_t col_begin, col_end; /* col_begin a multiple of nr */
-    struct qd_rows a;          /* [m, k]: uint8_t or float */
+    struct qd_rows a;          /* [m, k]: uint8_t, int16_t or float */
     const void *b;             /* packed whole B */
     struct qd_epilogue epilogue;
     void *scratch; /* scratch_bytes(k), 64-byte aligned, one per thread */
@@ -97,6 +98,20 @@ struct qd_gemm_q8 {
                  int32_t *sums);
     size_t (*scratch_bytes)(size_t k);
     void (*run)(const struct qd_gemm_args *args);
+};
+
+/* y[m, n] = epilogue(A s16 [m, k] . B s8 or s16 [k, n]), exact for any k below 2^31: sums of 510 products of 16 by 8
+ * bits fit int32, longer ones are continued in int64; 16-bit weights are two planes of 8 bits. Then one rounding to
+ * float. Zero points are 0 (equation (4)): acc_init is ignored. */
+struct qd_gemm_q16 {
+    const char *name; /* "qd_gemm_s16_12x32x2__avx512vnni" */
+    size_t mr, nr, kr;
+    size_t (*packed_bytes)(size_t n, size_t k, bool wide); /* wide: weights of 16 bits */
+    /* One of w8 and w16 is NULL; indexed as in qd_gemm_q8. */
+    void (*pack)(size_t n, size_t k, const int8_t *w8, const int16_t *w16, size_t row_stride, size_t col_stride,
+                 void *packed);
+    size_t (*scratch_bytes)(size_t k);
+    void (*run)(const struct qd_gemm_args *args); /* a: int16_t */
 };
 
 /* The same in float. Order of summation depends on k only, so rows, columns, threads and batch never change a result.
@@ -149,6 +164,7 @@ struct qd_kernels {
     const char *isa_name; /* of the highest level that contributed */
     enum qd_isa isa;
     struct qd_gemm_q8 gemm_q8;
+    struct qd_gemm_q16 gemm_q16;
     struct qd_gemm_f32 gemm_f32;
     struct qd_depthwise_q8 depthwise_q8;
     struct qd_depthwise_f32 depthwise_f32;

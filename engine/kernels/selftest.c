@@ -11,7 +11,7 @@ enum {
     PADDED_N = 128,
     PADDED_K = 64,
     VALUES = 1037,
-    SCRATCH_BYTES = 96 * 1024,
+    SCRATCH_BYTES = 192 * 1024,
     ROUNDS = 12
 };
 
@@ -101,6 +101,33 @@ static bool check_gemm_q8(struct bench *b)
     return same(&seen, &wanted);
 }
 
+/* The bytes of A, widened and spread to both signs. */
+static bool check_gemm_q16(struct bench *b)
+{
+    const struct qd_gemm_q16 *g = &b->kernels->gemm_q16;
+    int16_t a[MAX_M * MAX_K];
+    if (g->packed_bytes(b->n, b->k, false) > sizeof b->packed || g->scratch_bytes(b->k) > sizeof b->scratch)
+        return false;
+    for (size_t i = 0; i < b->m * b->k; i++)
+        a[i] = (int16_t)((b->a[i] - 128) * 255);
+    g->pack(b->n, b->k, b->w, NULL, b->k, 1, b->packed);
+    struct qd_observation seen = qd_observation_empty(), wanted = qd_observation_empty();
+    struct qd_gemm_args args = args_of(b, a, sizeof *a, &seen);
+    args.epilogue.out = b->f32;
+    g->run(&args);
+    for (size_t i = 0; i < b->m; i++)
+        for (size_t j = 0; j < b->n; j++) {
+            int32_t acc = 0;
+            for (size_t p = 0; p < b->k; p++)
+                acc += a[i * b->k + p] * b->w[j * b->k + p];
+            float real = qd_real_one(acc, b->scale[j], b->bias[j]);
+            qd_observe_one(&wanted, real, 0.0f, NULL);
+            if (b->f32[i * b->n + j] != real)
+                return false;
+        }
+    return same(&seen, &wanted);
+}
+
 static bool check_gemm_f32(struct bench *b)
 {
     const struct qd_gemm_f32 *g = &b->kernels->gemm_f32;
@@ -168,6 +195,7 @@ enum qd_status qd_kernels_selftest(const struct qd_kernels *kernels, uint64_t se
         const char *name;
         bool (*check)(struct bench *b);
     } rows[] = {{kernels->gemm_q8.name, check_gemm_q8},
+                {kernels->gemm_q16.name, check_gemm_q16},
                 {kernels->gemm_f32.name, check_gemm_f32},
                 {"quantize_u8, dequantize_u8 and observe_f32", check_quantize},
                 {"max_rows_u8", check_max_rows}};

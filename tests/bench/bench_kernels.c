@@ -139,6 +139,8 @@ static void product_fill(struct product *p)
     for (size_t i = 0; i < p->m * p->k; i++)
         if (p->type == INT8)
             ((uint8_t *)p->a)[i] = (uint8_t)(i * 37 >> 3);
+        else if (p->type == INT16)
+            ((int16_t *)p->a)[i] = (int16_t)(i * 7919 >> 5);
         else
             ((float *)p->a)[i] = (float)(i % 13) - 6.0f;
     for (size_t i = 0; i < p->n * p->k; i++)
@@ -153,13 +155,17 @@ static void product_fill(struct product *p)
 static bool product_make(struct product *p)
 {
     const struct qd_gemm_q8 *q8 = &p->kernels->gemm_q8;
+    const struct qd_gemm_q16 *q16 = &p->kernels->gemm_q16;
     const struct qd_gemm_f32 *f32 = &p->kernels->gemm_f32;
     const size_t elem = ELEM_BYTES[p->type];
-    p->packed_bytes = p->type == INT8 ? q8->packed_bytes(p->n, p->k) : f32->packed_bytes(p->n, p->k);
+    const size_t packed_bytes[TYPES] = {q8->packed_bytes(p->n, p->k), q16->packed_bytes(p->n, p->k, false),
+                                        f32->packed_bytes(p->n, p->k)};
+    const size_t scratch_bytes[TYPES] = {q8->scratch_bytes(p->k), q16->scratch_bytes(p->k), f32->scratch_bytes(p->k)};
+    p->packed_bytes = packed_bytes[p->type];
     p->a = qd_alloc_aligned(p->m * p->k * elem);
     p->b = qd_alloc_aligned(p->n * p->k * elem);
     p->packed = qd_alloc_aligned(p->packed_bytes);
-    p->scratch = qd_alloc_aligned(p->type == INT8 ? q8->scratch_bytes(p->k) : f32->scratch_bytes(p->k));
+    p->scratch = qd_alloc_aligned(scratch_bytes[p->type]);
     p->out = qd_alloc_aligned(p->m * p->n * elem);
     p->scale = qd_calloc(p->n, sizeof *p->scale);
     p->sums = qd_calloc(p->n, sizeof *p->sums);
@@ -168,9 +174,11 @@ static bool product_make(struct product *p)
     product_fill(p);
     if (p->type == INT8)
         q8->pack(p->n, p->k, p->b, p->k, 1, p->packed, p->sums);
+    else if (p->type == INT16)
+        q16->pack(p->n, p->k, p->b, NULL, p->k, 1, p->packed);
     else
         f32->pack(p->n, p->k, p->b, p->k, 1, NULL, p->packed);
-    p->qp = (struct qd_qparams){1e4f, 128, 0, 255};
+    p->qp = p->type == INT8 ? (struct qd_qparams){1e4f, 128, 0, 255} : (struct qd_qparams){1e3f, 0, -32767, 32767};
     p->seen = qd_observation_empty();
     const bool integer = p->type != FLOAT32;
     p->args = (struct qd_gemm_args){
@@ -188,6 +196,7 @@ static bool product_make(struct product *p)
                      .out = p->out,
                      .out_stride_elems = p->n,
                      .quantize = integer ? &p->qp : NULL,
+                     .out_s16 = p->type == INT16,
                      .observe = integer ? &p->seen : NULL}};
     return true;
 }
@@ -196,6 +205,8 @@ static void product_run(struct product *p)
 {
     if (p->type == INT8)
         p->kernels->gemm_q8.run(&p->args);
+    else if (p->type == INT16)
+        p->kernels->gemm_q16.run(&p->args);
     else
         p->kernels->gemm_f32.run(&p->args);
 }
@@ -270,7 +281,7 @@ int main(int argc, char **argv)
             continue;
         printf("%s\n", kernels->isa_name);
         for (int type = 0; type < TYPES; type++)
-            for (size_t i = 0; type != INT16 && i < sizeof shapes / sizeof *shapes; i++)
+            for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
                 if (!measure((enum qd_isa)isa, type, shapes[i][0], shapes[i][1], shapes[i][2], seconds))
                     return 1;
     }

@@ -32,7 +32,7 @@ static const struct gemm_shape SHAPE = {.mr = MR, .tiles = TILES, .wide = wide, 
 
 static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, k); }
 
-static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, args->k); }
+static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, args->k, 0); }
 
 const struct qd_gemm_f32 qd_gemm_f32__avx2 = {
     .name = "qd_gemm_f32_6x16__avx2",

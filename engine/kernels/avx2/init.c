@@ -6,6 +6,7 @@ void qd_kernels_init__avx2(struct qd_kernels *kernels)
     kernels->isa_name = "avx2";
     kernels->isa = QD_ISA_AVX2;
     kernels->gemm_q8 = qd_gemm_q8__avx2;
+    kernels->gemm_q16 = qd_gemm_q16__avx2;
     kernels->gemm_f32 = qd_gemm_f32__avx2;
     kernels->depthwise_q8 = qd_depthwise_q8__avx2;
     kernels->depthwise_f32 = qd_depthwise_f32__avx2;

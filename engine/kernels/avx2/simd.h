@@ -7,6 +7,7 @@
 #include "engine/kernels/dot.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -172,6 +173,40 @@ static inline void bytes_widen_s8(const uint8_t *from, size_t n, uint8_t *to)
 {
     for (size_t i = 0; i < n; i += 16)
         _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i), vi_load_widened(from + i));
+}
+/* sums[8] = (first ? 0 : sums << shift) + x */
+static inline void sums_add(int64_t *sums, vi x, bool first, unsigned shift)
+{
+    __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(x));
+    __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(x, 1));
+    __m256i *to = (__m256i *)(void *)sums;
+    if (!first) {
+        const __m128i by = _mm_cvtsi32_si128((int)shift);
+        low = _mm256_add_epi64(low, _mm256_sll_epi64(_mm256_loadu_si256(to), by));
+        high = _mm256_add_epi64(high, _mm256_sll_epi64(_mm256_loadu_si256(to + 1), by));
+    }
+    _mm256_storeu_si256(to, low);
+    _mm256_storeu_si256(to + 1, high);
+}
+static inline vf vf_from_sums(const int64_t *sums) /* one rounding */
+{
+    float f[QD_SIMD_FLOATS];
+    for (size_t i = 0; i < QD_SIMD_FLOATS; i++)
+        f[i] = (float)sums[i];
+    return vf_load(f);
+}
+
+/* Values of the first n lanes as 16 bits, with saturation. */
+static inline void vi_store_s16(int16_t *p, vi x, size_t n)
+{
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    if (n == QD_SIMD_FLOATS) {
+        _mm_storeu_si128((__m128i *)(void *)p, words);
+    } else {
+        int16_t line[QD_SIMD_FLOATS];
+        _mm_storeu_si128((__m128i *)(void *)line, words);
+        memcpy(p, line, n * sizeof *p);
+    }
 }
 #define QD_SIMD_NAME(name) name##__avx2
 

@@ -6,6 +6,7 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels)
     kernels->isa_name = "avx512vnni";
     kernels->isa = QD_ISA_AVX512VNNI;
     kernels->gemm_q8 = qd_gemm_q8__avx512vnni;
+    kernels->gemm_q16 = qd_gemm_q16__avx512vnni;
     kernels->gemm_f32 = qd_gemm_f32__avx512vnni;
     kernels->depthwise_q8 = qd_depthwise_q8__avx512vnni;
     kernels->depthwise_f32 = qd_depthwise_f32__avx512vnni;

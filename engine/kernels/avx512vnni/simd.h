@@ -7,6 +7,7 @@
 #include "engine/kernels/dot.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -131,6 +132,35 @@ static inline void bytes_widen_s8(const uint8_t *from, size_t n, uint8_t *to)
 {
     for (size_t i = 0; i < n; i += 32)
         _mm512_storeu_si512(to + 2 * i, vi_load_widened(from + i));
+}
+/* sums[16] = (first ? 0 : sums << shift) + x */
+static inline void sums_add(int64_t *sums, vi x, bool first, unsigned shift)
+{
+    __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(x));
+    __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(x, 1));
+    if (!first) {
+        const __m128i by = _mm_cvtsi32_si128((int)shift);
+        low = _mm512_add_epi64(low, _mm512_sll_epi64(_mm512_loadu_si512(sums), by));
+        high = _mm512_add_epi64(high, _mm512_sll_epi64(_mm512_loadu_si512(sums + 8), by));
+    }
+    _mm512_storeu_si512(sums, low);
+    _mm512_storeu_si512(sums + 8, high);
+}
+static inline vf vf_from_sums(const int64_t *sums) /* one rounding */
+{
+    const __m256 low = _mm512_cvtepi64_ps(_mm512_loadu_si512(sums));
+    const __m256 high = _mm512_cvtepi64_ps(_mm512_loadu_si512(sums + 8));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+
+/* Values of the first n lanes as 16 bits, with saturation. */
+static inline void vi_store_s16(int16_t *p, vi x, size_t n)
+{
+    const __m256i words = _mm512_cvtsepi32_epi16(x);
+    if (n == QD_SIMD_FLOATS)
+        _mm256_storeu_si256((__m256i *)(void *)p, words);
+    else
+        _mm256_mask_storeu_epi16(p, vm_first(n), words);
 }
 #define QD_SIMD_NAME(name) name##__avx512vnni
 

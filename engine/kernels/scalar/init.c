@@ -7,6 +7,7 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .isa_name = "scalar",
         .isa = QD_ISA_SCALAR,
         .gemm_q8 = qd_gemm_q8__scalar,
+        .gemm_q16 = qd_gemm_q16__scalar,
         .gemm_f32 = qd_gemm_f32__scalar,
         .depthwise_q8 = qd_depthwise_q8__scalar,
         .depthwise_f32 = qd_depthwise_f32__scalar,
