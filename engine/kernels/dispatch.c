@@ -113,6 +113,7 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"weigh_rows_f32", kernels->weigh_rows_f32 != NULL},
         {"transpose_u8", kernels->transpose_u8 != NULL},
         {"transpose_f32", kernels->transpose_f32 != NULL},
+        {"pointwise", kernels->pointwise != NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!rows[i].good)

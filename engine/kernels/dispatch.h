@@ -20,6 +20,7 @@ extern const struct qd_gemm_q16 qd_gemm_q16__scalar;
 extern const struct qd_gemm_f32 qd_gemm_f32__scalar;
 extern const struct qd_depthwise_q8 qd_depthwise_q8__scalar;
 extern const struct qd_depthwise_f32 qd_depthwise_f32__scalar;
+extern const struct qd_pw_kernel qd_pointwise__scalar[QD_PW_COUNT];
 void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs);
 void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
@@ -41,6 +42,7 @@ extern const struct qd_gemm_q16 qd_gemm_q16__avx2;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx2;
 extern const struct qd_depthwise_q8 qd_depthwise_q8__avx2;
 extern const struct qd_depthwise_f32 qd_depthwise_f32__avx2;
+extern const struct qd_pw_kernel qd_pointwise__avx2[QD_PW_COUNT];
 void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                           struct qd_observation *obs);
 void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
@@ -61,6 +63,7 @@ extern const struct qd_gemm_q16 qd_gemm_q16__avx512vnni;
 extern const struct qd_gemm_f32 qd_gemm_f32__avx512vnni;
 extern const struct qd_depthwise_q8 qd_depthwise_q8__avx512vnni;
 extern const struct qd_depthwise_f32 qd_depthwise_f32__avx512vnni;
+extern const struct qd_pw_kernel qd_pointwise__avx512vnni[QD_PW_COUNT];
 void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                 struct qd_observation *obs);
 void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,

@@ -8,6 +8,7 @@
 #define QD_ENGINE_KERNELS_KERNELS_H
 
 #include "base/status.h"
+#include "engine/kernels/pointwise.h"
 #include "engine/quant/qparams.h"
 #include "engine/quant/requant.h"
 
@@ -192,6 +193,7 @@ struct qd_kernels {
     void (*transpose_u8)(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
                          size_t out_stride);
     void (*transpose_f32)(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
+    const struct qd_pw_kernel *pointwise; /* [QD_PW_COUNT] */
 };
 
 /* What CPU and operating system (CPUID and XCR0) offer, and-ed with QUANTD_ISA (scalar|avx2|avx512vnni; an unknown name

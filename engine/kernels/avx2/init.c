@@ -10,6 +10,7 @@ void qd_kernels_init__avx2(struct qd_kernels *kernels)
     kernels->gemm_f32 = qd_gemm_f32__avx2;
     kernels->depthwise_q8 = qd_depthwise_q8__avx2;
     kernels->depthwise_f32 = qd_depthwise_f32__avx2;
+    kernels->pointwise = qd_pointwise__avx2;
     kernels->quantize_u8 = qd_quantize_u8__avx2;
     kernels->requantize_u8 = qd_requantize_u8__avx2;
     kernels->dequantize_u8 = qd_dequantize_u8__avx2;

@@ -26,11 +26,14 @@ static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
 static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 static inline vf vf_round(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vf vf_abs(vf x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+static inline vf vf_negate(vf x) { return _mm256_xor_ps(_mm256_set1_ps(-0.0f), x); }
+static inline vf vf_sqrt(vf x) { return _mm256_sqrt_ps(x); }
 static inline float vf_reduce_min(vf x)
 {
     __m128 four = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -50,7 +53,17 @@ static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 static inline vf vf_from_vi(vi x) { return _mm256_cvtepi32_ps(x); }
 static inline vf vf_from_bits(vi x) { return _mm256_castsi256_ps(x); }
+static inline vi vi_from_bits(vf x) { return _mm256_castps_si256(x); }
 static inline vi vi_from_vf(vf x) { return _mm256_cvtps_epi32(x); } /* to nearest, ties to even */
+static inline vi vi_exponent_up(vi x) { return _mm256_slli_epi32(x, 23); }
+static inline vi vi_exponent_down(vi x) { return _mm256_srai_epi32(x, 23); }
+/* x * 2^k, rounded once; k an integer from -150 to 128, or NaN with x. */
+static inline vf vf_scale(vf x, vf k)
+{
+    const vi whole = vi_from_vf(k), half = _mm256_srai_epi32(whole, 1), bias = vi_set(127);
+    const vf first = vf_from_bits(vi_exponent_up(vi_add(half, bias)));
+    return vf_mul(vf_mul(x, first), vf_from_bits(vi_exponent_up(vi_add(vi_sub(whole, half), bias))));
+}
 
 static inline vm vm_first(size_t n) /* n <= 8 */
 {
@@ -59,6 +72,7 @@ static inline vm vm_first(size_t n) /* n <= 8 */
 }
 static inline vm vm_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 static inline vm vm_unordered(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+static inline vf vf_pick(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); } /* m ? a : b */
 static inline vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
 static inline vm vm_or(vm a, vm b) { return _mm256_or_ps(a, b); }
 static inline vm vm_none(void) { return _mm256_setzero_ps(); }
@@ -111,7 +125,6 @@ static inline vi vi_load_widened(const uint8_t *p) /* s8 -> s16 */
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 static inline void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)(void *)p, x); }
-static inline vi vi_from_bits(vf x) { return _mm256_castps_si256(x); }
 
 /* sum + what the lanes of x and y give; bytes must have been widened. */
 static inline __attribute__((always_inline)) vi vi_dot(const enum dot dot, vi sum, vi x, vi y)

@@ -10,6 +10,7 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels)
     kernels->gemm_f32 = qd_gemm_f32__avx512vnni;
     kernels->depthwise_q8 = qd_depthwise_q8__avx512vnni;
     kernels->depthwise_f32 = qd_depthwise_f32__avx512vnni;
+    kernels->pointwise = qd_pointwise__avx512vnni;
     kernels->quantize_u8 = qd_quantize_u8__avx512vnni;
     kernels->requantize_u8 = qd_requantize_u8__avx512vnni;
     kernels->dequantize_u8 = qd_dequantize_u8__avx512vnni;

@@ -25,11 +25,14 @@ static inline vf vf_set(float x) { return _mm512_set1_ps(x); }
 static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 static inline vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 static inline vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf vf_round(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vf vf_abs(vf x) { return _mm512_abs_ps(x); }
+static inline vf vf_negate(vf x) { return _mm512_xor_ps(_mm512_set1_ps(-0.0f), x); }
+static inline vf vf_sqrt(vf x) { return _mm512_sqrt_ps(x); }
 static inline float vf_reduce_min(vf x) { return _mm512_reduce_min_ps(x); }
 static inline float vf_reduce_max(vf x) { return _mm512_reduce_max_ps(x); }
 
@@ -39,11 +42,17 @@ static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 static inline vf vf_from_vi(vi x) { return _mm512_cvtepi32_ps(x); }
 static inline vf vf_from_bits(vi x) { return _mm512_castsi512_ps(x); }
+static inline vi vi_from_bits(vf x) { return _mm512_castps_si512(x); }
 static inline vi vi_from_vf(vf x) { return _mm512_cvtps_epi32(x); } /* to nearest, ties to even */
+static inline vi vi_exponent_up(vi x) { return _mm512_slli_epi32(x, 23); }
+static inline vi vi_exponent_down(vi x) { return _mm512_srai_epi32(x, 23); }
+/* x * 2^k, rounded once; k an integer from -150 to 128, or NaN with x. */
+static inline vf vf_scale(vf x, vf k) { return _mm512_scalef_ps(x, k); }
 
 static inline vm vm_first(size_t n) { return (__mmask16)((1u << n) - 1); } /* n <= 16 */
 static inline vm vm_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 static inline vm vm_unordered(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+static inline vf vf_pick(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); } /* m ? a : b */
 static inline vm vm_and(vm a, vm b) { return _kand_mask16(a, b); }
 static inline vm vm_or(vm a, vm b) { return _kor_mask16(a, b); }
 static inline vm vm_none(void) { return 0; }
@@ -82,7 +91,6 @@ static inline vi vi_load_widened(const uint8_t *p) /* s8 -> s16 */
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 static inline void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
-static inline vi vi_from_bits(vf x) { return _mm512_castps_si512(x); }
 
 /* sum + what the lanes of x and y give. */
 static inline __attribute__((always_inline)) vi vi_dot(const enum dot dot, vi sum, vi x, vi y)

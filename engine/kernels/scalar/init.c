@@ -11,6 +11,7 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .gemm_f32 = qd_gemm_f32__scalar,
         .depthwise_q8 = qd_depthwise_q8__scalar,
         .depthwise_f32 = qd_depthwise_f32__scalar,
+        .pointwise = qd_pointwise__scalar,
         .quantize_u8 = qd_quantize_u8__scalar,
         .requantize_u8 = qd_requantize_u8__scalar,
         .dequantize_u8 = qd_dequantize_u8__scalar,
