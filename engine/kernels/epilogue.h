@@ -3,7 +3,7 @@
 #ifndef QD_ENGINE_KERNELS_EPILOGUE_H
 #define QD_ENGINE_KERNELS_EPILOGUE_H
 
-#include "engine/kernels/kernels.h"
+#include "engine/kernels/functions.h"
 
 /* Zero has one sign in an observation, so that the order of values can't show in its bytes. */
 static inline void observation_publish(const struct qd_observation *seen, struct qd_observation *into)
@@ -12,15 +12,6 @@ static inline void observation_publish(const struct qd_observation *seen, struct
     plain.min += 0.0f;
     plain.max += 0.0f;
     qd_observation_merge(into, &plain);
-}
-
-static inline float qd_act_one(const struct qd_activation *act, float real)
-{
-    if (act->kind == QD_ACT_CLIP) {
-        real = real > act->a ? real : act->a;
-        real = real < act->b ? real : act->b;
-    }
-    return real;
 }
 
 static inline float epilogue_residual(const struct qd_residual *r, size_t row, size_t col)

@@ -11,10 +11,26 @@
     static void prepare_##name(struct tile_epilogue *t, const struct tile_block *b) { tile_prepare(t, b, kind); }
 PREPARE(none, QD_ACT_NONE)
 PREPARE(clip, QD_ACT_CLIP)
+PREPARE(hard_sigmoid, QD_ACT_HARD_SIGMOID)
+PREPARE(hard_swish, QD_ACT_HARD_SWISH)
+PREPARE(sigmoid, QD_ACT_SIGMOID)
+PREPARE(silu, QD_ACT_SILU)
+PREPARE(gelu, QD_ACT_GELU)
+PREPARE(gelu_tanh, QD_ACT_GELU_TANH)
+PREPARE(tanh, QD_ACT_TANH)
+PREPARE(leaky_relu, QD_ACT_LEAKY_RELU)
 
 static void (*const PREPARES[QD_ACT_COUNT])(struct tile_epilogue *t, const struct tile_block *b) = {
     [QD_ACT_NONE] = prepare_none,
     [QD_ACT_CLIP] = prepare_clip,
+    [QD_ACT_HARD_SIGMOID] = prepare_hard_sigmoid,
+    [QD_ACT_HARD_SWISH] = prepare_hard_swish,
+    [QD_ACT_SIGMOID] = prepare_sigmoid,
+    [QD_ACT_SILU] = prepare_silu,
+    [QD_ACT_GELU] = prepare_gelu,
+    [QD_ACT_GELU_TANH] = prepare_gelu_tanh,
+    [QD_ACT_TANH] = prepare_tanh,
+    [QD_ACT_LEAKY_RELU] = prepare_leaky_relu,
 };
 
 #define FINISH(name, source, act, quantize, observe, sure)                                                             \

@@ -6,15 +6,9 @@
 #define QD_ENGINE_KERNELS_EPILOGUE_TILE_SIMD_H
 
 #include "engine/kernels/epilogue_simd.h"
+#include "engine/kernels/functions_simd.h"
 
 #ifdef QD_SIMD_FLOATS
-
-QD_INLINE vf vf_act(const struct qd_activation *act, vf x)
-{
-    if (act->kind == QD_ACT_CLIP)
-        x = vf_min(vf_max(x, vf_set(act->a)), vf_set(act->b));
-    return x;
-}
 
 enum tile_source {
     SOURCE_INTEGER,
