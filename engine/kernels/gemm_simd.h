@@ -18,8 +18,9 @@ enum {
     BLOCK_PANELS_MAX = 24,     /* row panels that meet a panel of B together */
     BLOCK_BYTES = 1024 * 1024, /* of their rows: they stay in the second cache */
     FAR_BYTES = 1024 * 1024,
-    WIDE_PANELS = 4,   /* of B, for a single row */
-    AHEAD_BYTES = 1536 /* that a single row asks for beforehand, in each of its panels */
+    TAP_BYTES_MIN = 16, /* shorter pieces of rows are copied together */
+    WIDE_PANELS = 4,    /* of B, for a single row */
+    AHEAD_BYTES = 1536  /* that a single row asks for beforehand, in each of its panels */
 };
 
 /* One product. `from`: accumulators to begin with, row by row from_step apart (0: all rows alike). */
@@ -27,9 +28,12 @@ struct tile {
     const uint8_t *a;
     size_t stride;
     const uint8_t *b;
-    size_t b_step;        /* bytes from panel to panel of B, for the wide tile */
-    const uint8_t *ahead; /* NULL, or what a whole tile asks for meanwhile, half a line a unit: the next panel of B */
-    size_t units, vectors;
+    size_t b_step;         /* bytes from panel to panel of B, for the wide tile */
+    const uint8_t *ahead;  /* NULL, or what a whole tile asks for meanwhile, half a line a unit: the next panel of B */
+    size_t units, vectors; /* units: of a tap, for a tile that reads by taps */
+    /* Instead of a and stride: row i has its tap t at table[i * table_step + t] + offset. */
+    const void *const *table;
+    size_t table_step, taps, offset;
     const int32_t *from;
     size_t from_step;
     int32_t *acc; /* [rows][TILE_COLS] */
@@ -38,6 +42,7 @@ struct tile {
 struct gemm_shape {
     size_t mr;
     void (*const *tiles)(const struct tile *t); /* for 1 .. mr rows */
+    void (*const *taps)(const struct tile *t);  /* the same by taps; NULL with growth 2 */
     void (*wide)(const struct tile *t);         /* one row, WIDE_PANELS panels; acc [WIDE_PANELS][TILE_COLS] */
     bool integer, continues;                    /* sums may go on in int64 */
     float product_max;                          /* of one element of A by one of B */
@@ -59,7 +64,27 @@ QD_INLINE vi column_load(const uint8_t *b, size_t vector, const size_t growth)
     return vi_load_widened(b + vector * QD_SIMD_FLOATS * UNIT_BYTES / 2);
 }
 
-/* `dot`, `rows`, `vectors`, `growth` (of B, here) and `ask` are constants wherever this is inlined. Four pointers and
+/* `rows` and `vectors` are constants wherever the next four are inlined. */
+QD_INLINE void tile_begin(const size_t rows, const size_t vectors, const struct tile *t,
+                          vi sum[TILE_ROWS][TILE_VECTORS])
+{
+#pragma GCC unroll 12
+    for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < vectors; v++)
+            sum[i][v] = vi_load(t->from + i * t->from_step + v * QD_SIMD_FLOATS);
+}
+
+QD_INLINE void tile_end(const size_t rows, const size_t vectors, const struct tile *t, vi sum[TILE_ROWS][TILE_VECTORS])
+{
+#pragma GCC unroll 12
+    for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (size_t v = 0; v < vectors; v++)
+            vi_store(t->acc + i * TILE_COLS + v * QD_SIMD_FLOATS, sum[i][v]);
+}
+
+/* `dot`, `growth` (of B, here) and `ask` are constants too. Four pointers and
  * the stride reach twelve rows without a register for each. */
 QD_INLINE void tile_rows(const enum dot dot, const size_t rows, const size_t vectors, const size_t growth,
                          const bool ask, const struct tile *t)
@@ -68,11 +93,7 @@ QD_INLINE void tile_rows(const enum dot dot, const size_t rows, const size_t vec
     const size_t stride = t->stride;
     const uint8_t *a0 = t->a, *a3 = a0 + 3 * stride, *a6 = a3 + 3 * stride, *a9 = a6 + 3 * stride, *b = t->b;
     vi sum[TILE_ROWS][TILE_VECTORS];
-#pragma GCC unroll 12
-    for (size_t i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (size_t v = 0; v < vectors; v++)
-            sum[i][v] = vi_load(t->from + i * t->from_step + v * QD_SIMD_FLOATS);
+    tile_begin(rows, vectors, t, sum);
     for (size_t unit = t->units; unit; unit--) {
         if (ask) {
             _mm_prefetch((const char *)ahead, _MM_HINT_T1);
@@ -96,11 +117,36 @@ QD_INLINE void tile_rows(const enum dot dot, const size_t rows, const size_t vec
         a9 += UNIT_BYTES;
         b += TILE_COLS * UNIT_BYTES / growth;
     }
+    tile_end(rows, vectors, t, sum);
+}
+
+/* The same with a pointer for each row and tap: no row is ever copied together. */
+QD_INLINE void tile_taps(const enum dot dot, const size_t rows, const size_t vectors, const struct tile *t)
+{
+    const size_t bytes = t->units * UNIT_BYTES;
+    const uint8_t *b = t->b;
+    vi sum[TILE_ROWS][TILE_VECTORS];
+    tile_begin(rows, vectors, t, sum);
+    for (size_t tap = 0; tap < t->taps; tap++) {
+        const uint8_t *row[TILE_ROWS];
 #pragma GCC unroll 12
-    for (size_t i = 0; i < rows; i++)
+        for (size_t i = 0; i < rows; i++)
+            row[i] = (const uint8_t *)t->table[i * t->table_step + tap] + t->offset;
+        for (size_t at = 0; at < bytes; at += UNIT_BYTES, b += TILE_COLS * UNIT_BYTES) {
+            vi column[TILE_VECTORS];
 #pragma GCC unroll 2
-        for (size_t v = 0; v < vectors; v++)
-            vi_store(t->acc + i * TILE_COLS + v * QD_SIMD_FLOATS, sum[i][v]);
+            for (size_t v = 0; v < vectors; v++)
+                column[v] = column_load(b, v, 1);
+#pragma GCC unroll 12
+            for (size_t i = 0; i < rows; i++) {
+                const vi x = vi_set(unit_load(row[i] + at));
+#pragma GCC unroll 2
+                for (size_t v = 0; v < vectors; v++)
+                    sum[i][v] = vi_dot(dot, sum[i][v], x, column[v]);
+            }
+        }
+    }
+    tile_end(rows, vectors, t, sum);
 }
 
 /* One row and several panels side by side: limited by how fast B comes, so it is asked for early. */
@@ -142,6 +188,15 @@ QD_INLINE void tile_wide(const enum dot dot, const size_t growth, const struct t
             tile_rows(dot, rows, 2, growth, true, t);                                                                  \
         else                                                                                                           \
             tile_rows(dot, rows, 2, growth, false, t);                                                                 \
+    }
+
+#define TAPS_OF(name, dot, rows)                                                                                       \
+    static void name##_##rows(const struct tile *t)                                                                    \
+    {                                                                                                                  \
+        if (t->vectors == 1)                                                                                           \
+            tile_taps(dot, rows, 1, t);                                                                                \
+        else                                                                                                           \
+            tile_taps(dot, rows, 2, t);                                                                                \
     }
 
 #endif

@@ -165,9 +165,55 @@ static void a_rows_bits_depend_on_nothing_else(void **unused)
     }
 }
 
+/* Blocks of the depth must not show: every output is one chain in ascending k, fused on every ISA but the scalar. */
+static void deep_sums_are_one_chain(void **unused)
+{
+    (void)unused;
+    enum { M = 14, N = 37, DEEP = 9 * 300 };
+    const struct {
+        size_t k, taps;
+    } ways[] = {{400, 1}, {1153, 1}, {9 * 64, 9}, {9 * 300, 9}, {2 * 700, 2}, {1024, 1}};
+    static float a[M * DEEP], w[N * DEEP], out[M * N];
+    static const void *table[M * 9];
+    uint64_t s = SEED;
+    for (size_t i = 0; i < M * DEEP; i++)
+        a[i] = draw_f32(&s, 2.0f);
+    for (size_t i = 0; i < N * DEEP; i++)
+        w[i] = draw_f32(&s, 2.0f);
+    for (size_t way = 0; way < 2 * sizeof ways / sizeof *ways; way++)
+        for (int isa = QD_ISA_SCALAR + 1; isa < QD_ISA_COUNT; isa++) {
+            if (!qd_kernels_at((enum qd_isa)isa))
+                continue;
+            const struct qd_gemm_f32 *g = &qd_kernels_at((enum qd_isa)isa)->gemm_f32;
+            const size_t k = ways[way / 2].k, taps = way % 2 ? ways[way / 2].taps : 1;
+            void *packed = qd_alloc_aligned(g->packed_bytes(N, k)), *scratch = qd_alloc_aligned(g->scratch_bytes(k));
+            assert_true(packed && scratch);
+            g->pack(N, k, w, k, 1, NULL, packed);
+            for (size_t t = 0; t < M * taps; t++)
+                table[t] = a + t * (k / taps);
+            struct qd_gemm_args args = {
+                .m = M, .n = N, .k = k, .row_end = M, .col_end = N, .b = packed, .scratch = scratch};
+            args.a = (struct qd_rows){
+                .base = a, .stride_bytes = k * sizeof *a, .taps = taps, .tap_bytes = k / taps * sizeof *a};
+            args.a.table = way % 2 ? table : NULL;
+            args.epilogue = (struct qd_epilogue){.out = out, .out_stride_elems = N};
+            g->run(&args);
+            for (size_t i = 0; i < M * N; i++) {
+                float sum = 0.0f;
+                for (size_t p = 0; p < k; p++)
+                    sum = fmaf(a[i / N * k + p], w[i % N * k + p], sum);
+                if (out[i] != sum)
+                    fail_msg("%s: way %zu, output %zu is not one chain", g->name, way, i);
+            }
+            qd_free(packed);
+            qd_free(scratch);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(sums_are_right),
-                                       cmocka_unit_test(a_rows_bits_depend_on_nothing_else)};
+                                       cmocka_unit_test(a_rows_bits_depend_on_nothing_else),
+                                       cmocka_unit_test(deep_sums_are_one_chain)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

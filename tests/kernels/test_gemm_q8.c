@@ -272,6 +272,24 @@ static void larger_shapes(void **unused)
                                .quantize = true});
 }
 
+/* Taps that share a block of the depth, that have one each, that are cut; strides that a cache can't hold. */
+static void deep_shapes(void **unused)
+{
+    (void)unused;
+    const size_t shapes[][4] = {{25, 40, 9 * 256, 9},  {13, 33, 9 * 400, 9}, {14, 70, 2 * 3000, 2}, {26, 64, 2048, 1},
+                                {12, 16, 5 * 1024, 5}, {40, 24, 4096, 1},    {7, 50, 9 * 18, 9}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int indirect = 0; indirect < 2; indirect++)
+            check((struct problem){.seed = first_seed() + i,
+                                   .m = shapes[i][0],
+                                   .n = shapes[i][1],
+                                   .k = shapes[i][2],
+                                   .taps = indirect ? shapes[i][3] : 1,
+                                   .indirect = indirect,
+                                   .stride = shapes[i][1],
+                                   .quantize = true});
+}
+
 static void depth_at_the_limit(void **unused)
 {
     (void)unused;
@@ -324,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_shapes),
         cmocka_unit_test(larger_shapes),
+        cmocka_unit_test(deep_shapes),
         cmocka_unit_test(depth_at_the_limit),
         cmocka_unit_test(unknown_isa_is_an_error),
         cmocka_unit_test(selftest_passes_and_can_fail),

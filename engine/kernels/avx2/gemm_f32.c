@@ -23,12 +23,20 @@ TILE_OF(tile, DOT_F32, 3, 1)
 TILE_OF(tile, DOT_F32, 4, 1)
 TILE_OF(tile, DOT_F32, 5, 1)
 TILE_OF(tile, DOT_F32, 6, 1)
+TAPS_OF(taps, DOT_F32, 1)
+TAPS_OF(taps, DOT_F32, 2)
+TAPS_OF(taps, DOT_F32, 3)
+TAPS_OF(taps, DOT_F32, 4)
+TAPS_OF(taps, DOT_F32, 5)
+TAPS_OF(taps, DOT_F32, 6)
 
 static void wide(const struct tile *t) { tile_wide(DOT_F32, 1, t); }
 
 static void (*const TILES[])(const struct tile *t) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+static void (*const TAPS[])(const struct tile *t) = {taps_1, taps_2, taps_3, taps_4, taps_5, taps_6};
 
-static const struct gemm_shape SHAPE = {.mr = MR, .tiles = TILES, .wide = wide, .integer = false, .growth = 1};
+static const struct gemm_shape SHAPE = {
+    .mr = MR, .tiles = TILES, .taps = TAPS, .wide = wide, .integer = false, .growth = 1};
 
 static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, k); }
 

@@ -20,13 +20,21 @@ TILE_OF(tile, DOT_S16, 3, 1)
 TILE_OF(tile, DOT_S16, 4, 1)
 TILE_OF(tile, DOT_S16, 5, 1)
 TILE_OF(tile, DOT_S16, 6, 1)
+TAPS_OF(taps, DOT_S16, 1)
+TAPS_OF(taps, DOT_S16, 2)
+TAPS_OF(taps, DOT_S16, 3)
+TAPS_OF(taps, DOT_S16, 4)
+TAPS_OF(taps, DOT_S16, 5)
+TAPS_OF(taps, DOT_S16, 6)
 
 static void wide(const struct tile *t) { tile_wide(DOT_S16, 1, t); }
 
 static void (*const TILES[])(const struct tile *t) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+static void (*const TAPS[])(const struct tile *t) = {taps_1, taps_2, taps_3, taps_4, taps_5, taps_6};
 
 static const struct gemm_shape SHAPE = {.mr = MR,
                                         .tiles = TILES,
+                                        .taps = TAPS,
                                         .wide = wide,
                                         .integer = true,
                                         .continues = true,

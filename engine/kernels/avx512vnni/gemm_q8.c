@@ -38,14 +38,28 @@ TILE_OF(tile, DOT_U8S8, 9, 1)
 TILE_OF(tile, DOT_U8S8, 10, 1)
 TILE_OF(tile, DOT_U8S8, 11, 1)
 TILE_OF(tile, DOT_U8S8, 12, 1)
+TAPS_OF(taps, DOT_U8S8, 1)
+TAPS_OF(taps, DOT_U8S8, 2)
+TAPS_OF(taps, DOT_U8S8, 3)
+TAPS_OF(taps, DOT_U8S8, 4)
+TAPS_OF(taps, DOT_U8S8, 5)
+TAPS_OF(taps, DOT_U8S8, 6)
+TAPS_OF(taps, DOT_U8S8, 7)
+TAPS_OF(taps, DOT_U8S8, 8)
+TAPS_OF(taps, DOT_U8S8, 9)
+TAPS_OF(taps, DOT_U8S8, 10)
+TAPS_OF(taps, DOT_U8S8, 11)
+TAPS_OF(taps, DOT_U8S8, 12)
 
 static void wide(const struct tile *t) { tile_wide(DOT_U8S8, 1, t); }
 
 static void (*const TILES[])(const struct tile *t) = {tile_1, tile_2, tile_3, tile_4,  tile_5,  tile_6,
                                                       tile_7, tile_8, tile_9, tile_10, tile_11, tile_12};
+static void (*const TAPS[])(const struct tile *t) = {taps_1, taps_2, taps_3, taps_4,  taps_5,  taps_6,
+                                                     taps_7, taps_8, taps_9, taps_10, taps_11, taps_12};
 
 static const struct gemm_shape SHAPE = {
-    .mr = MR, .tiles = TILES, .wide = wide, .integer = true, .product_max = 255 * 128, .growth = 1};
+    .mr = MR, .tiles = TILES, .taps = TAPS, .wide = wide, .integer = true, .product_max = 255 * 128, .growth = 1};
 
 static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, units_of(k)); }
 
