@@ -201,7 +201,8 @@ static inline void tile_finish_s16(struct tile_epilogue *t, const struct tile_bl
             const vf scaled = vf_min(vf_max(vf_mul(real, s.factor), s.lo), s.hi);
             const size_t at = (b->row + i) * e->out_stride_elems + b->col + v * QD_SIMD_FLOATS;
             vi_store_s16((int16_t *)e->out + at, vi_add(vi_from_vf(scaled), zero_point), c.count);
-            piece_add(&piece, real, c.mask);
+            if (e->observe)
+                piece_add(&piece, real, c.mask);
         }
     }
     if (e->observe && !observing_take(&t->seen, &piece, &s, false))

@@ -194,9 +194,13 @@ static inline void sums_add(int64_t *sums, vi x, bool first, unsigned shift)
     __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(x, 1));
     __m256i *to = (__m256i *)(void *)sums;
     if (!first) {
-        const __m128i by = _mm_cvtsi32_si128((int)shift);
-        low = _mm256_add_epi64(low, _mm256_sll_epi64(_mm256_loadu_si256(to), by));
-        high = _mm256_add_epi64(high, _mm256_sll_epi64(_mm256_loadu_si256(to + 1), by));
+        __m256i low_sum = _mm256_loadu_si256(to), high_sum = _mm256_loadu_si256(to + 1);
+        if (shift) {
+            low_sum = _mm256_sll_epi64(low_sum, _mm_cvtsi32_si128((int)shift));
+            high_sum = _mm256_sll_epi64(high_sum, _mm_cvtsi32_si128((int)shift));
+        }
+        low = _mm256_add_epi64(low, low_sum);
+        high = _mm256_add_epi64(high, high_sum);
     }
     _mm256_storeu_si256(to, low);
     _mm256_storeu_si256(to + 1, high);

@@ -147,9 +147,13 @@ static inline void sums_add(int64_t *sums, vi x, bool first, unsigned shift)
     __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(x));
     __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(x, 1));
     if (!first) {
-        const __m128i by = _mm_cvtsi32_si128((int)shift);
-        low = _mm512_add_epi64(low, _mm512_sll_epi64(_mm512_loadu_si512(sums), by));
-        high = _mm512_add_epi64(high, _mm512_sll_epi64(_mm512_loadu_si512(sums + 8), by));
+        __m512i low_sum = _mm512_loadu_si512(sums), high_sum = _mm512_loadu_si512(sums + 8);
+        if (shift) {
+            low_sum = _mm512_sll_epi64(low_sum, _mm_cvtsi32_si128((int)shift));
+            high_sum = _mm512_sll_epi64(high_sum, _mm_cvtsi32_si128((int)shift));
+        }
+        low = _mm512_add_epi64(low, low_sum);
+        high = _mm512_add_epi64(high, high_sum);
     }
     _mm512_storeu_si512(sums, low);
     _mm512_storeu_si512(sums + 8, high);
