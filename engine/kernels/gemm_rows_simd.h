@@ -54,13 +54,12 @@ static inline size_t gemm_scratch_bytes(const struct gemm_shape *g, size_t units
 /* Can tiles read A where it is? Rows that lie a multiple of the cache's way apart would drive each other out. */
 static inline bool gemm_reads_in_place(const struct gemm_shape *g, const struct qd_rows *a)
 {
-    return g->growth == 1 && !a->table && !a->strips && a->taps == 1 && a->tap_bytes % UNIT_BYTES == 0 &&
-           a->stride_bytes % 4096 != 0;
+    return g->growth == 1 && !a->table && a->taps == 1 && a->tap_bytes % UNIT_BYTES == 0 && a->stride_bytes % 4096 != 0;
 }
 
 static inline bool gemm_reads_by_taps(const struct gemm_shape *g, const struct qd_rows *a)
 {
-    return g->taps && (a->table || a->strips) && a->tap_bytes % UNIT_BYTES == 0 && a->tap_bytes >= TAP_BYTES_MIN;
+    return g->taps && a->table && a->tap_bytes % UNIT_BYTES == 0 && a->tap_bytes >= TAP_BYTES_MIN;
 }
 
 static inline void gemm_take_rows(struct gemm *r, size_t row, size_t rows)

@@ -40,12 +40,10 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
                          .from_step = wait ? TILE_COLS : 0,
                          .acc = acc};
         if (r->by_taps) {
-            const bool strips = !rows->table;
-            t.table = (strips ? rows->strips : rows->table + (r->row + i) * rows->taps) + depth.tap;
-            t.table_step = strips ? 0 : rows->taps;
-            t.stride = strips ? rows->stride_bytes : 0;
+            t.table = rows->table + (r->row + i) * rows->taps + depth.tap;
+            t.table_step = rows->taps;
             t.taps = depth.taps;
-            t.offset = depth.offset + (strips ? (r->row + i) * rows->stride_bytes : rows->offset_bytes);
+            t.offset = rows->offset_bytes + depth.offset;
             g->taps[here - 1](&t);
         } else {
             t.a = r->a + i * r->stride + depth.begin * UNIT_BYTES;

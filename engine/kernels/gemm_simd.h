@@ -31,7 +31,7 @@ struct tile {
     size_t b_step;         /* bytes from panel to panel of B, for the wide tile */
     const uint8_t *ahead;  /* NULL, or what a whole tile asks for meanwhile, half a line a unit: the next panel of B */
     size_t units, vectors; /* units: of a tap, for a tile that reads by taps */
-    /* Instead of a: row i has its tap t at table[i * table_step + t] + offset + i * stride. */
+    /* Instead of a and stride: row i has its tap t at table[i * table_step + t] + offset. */
     const void *const *table;
     size_t table_step, taps, offset;
     const int32_t *from;
@@ -131,7 +131,7 @@ QD_INLINE void tile_taps(const enum dot dot, const size_t rows, const size_t vec
         const uint8_t *row[TILE_ROWS];
 #pragma GCC unroll 12
         for (size_t i = 0; i < rows; i++)
-            row[i] = (const uint8_t *)t->table[i * t->table_step + tap] + t->offset + i * t->stride;
+            row[i] = (const uint8_t *)t->table[i * t->table_step + tap] + t->offset;
         for (size_t at = 0; at < bytes; at += UNIT_BYTES, b += TILE_COLS * UNIT_BYTES) {
             vi column[TILE_VECTORS];
 #pragma GCC unroll 2

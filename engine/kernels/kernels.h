@@ -51,14 +51,12 @@ struct qd_residual {
 };
 
 /* Where the rows of A come from. Row i is `taps` pieces of `tap_bytes` contiguous bytes, k = taps * tap_bytes / element
- * size. direct (table and strips NULL): taps == 1, the piece starts at base + i * stride_bytes. strips: piece t starts
- * at strips[t] + i * stride_bytes (neighbouring pixels of an image, a piece for each kernel row). indirect: piece t
- * starts at table[i * taps + t] + offset_bytes; a tap in the padding points into a caller's buffer that holds the zero
- * point (u8) or 0.0 (f32), long enough for offset_bytes + tap_bytes. */
+ * size. direct (table == NULL): taps == 1, the piece starts at base + i * stride_bytes. indirect: piece t starts at
+ * table[i * taps + t] + offset_bytes; a tap in the padding points into a caller's buffer that holds the zero point (u8)
+ * or 0.0 (f32), long enough for offset_bytes + tap_bytes. */
 struct qd_rows {
     const void *base;
     size_t stride_bytes;
-    const void *const *strips;
     const void *const *table;
     size_t taps, tap_bytes, offset_bytes;
 };

@@ -11,7 +11,7 @@
 static inline const uint8_t *rows_piece(const struct qd_rows *rows, size_t row, size_t tap)
 {
     if (!rows->table)
-        return (const uint8_t *)(rows->strips ? rows->strips[tap] : rows->base) + row * rows->stride_bytes;
+        return (const uint8_t *)rows->base + row * rows->stride_bytes;
     return (const uint8_t *)rows->table[row * rows->taps + tap] + rows->offset_bytes;
 }
 

@@ -154,9 +154,6 @@ static bool matches(struct problem *p, const struct qd_kernels *kernels, bool sp
     g->pack(p->n, p->k, p->w, p->k, 1, packed, sums);
     *seen = qd_observation_empty();
     size_t tap = p->k / p->taps;
-    const void *strips[9];
-    for (size_t t = 0; t < p->taps; t++)
-        strips[t] = direct + t * tap;
     struct qd_gemm_args args = {
         .m = p->m,
         .n = p->n,
@@ -176,11 +173,6 @@ static bool matches(struct problem *p, const struct qd_kernels *kernels, bool sp
                      .out_stride_elems = p->stride,
                      .quantize = p->quantize ? &p->qp : NULL,
                      .observe = seen}};
-    if (!p->indirect && p->taps > 1) { /* in pieces, and read as strips */
-        args.a.strips = strips;
-        args.a.taps = p->taps;
-        args.a.tap_bytes = tap;
-    }
     run_split(g, &args, split, &s);
     bool good = same_observation(seen, &p->wanted_seen);
     if (p->quantize)
@@ -292,7 +284,7 @@ static void deep_shapes(void **unused)
                                    .m = shapes[i][0],
                                    .n = shapes[i][1],
                                    .k = shapes[i][2],
-                                   .taps = shapes[i][3],
+                                   .taps = indirect ? shapes[i][3] : 1,
                                    .indirect = indirect,
                                    .stride = shapes[i][1],
                                    .quantize = true});
