@@ -19,6 +19,7 @@ struct layer {
     const char *auto_pad;
     float alpha, beta; /* Gemm; 0: absent */
     bool trans_b, bias, relu6, factor;
+    enum { NO_RESIDUAL, RESIDUAL_U8, RESIDUAL_F32 } residual; /* of the INT8 form; FP32 takes floats */
 };
 
 static const struct layer layers[] = {
@@ -59,6 +60,93 @@ static const struct layer layers[] = {
      .groups = 5,
      .strides = {2, 2},
      .pads = {1, 0, 0, 1}},
+    {.label = "depthwise 5x5",
+     .op = "Conv",
+     .in = "2,70,13,11",
+     .w = "70,1,5,5",
+     .groups = 70,
+     .strides = {2, 2},
+     .pads = {2, 2, 2, 2},
+     .bias = true,
+     .residual = RESIDUAL_U8},
+    {.label = "depthwise, tall",
+     .op = "Conv",
+     .in = "1,64,40,37",
+     .w = "64,1,3,3",
+     .groups = 64,
+     .strides = {2, 1},
+     .pads = {1, 1, 1, 1},
+     .relu6 = true},
+    {.label = "depthwise dilated",
+     .op = "Conv",
+     .in = "1,24,9,12",
+     .w = "24,1,3,3",
+     .groups = 24,
+     .dilations = {2, 2},
+     .pads = {2, 2, 2, 2},
+     .residual = RESIDUAL_F32},
+    {.label = "depthwise 1-D", .op = "Conv", .in = "2,17,50", .w = "17,1,9", .groups = 17, .pads = {4, 4}},
+    {.label = "depthwise 3-D", .op = "Conv", .in = "1,5,4,6,5", .w = "5,1,3,2,3", .groups = 5, .strides = {1, 2, 2}},
+    {.label = "small groups are joined",
+     .op = "Conv",
+     .in = "2,32,7,6",
+     .w = "64,2,3,3",
+     .groups = 16,
+     .pads = {1, 1, 1, 1},
+     .bias = true,
+     .factor = true},
+    {.label = "one input channel a group", .op = "Conv", .in = "1,6,8,8", .w = "30,1,3,2", .groups = 6},
+    {.label = "large groups", .op = "Conv", .in = "1,72,7,6", .w = "80,36,1,3", .groups = 2, .pads = {0, 1, 0, 1}},
+    {.label = "few channels",
+     .op = "Conv",
+     .in = "2,3,30,31",
+     .w = "20,3,7,7",
+     .strides = {2, 2},
+     .pads = {3, 3, 3, 3},
+     .bias = true,
+     .relu6 = true},
+    {.label = "few channels dilated", .op = "Conv", .in = "1,2,15,9", .w = "4,2,3,3", .dilations = {2, 2}},
+    {.label = "residual",
+     .op = "Conv",
+     .in = "2,19,6,5",
+     .w = "37,19,1,1",
+     .bias = true,
+     .relu6 = true,
+     .residual = RESIDUAL_U8},
+    {.label = "residual 3x3",
+     .op = "Conv",
+     .in = "1,16,12,11",
+     .w = "40,16,3,3",
+     .pads = {1, 1, 1, 1},
+     .bias = true,
+     .residual = RESIDUAL_F32},
+    {.label = "transposed",
+     .op = "ConvTranspose",
+     .in = "2,24,9,11",
+     .w = "24,20,2,2",
+     .strides = {2, 2},
+     .bias = true,
+     .relu6 = true},
+    {.label = "transposed to one channel",
+     .op = "ConvTranspose",
+     .in = "1,24,33,40",
+     .w = "24,1,2,2",
+     .strides = {2, 2},
+     .factor = true},
+    {.label = "transposed, residual",
+     .op = "ConvTranspose",
+     .in = "1,7,5,3",
+     .w = "7,9,3,2",
+     .strides = {3, 2},
+     .bias = true,
+     .residual = RESIDUAL_U8},
+    {.label = "transposed 1-D", .op = "ConvTranspose", .in = "2,8,17", .w = "8,3,4", .strides = {4}, .bias = true},
+    {.label = "transposed 3-D",
+     .op = "ConvTranspose",
+     .in = "2,4,3,2,5",
+     .w = "4,3,2,3,2",
+     .strides = {2, 3, 2},
+     .bias = true},
     {.label = "SAME_UPPER", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {2, 2}, .auto_pad = "SAME_UPPER"},
     {.label = "SAME_LOWER",
      .op = "Conv",
@@ -112,9 +200,11 @@ struct bed {
     struct qd_arena *arena;
     struct qd_node node;
     struct qd_attr *attrs;
-    struct qd_tensor w, in, out; /* logical shapes; in.data in the layer's own layout */
+    struct qd_tensor w, in, out;             /* logical shapes; in.data in the layer's own layout */
+    struct qd_tensor residual, residual_f32; /* as the INT8 form takes it; the same real values */
+    struct qd_qparams residual_qp;
     float *factor, *bias;
-    bool conv;
+    bool conv, transposed;
     int spatial;
     int64_t begin[3];
 };
@@ -134,6 +224,10 @@ static void add_ints(struct bed *b, const char *name, size_t n, const int64_t *v
 /* Output size and first padding of one dimension, from the standard's text. */
 static int64_t out_size(const struct layer *l, int d, int spatial, int64_t in, int64_t kernel, int64_t *begin)
 {
+    if (strcmp(l->op, "ConvTranspose") == 0) {
+        *begin = 0;
+        return in * kernel;
+    }
     int64_t stride = l->strides[d] ? l->strides[d] : 1,
             reach = (kernel - 1) * (l->dilations[d] ? l->dilations[d] : 1) + 1;
     *begin = 0;
@@ -149,10 +243,31 @@ static int64_t out_size(const struct layer *l, int d, int spatial, int64_t in, i
     return out;
 }
 
+static void add_residual(struct bed *b, uint64_t seed)
+{
+    size_t n = (size_t)qd_tensor_elems(&b->out);
+    b->residual = b->residual_f32 = b->out;
+    b->residual_f32.dtype = QD_F32;
+    float *real = b->residual_f32.data = get(b, n, sizeof(float));
+    qd_mb_fill(real, n, seed, 3);
+    b->residual_qp = (struct qd_qparams){.scale = 0.02f, .zero_point = 99, .qmin = 0, .qmax = 255};
+    if (b->l->residual == RESIDUAL_F32) {
+        b->residual = b->residual_f32;
+        return;
+    }
+    b->residual.dtype = QD_U8;
+    uint8_t *q = b->residual.data = get(b, n, 1);
+    for (size_t i = 0; i < n; i++) {
+        q[i] = (uint8_t)qd_mb_random(&seed);
+        real[i] = b->residual_qp.scale * (float)(q[i] - b->residual_qp.zero_point);
+    }
+}
+
 static struct bed bed_new(const struct layer *l, uint64_t seed)
 {
     static const int ids[] = {0, 1, 2};
-    struct bed b = {.l = l, .conv = strcmp(l->op, "Conv") == 0};
+    struct bed b = {.l = l, .transposed = strcmp(l->op, "ConvTranspose") == 0};
+    b.conv = b.transposed || strcmp(l->op, "Conv") == 0;
     assert_int_equal(qd_arena_create(1 << 16, &b.arena), QD_OK);
     b.node = (struct qd_node){.name = "layer",
                               .op = l->op,
@@ -167,7 +282,7 @@ static struct bed bed_new(const struct layer *l, uint64_t seed)
     b.in = (struct qd_tensor){.shape = qd_mb_shape(l->in), .layout = b.conv ? QD_CHANNELS_LAST : QD_PLAIN};
     b.out = b.in;
     b.spatial = b.conv ? b.in.shape.rank - 2 : 0;
-    int64_t outputs = b.w.shape.dims[b.conv || l->trans_b ? 0 : 1];
+    int64_t outputs = b.w.shape.dims[(b.conv && !b.transposed) || l->trans_b ? 0 : 1];
     b.out.shape.dims[b.conv ? 1 : b.in.shape.rank - 1] = outputs;
     for (int d = 0; d < b.spatial; d++)
         b.out.shape.dims[2 + d] = out_size(l, d, b.spatial, b.in.shape.dims[2 + d], b.w.shape.dims[2 + d], &b.begin[d]);
@@ -200,6 +315,8 @@ static struct bed bed_new(const struct layer *l, uint64_t seed)
         qd_mb_fill(b.bias, (size_t)outputs, seed + 1, 1);
     if (b.factor)
         qd_mb_fill(b.factor, (size_t)outputs, seed + 2, 2);
+    if (l->residual)
+        add_residual(&b, seed + 3);
     return b;
 }
 
@@ -209,6 +326,11 @@ static void bed_free(struct bed *b) { qd_arena_destroy(&b->arena); }
 static float weight(const struct bed *b, int64_t j, int64_t p)
 {
     const float *w = b->w.data;
+    if (b->transposed) {
+        int64_t taps = qd_shape_span(&b->w.shape, 2, b->w.shape.rank);
+        float v = w[(p / taps * b->w.shape.dims[1] + j) * taps + p % taps];
+        return v * (b->factor ? b->factor[j] : 1);
+    }
     int64_t k = b->conv || b->l->trans_b ? qd_shape_span(&b->w.shape, 1, b->w.shape.rank) : b->w.shape.dims[0];
     float v = b->conv || b->l->trans_b ? w[j * k + p] : w[p * b->w.shape.dims[1] + j];
     float factor = b->factor ? b->factor[j] : 1;
@@ -223,8 +345,17 @@ static int64_t source(const struct bed *b, int64_t row, int64_t j, int64_t p)
         return row * in[b->in.shape.rank - 1] + p;
     int64_t taps = qd_shape_span(&b->w.shape, 2, b->w.shape.rank), channel = p / taps, tap = p % taps;
     int64_t groups = b->l->groups ? b->l->groups : 1, group = j / (out[1] / groups), index = 0, scale = 1;
-    channel += group * w[1];
-    for (int d = b->spatial - 1; d >= 0; d--) {
+    channel += b->transposed ? 0 : group * w[1];
+    for (int d = b->spatial - 1; d >= 0 && b->transposed; d--) {
+        int64_t at = row % out[2 + d] - tap % w[2 + d];
+        row /= out[2 + d];
+        tap /= w[2 + d];
+        if (at < 0 || at % w[2 + d])
+            return -1;
+        index += at / w[2 + d] * scale;
+        scale *= in[2 + d];
+    }
+    for (int d = b->spatial - 1; d >= 0 && !b->transposed; d--) {
         int64_t at = row % out[2 + d] * (b->l->strides[d] ? b->l->strides[d] : 1) - b->begin[d] +
                      tap % w[2 + d] * (b->l->dilations[d] ? b->l->dilations[d] : 1);
         row /= out[2 + d];
@@ -239,6 +370,8 @@ static int64_t source(const struct bed *b, int64_t row, int64_t j, int64_t p)
 
 static int64_t depth(const struct bed *b)
 {
+    if (b->transposed)
+        return b->w.shape.dims[0] * qd_shape_span(&b->w.shape, 2, b->w.shape.rank);
     return b->conv || b->l->trans_b ? qd_shape_span(&b->w.shape, 1, b->w.shape.rank) : b->w.shape.dims[0];
 }
 
@@ -273,6 +406,8 @@ static void expect_int8(const struct bed *b, bool per_tensor, const struct qd_qp
             assert_true(acc >= INT32_MIN && acc <= INT32_MAX);
             float r = (float)(int32_t)acc * product;
             r = r + (b->bias ? b->bias[j] : 0);
+            if (b->l->residual)
+                r = r + ((const float *)b->residual_f32.data)[row * outputs + j];
             real[row * outputs + j] = b->l->relu6 ? fminf(fmaxf(r, 0), 6) : r;
         }
     }
@@ -323,6 +458,7 @@ static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
                                   .bias = b->bias,
                                   .act = {b->l->relu6 ? QD_ACT_CLIP : QD_ACT_NONE, .a = 0, .b = 6},
                                   .int8 = int8,
+                                  .residual = b->l->residual != NO_RESIDUAL,
                                   .per_tensor = per_tensor};
     struct qd_linear *linear = NULL;
     struct qd_shape out;
@@ -333,7 +469,8 @@ static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
     if (!qd_shape_equal(&out, &b->out.shape))
         fail_msg("%s: wrong output shape", b->l->label);
     assert_int_equal(qd_linear_is_conv(linear), b->conv);
-    assert_int_equal(qd_linear_macs(linear, &out), qd_tensor_elems(&b->out) * depth(b));
+    int64_t macs = b->transposed ? b->w.shape.dims[0] : depth(b);
+    assert_int_equal(qd_linear_macs(linear, &out), qd_tensor_elems(&b->out) * macs);
     return linear;
 }
 
@@ -351,10 +488,13 @@ static void run(struct bed *b, const struct qd_linear *linear, unsigned threads,
     memset(out, poison, out_bytes + 4);
     b->out.data = out;
     b->out.dtype = out_qp ? QD_U8 : QD_F32;
+    const struct qd_tensor *residual = in_qp ? &b->residual : &b->residual_f32;
     struct qd_linear_call call = {.in = &b->in,
                                   .out = &b->out,
                                   .in_qp = in_qp,
                                   .out_qp = out_qp,
+                                  .residual = b->l->residual ? residual : NULL,
+                                  .residual_qp = residual->dtype == QD_U8 ? &b->residual_qp : NULL,
                                   .observe = observation,
                                   .scratch = scratch,
                                   .parallel = qd_team_parallel(team)};
@@ -445,6 +585,10 @@ static void test_fp32(void **state)
                 sum += term;
                 size += fabs(term);
             }
+            if (b.l->residual) {
+                sum += (double)((const float *)b.residual_f32.data)[e];
+                size += fabs((double)((const float *)b.residual_f32.data)[e]);
+            }
             if (b.l->relu6)
                 sum = sum < 0 ? 0 : sum > 6 ? 6 : sum;
             if (!(fabs((double)first[e] - sum) <= 1e-5 * size))
@@ -485,11 +629,23 @@ static void test_refused_shapes(void **state)
 {
     (void)state;
     static const struct {
-        int layer;
-        const char *in;
-    } rows[] = {{0, "2,4,9,7"}, {0, "2,3,2,7"}, {0, "2,3,9"}, {0, "2,3,9,7,1"}, {19, "5,32"}, {19, ""}, {0, "1,3,0,7"}};
+        const char *layer, *in;
+    } rows[] = {{"3x3", "2,4,9,7"},
+                {"3x3", "2,3,2,7"},
+                {"3x3", "2,3,9"},
+                {"3x3", "2,3,9,7,1"},
+                {"3x3", "1,3,0,7"},
+                {"Gemm", "5,32"},
+                {"Gemm", ""},
+                {"depthwise", "1,32,9,9"},
+                {"transposed", "2,24,9"},
+                {"transposed", "2,20,9,11"},
+                {"transposed", "2,24,0,11"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct bed b = bed_new(&layers[rows[i].layer], 9);
+        size_t layer = 0;
+        while (strcmp(layers[layer].label, rows[i].layer) != 0)
+            layer++;
+        struct bed b = bed_new(&layers[layer], 9);
         struct qd_linear *linear = make(&b, true, false);
         struct qd_shape in = qd_mb_shape(rows[i].in), out;
         struct qd_error error = {0};
