@@ -11,7 +11,12 @@
 
 #include <string.h>
 
-enum { DEPTHWISE_CHANNELS_MAX = 64, DEPTHWISE_ACC_MAX = 6 * DEPTHWISE_CHANNELS_MAX };
+enum {
+    DEPTHWISE_CHANNELS_MAX = 64,
+    DEPTHWISE_PIXELS_MAX = 6,
+    DEPTHWISE_HELD = 24,                                   /* pixels whose accumulators the epilogue gets at once */
+    DEPTHWISE_ROWS = DEPTHWISE_HELD + DEPTHWISE_PIXELS_MAX /* of acc: before the held ones, those computed again */
+};
 
 /* What a tile function gets: `pixels` is the shape's, or 1 when a row is shorter than that. */
 struct depthwise_tile {
@@ -20,13 +25,13 @@ struct depthwise_tile {
     size_t pixels, channel, count;
     const unsigned char *weights; /* of this tile of channels */
     const int32_t *init;          /* [shape's channels] what accumulators begin with */
-    int32_t *acc;                 /* [channels / TILE_COLS][shape's pixels][TILE_COLS] */
+    int32_t *acc;                 /* first pixel of [channels / TILE_COLS][DEPTHWISE_ROWS][TILE_COLS] */
 };
 
 /* Where vector v of pixel p is in acc. */
-QD_INLINE int32_t *depthwise_acc(const struct depthwise_tile *t, size_t p, size_t v, const size_t shape_pixels)
+QD_INLINE int32_t *depthwise_acc(const struct depthwise_tile *t, size_t p, size_t v)
 {
-    return t->acc + (v / TILE_VECTORS * shape_pixels + p) * TILE_COLS + v % TILE_VECTORS * QD_SIMD_FLOATS;
+    return t->acc + (v / TILE_VECTORS * DEPTHWISE_ROWS + p) * TILE_COLS + v % TILE_VECTORS * QD_SIMD_FLOATS;
 }
 
 struct depthwise_shape {
@@ -42,18 +47,42 @@ static inline size_t depthwise_packed_bytes(const struct depthwise_shape *g, siz
     return (channels + g->channels - 1) / g->channels * g->taps(kh, kw) * g->tap_bytes;
 }
 
-/* Pixels [again, t->pixels) of the tile, which are the output's from `pixel` on. */
-static inline void depthwise_finish(struct tile_epilogue *epilogue, const struct depthwise_shape *g,
-                                    const struct depthwise_tile *t, size_t again, size_t pixel)
+/* The `held` pixels before `end`, counted over all rows of the call. */
+static inline void depthwise_finish(struct tile_epilogue *epilogue, const struct depthwise_tile *t, int32_t *acc,
+                                    size_t held, size_t end)
 {
-    for (size_t at = 0; at < t->count; at += TILE_COLS) {
-        const struct tile_block block = {.acc = t->acc + (at / TILE_COLS * g->pixels + again) * TILE_COLS,
-                                         .rows = t->pixels - again,
+    for (size_t at = 0; held && at < t->count; at += TILE_COLS) {
+        const struct tile_block block = {.acc = acc + at / TILE_COLS * DEPTHWISE_ROWS * TILE_COLS,
+                                         .rows = held,
                                          .cols = t->count - at < TILE_COLS ? t->count - at : TILE_COLS,
-                                         .row = pixel,
+                                         .row = end - held,
                                          .col = t->channel + at};
         tile_epilogue_run(epilogue, &block);
     }
+}
+
+/* One tile of channels of all pixels. */
+static inline void depthwise_channels(const struct depthwise_shape *g, struct depthwise_tile *t,
+                                      struct tile_epilogue *epilogue)
+{
+    const struct qd_depthwise_args *args = t->args;
+    _Alignas(64) int32_t room[DEPTHWISE_CHANNELS_MAX * DEPTHWISE_ROWS];
+    int32_t *const acc = room + DEPTHWISE_PIXELS_MAX * TILE_COLS;
+    size_t held = 0;
+    t->pixels = args->pixels < g->pixels ? 1 : g->pixels;
+    for (size_t row = 0; row < args->rows; row++)
+        for (size_t i = 0; i < args->pixels; i += t->pixels) {
+            size_t again = args->pixels - i < t->pixels ? t->pixels - (args->pixels - i) : 0;
+            t->entries = args->table + row * args->row_entries + (i - again) * args->pixel_entries;
+            t->acc = acc + held * TILE_COLS - again * TILE_COLS;
+            g->tile(t);
+            held += t->pixels - again;
+            if (held + t->pixels > DEPTHWISE_HELD) {
+                depthwise_finish(epilogue, t, acc, held, row * args->pixels + i + t->pixels - again);
+                held = 0;
+            }
+        }
+    depthwise_finish(epilogue, t, acc, held, args->rows * args->pixels);
 }
 
 static inline void depthwise_run(const struct depthwise_shape *g, const struct qd_depthwise_args *args)
@@ -65,24 +94,16 @@ static inline void depthwise_run(const struct depthwise_shape *g, const struct q
     const size_t block_bytes = g->taps(args->kh, args->kw) * g->tap_bytes;
     for (size_t channel = args->channel_begin; channel < args->channel_end; channel += g->channels) {
         size_t count = args->channel_end - channel < g->channels ? args->channel_end - channel : g->channels;
-        _Alignas(64) int32_t acc[DEPTHWISE_ACC_MAX], init[DEPTHWISE_CHANNELS_MAX] = {0};
+        _Alignas(64) int32_t init[DEPTHWISE_CHANNELS_MAX] = {0};
         if (g->integer)
             memcpy(init, args->epilogue.acc_init + channel, count * sizeof *init);
         struct depthwise_tile tile = {.args = args,
                                       .channel = channel,
                                       .count = count,
-                                      .pixels = args->pixels < g->pixels ? 1 : g->pixels,
                                       .weights = (const unsigned char *)args->weights +
                                                  channel / g->channels * block_bytes,
-                                      .init = init,
-                                      .acc = acc};
-        for (size_t row = 0; row < args->rows; row++)
-            for (size_t i = 0; i < args->pixels; i += tile.pixels) {
-                size_t first = args->pixels - i < tile.pixels ? args->pixels - tile.pixels : i;
-                tile.entries = args->table + row * args->row_entries + first * args->pixel_entries;
-                g->tile(&tile);
-                depthwise_finish(&epilogue, g, &tile, i - first, row * args->pixels + i);
-            }
+                                      .init = init};
+        depthwise_channels(g, &tile, &epilogue);
     }
     QD_SIMD_NAME(qd_tile_epilogue_end)
     (&epilogue, (uint64_t)(args->rows * args->pixels) * (args->channel_end - args->channel_begin));
@@ -107,7 +128,7 @@ QD_INLINE void depthwise_tile_f32(const struct depthwise_tile *t, size_t tile, c
 {
     const size_t taps = t->args->kh * t->args->kw, step = t->args->pixel_entries, channel = t->channel;
     const float *w = (const float *)(const void *)t->weights;
-    vf sum[6][4];
+    vf sum[DEPTHWISE_PIXELS_MAX][4];
     vm mask[4];
 #pragma GCC unroll 4
     for (size_t v = 0; v < vectors; v++) {
@@ -138,7 +159,7 @@ QD_INLINE void depthwise_tile_f32(const struct depthwise_tile *t, size_t tile, c
     for (size_t p = 0; p < pixels; p++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < vectors; v++)
-            vf_store((float *)(void *)depthwise_acc(t, p, v, 6), sum[p][v]);
+            vf_store((float *)(void *)depthwise_acc(t, p, v), sum[p][v]);
 }
 
 #endif

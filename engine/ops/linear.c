@@ -211,6 +211,13 @@ bool qd_geometry_resolve(const struct qd_geometry *g, const struct qd_shape *in,
     return true;
 }
 
+/* Pixels of few bytes, or of an odd number of bytes. */
+static bool wants_lines(const struct dims *d, bool int8)
+{
+    size_t tap_bytes = d->channels * (int8 ? 1 : sizeof(float));
+    return d->kind == QD_LINEAR_CONV && d->k > d->channels && (tap_bytes < 16 || tap_bytes % 4 != 0);
+}
+
 enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct qd_kernels *kernels,
                                 struct qd_arena *arena, struct qd_linear **out, struct qd_error *error)
 {
@@ -232,9 +239,12 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
                             .outputs = d.outputs,
                             .inputs = d.inputs,
                             .depth = d.depth,
+                            .lines = wants_lines(&d, spec->int8),
                             .geometry = {.spatial = 1, .kernel = {1}, .taps = 1},
                             .act = spec->act};
     enum qd_status status = QD_OK;
+    if (l->lines && l->int8)
+        l->k = (l->k + 3) & ~(size_t)3;
     if (l->kind != QD_LINEAR_ROWS)
         status = read_geometry(spec->node, &spec->weights->shape, &l->geometry, error);
     if (status)

@@ -30,6 +30,8 @@ struct qd_linear {
     const char *name; /* of the node */
     enum qd_linear_kind kind;
     bool int8;
+    bool lines; /* pixels are too small to be pointed at: rows of A are copied together, padded to whole units of 4
+                   bytes */
     /* As products: `groups` of them, each n columns of depth k = taps * channels. Depthwise: groups = 1, n = channels,
      * k = taps. Transposed: groups = kernel rows, n = kernel width * outputs. */
     size_t groups, n, k, channels;
@@ -70,7 +72,7 @@ struct qd_linear_run {
     size_t images, rows; /* rows: output pixels of one image (transposed: input pixels), or rows of the matrix */
     size_t row_step, row_blocks, col_step, col_blocks, tasks;
     int64_t begin[QD_MAX_SPATIAL], out_dims[QD_MAX_SPATIAL];
-    bool direct, lines; /* rows of A lie in the input as they are; are copied together first */
+    bool direct; /* rows of A lie in the input as they are */
     size_t element_bytes;
     float *scale;                /* [groups * n] Sx * Sw; NULL in FP32 */
     int32_t *acc_init;           /* [groups * n] */
@@ -102,10 +104,10 @@ void qd_taps_table(const struct qd_linear_run *r, const unsigned char *image, si
  * of pixel i is at i * step + x, step as wide as the stride where pixels share columns. */
 void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, size_t row, size_t step,
                      const void **table);
-/* Rows of A copied together, channels [offset, offset + tap_bytes) of each tap, `stride` bytes from line to line. */
+/* Rows of A copied together, channels from offset_bytes on of each tap; lines are `stride` bytes apart, of which up to
+ * 15 behind the taps are written too. */
 void qd_taps_lines(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count,
                    size_t offset_bytes, size_t stride, unsigned char *lines);
-#define QD_LINE_SLACK 64 /* bytes that qd_taps_lines may write beyond the last line */
 
 /* ---- linear_depthwise.c */
 /* Output rows (of pixels) that one block takes, and bytes of its table. */

@@ -34,7 +34,7 @@ static size_t output_of(const struct qd_linear *l, size_t g, size_t j)
 static void gather_conv(const struct packer *p, size_t output, float factor, float *row)
 {
     const struct qd_linear *l = p->l;
-    const size_t taps = l->k / l->channels, own = l->channels / l->joined,
+    const size_t taps = (size_t)l->geometry.taps, own = l->channels / l->joined,
                  group = output / (l->outputs / (l->inputs / own));
     const size_t first = group % l->joined * own;
     memset(row, 0, l->k * sizeof *row);

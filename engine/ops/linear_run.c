@@ -7,7 +7,6 @@
 
 #define ROW_BLOCK      192 /* most rows a kernel call gets: a multiple of every kernel's mr that is in use (12, 6, 4) */
 #define ROW_UNIT       12
-#define LINE_PIECE     16      /* pixels shorter than this are copied together instead of pointed at */
 #define LEAST_TASK_NS  6000.0  /* below this a task costs more than it saves */
 #define LEAST_SPLIT_NS 30000.0 /* below this waking a thread costs more than it saves */
 
@@ -70,7 +69,6 @@ static bool is_pointwise(const struct qd_linear_run *r)
 static bool shape_run(struct qd_linear_run *r, const struct qd_shape *in, unsigned threads)
 {
     const struct qd_linear *l = r->l;
-    size_t tap_bytes = l->channels * r->element_bytes;
     r->images = l->kind == QD_LINEAR_ROWS ? 1 : (size_t)in->dims[0];
     r->direct = true;
     if (qd_linear_has_window(l)) {
@@ -86,14 +84,17 @@ static bool shape_run(struct qd_linear_run *r, const struct qd_shape *in, unsign
     if (r->images == 0 || r->rows == 0)
         return false;
     cut(r, in, threads);
-    if (l->kind == QD_LINEAR_CONV) {
+    if (l->kind == QD_LINEAR_CONV)
         r->direct = is_pointwise(r);
-        r->lines = !r->direct && l->geometry.taps > 1 && (tap_bytes < LINE_PIECE || tap_bytes % 4 != 0);
-    }
     return true;
 }
 
-static size_t line_bytes(const struct qd_linear_run *r) { return (r->l->k * r->element_bytes + 3) & ~(size_t)3; }
+/* Room for what is copied too much; not a multiple of the cache's way, or rows would drive each other out. */
+static size_t line_bytes(const struct qd_linear_run *r)
+{
+    size_t bytes = (r->l->k * r->element_bytes + 31) / 16 * 16;
+    return bytes % 512 ? bytes : bytes + 16;
+}
 
 /* Of one task: pointers or copied rows. */
 static size_t table_bytes(const struct qd_linear_run *r)
@@ -103,8 +104,8 @@ static size_t table_bytes(const struct qd_linear_run *r)
         return qd_depthwise_table_bytes(l, r->out_dims, r->row_step / (size_t)r->out_dims[l->geometry.spatial - 1]);
     if (r->direct)
         return 0;
-    if (r->lines)
-        return qd_align_up(r->row_step * line_bytes(r) + QD_LINE_SLACK);
+    if (l->lines)
+        return qd_align_up(r->row_step * line_bytes(r));
     return qd_align_up(r->row_step * (size_t)l->geometry.taps * sizeof(void *));
 }
 
@@ -171,7 +172,7 @@ static struct qd_rows rows_of(const struct qd_linear_run *r, size_t image, size_
                                 .taps = 1,
                                 .tap_bytes = tap_bytes};
     const unsigned char *pixels = qd_linear_image(r, image);
-    if (r->lines) {
+    if (l->lines) {
         qd_taps_lines(r, pixels, first, count, offset, line_bytes(r), table);
         return (struct qd_rows){
             .base = table, .stride_bytes = line_bytes(r), .taps = 1, .tap_bytes = l->k * r->element_bytes};

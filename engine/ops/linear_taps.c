@@ -104,78 +104,116 @@ void qd_taps_table(const struct qd_linear_run *r, const unsigned char *image, si
     }
 }
 
+/* Columns [0, count) of one kernel row, the first at input position `at`, `rows` entries apart. */
+static void column_row(const struct window_row *w, const unsigned char *base, int64_t at, int64_t count, size_t rows,
+                       const void **entry)
+{
+    const void *const padding = w->r->padding;
+    const int64_t inside = base ? (at < 0 ? -at : 0) : count, from = inside < count ? inside : count;
+    const int64_t left = w->width - at, to = left < from ? from : left < count ? left : count;
+    int64_t c = 0;
+    for (; c < from; c++, entry += rows)
+        *entry = padding;
+    const unsigned char *pixel = base ? base + (size_t)(at + c) * w->pixel_bytes : NULL;
+    for (; c < to; c++, entry += rows, pixel += w->pixel_bytes)
+        *entry = pixel;
+    for (; c < count; c++, entry += rows)
+        *entry = padding;
+}
+
 void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, size_t row, size_t step,
                      const void **table)
 {
     const struct qd_geometry *g = &r->l->geometry;
     struct window_row w = window_row_at(r, image, row);
-    const bool shared = step != (size_t)w.kernel;
-    const int64_t pixels = r->out_dims[g->spatial - 1], rows = (int64_t)qd_kernel_rows(g);
-    const int64_t columns = shared ? (pixels - 1) * (int64_t)step + w.kernel : pixels * w.kernel;
-    for (int64_t t = 0; t < rows; t++) {
-        const unsigned char *base = row_base(&w, t);
-        for (int64_t c = 0; c < columns; c++) {
-            int64_t at = shared ? c - w.before : c / w.kernel * w.stride + c % w.kernel * w.dilation - w.before;
-            table[c * rows + t] = base && at >= 0 && at < w.width ? base + (size_t)at * w.pixel_bytes : r->padding;
+    const int64_t pixels = r->out_dims[g->spatial - 1];
+    const size_t rows = qd_kernel_rows(g), kernel = (size_t)w.kernel;
+    for (size_t t = 0; t < rows; t++) {
+        const unsigned char *base = row_base(&w, (int64_t)t);
+        if (step != kernel) { /* shared: neighbouring positions are neighbouring columns */
+            column_row(&w, base, -w.before, (pixels - 1) * (int64_t)step + w.kernel, rows, table + t);
+            continue;
         }
+        for (int64_t p = 0; p < pixels; p++)
+            for (int64_t x = 0; x < w.kernel; x++)
+                column_row(&w, base, p * w.stride - w.before + x * w.dilation, 1, rows,
+                           table + ((size_t)p * kernel + (size_t)x) * rows + t);
     }
 }
 
-/* `bytes` bytes; whole blocks of 16 where source and target have room for them. */
-static inline void copy_piece(unsigned char *to, const unsigned char *from, size_t bytes, const unsigned char *end)
+/* `count` pieces of `bytes` bytes, from `step` bytes apart to `stride` bytes apart; up to 15 bytes behind each are
+ * written too. Nothing at or behind `end` is read. */
+static void copy_pieces(const unsigned char *from, size_t step, size_t count, size_t bytes, const unsigned char *end,
+                        unsigned char *to, size_t stride)
 {
-    if (bytes <= QD_LINE_SLACK && (size_t)(end - from) >= QD_LINE_SLACK)
-        for (size_t i = 0; i < bytes; i += 16)
-            memcpy(to + i, from + i, 16);
-    else
-        memcpy(to, from, bytes);
+    const size_t whole = (bytes + 15) / 16 * 16, room = (size_t)(end - from);
+    size_t safe = room < whole ? 0 : (room - whole) / step + 1, i = 0;
+    safe = safe < count ? safe : count;
+    if (whole == 16)
+        for (; i < safe; i++)
+            memcpy(to + i * stride, from + i * step, 16);
+    else if (whole == 32)
+        for (; i < safe; i++) {
+            memcpy(to + i * stride, from + i * step, 16);
+            memcpy(to + i * stride + 16, from + i * step + 16, 16);
+        }
+    else if (whole <= 128)
+        for (; i < safe; i++)
+            for (size_t at = 0; at < whole; at += 16)
+                memcpy(to + i * stride + at, from + i * step + at, 16);
+    for (; i < count; i++)
+        memcpy(to + i * stride, from + i * step, bytes);
 }
 
-/* Pixel by pixel: near the edges, or when a row of taps is not one piece. */
-static unsigned char *line_apart(const struct window_row *w, const unsigned char *base, int64_t at, size_t offset,
-                                 const unsigned char *end, unsigned char *to)
+/* One kernel row of one line, tap by tap: near the edges, or where a row of taps is not one piece. */
+static void line_apart(const struct window_row *w, const unsigned char *base, int64_t pixel, size_t offset,
+                       unsigned char *to)
 {
     const size_t bytes = w->r->l->channels * w->r->element_bytes;
-    for (int64_t x = 0; x < w->kernel; x++, at += w->dilation, to += bytes) {
-        if (base && at >= 0 && at < w->width)
-            copy_piece(to, base + (size_t)at * w->pixel_bytes + offset, bytes, end);
-        else
-            memcpy(to, (const unsigned char *)w->r->padding + offset, bytes);
+    int64_t at = pixel * w->stride - w->before;
+    for (int64_t x = 0; x < w->kernel; x++, at += w->dilation, to += bytes)
+        memcpy(to,
+               base && at >= 0 && at < w->width ? base + (size_t)at * w->pixel_bytes + offset
+                                                : (const unsigned char *)w->r->padding + offset,
+               bytes);
+}
+
+/* Kernel row t of the lines of output pixels [first, last) of one row. */
+static void lines_row(const struct window_row *w, int64_t t, int64_t first, int64_t last, size_t offset, size_t stride,
+                      const unsigned char *end, unsigned char *to)
+{
+    const size_t bytes = w->r->l->channels * w->r->element_bytes;
+    const unsigned char *base = row_base(w, t);
+    int64_t from = last, until = last, pixel = first;
+    if (base && w->dilation == 1 && w->pixel_bytes == bytes) /* a row of taps is one piece */
+        interior(w, first, last, &from, &until);
+    for (; pixel < from; pixel++, to += stride)
+        line_apart(w, base, pixel, offset, to);
+    if (pixel < until) {
+        const size_t step = (size_t)w->stride * w->pixel_bytes, count = (size_t)(until - pixel);
+        copy_pieces(base + (size_t)(pixel * w->stride - w->before) * w->pixel_bytes, step, count,
+                    (size_t)w->kernel * bytes, end, to, stride);
+        to += count * stride;
+        pixel = until;
     }
-    return to;
+    for (; pixel < last; pixel++, to += stride)
+        line_apart(w, base, pixel, offset, to);
 }
 
 void qd_taps_lines(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count,
                    size_t offset_bytes, size_t stride, unsigned char *lines)
 {
     const struct qd_geometry *g = &r->l->geometry;
-    const size_t width = (size_t)r->out_dims[g->spatial - 1], bytes = r->l->channels * r->element_bytes;
-    const unsigned char *end = (const unsigned char *)r->call->in->data +
-                               r->images * (size_t)(qd_linear_image(r, 1) - qd_linear_image(r, 0));
+    const size_t width = (size_t)r->out_dims[g->spatial - 1], rows = qd_kernel_rows(g);
+    const size_t row_bytes = qd_kernel_columns(g) * r->l->channels * r->element_bytes;
+    const unsigned char *end = qd_linear_image(r, r->images);
     for (size_t done = 0; done < count;) {
         size_t pixel = (first + done) % width, here = width - pixel < count - done ? width - pixel : count - done;
         struct window_row w = window_row_at(r, image, (first + done) / width);
-        const bool whole = w.dilation == 1 && w.pixel_bytes == bytes; /* a row of taps is one piece */
-        int64_t from, to;
-        interior(&w, (int64_t)pixel, (int64_t)(pixel + here), &from, &to);
-        /* Kernel rows inside, so that what a copy writes too much is overwritten by the next. */
-        const unsigned char *bases[64];
-        const int64_t rows = (int64_t)qd_kernel_rows(g);
-        for (int64_t t = 0; t < rows && t < 64; t++)
-            bases[t] = row_base(&w, t);
-        for (size_t i = pixel; i < pixel + here; i++, lines += stride) {
-            unsigned char *line = lines;
-            int64_t at = (int64_t)i * w.stride - w.before;
-            for (int64_t t = 0; t < rows; t++) {
-                const unsigned char *base = t < 64 ? bases[t] : row_base(&w, t);
-                if (whole && base && (int64_t)i >= from && (int64_t)i < to) {
-                    copy_piece(line, base + (size_t)at * w.pixel_bytes, (size_t)w.kernel * bytes, end);
-                    line += (size_t)w.kernel * bytes;
-                } else {
-                    line = line_apart(&w, base, at, offset_bytes, end, line);
-                }
-            }
-        }
+        /* In ascending order: what is written too much is overwritten by the next kernel row, or is the line's tail. */
+        for (size_t t = 0; t < rows; t++)
+            lines_row(&w, (int64_t)t, (int64_t)pixel, (int64_t)(pixel + here), offset_bytes, stride, end,
+                      lines + done * stride + t * row_bytes);
         done += here;
     }
 }

@@ -66,8 +66,8 @@ QD_INLINE void tile_pairs(const struct depthwise_tile *t, const size_t pixels, c
     }
 #pragma GCC unroll 4
     for (size_t p = 0; p < pixels; p++) {
-        vi_store(depthwise_acc(t, p, 0, PIXELS), sum[p][0]);
-        vi_store(depthwise_acc(t, p, 1, PIXELS), sum[p][1]);
+        vi_store(depthwise_acc(t, p, 0), sum[p][0]);
+        vi_store(depthwise_acc(t, p, 1), sum[p][1]);
     }
 }
 

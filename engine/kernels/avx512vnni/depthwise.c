@@ -83,7 +83,7 @@ QD_INLINE void tile_columns_q8(const struct depthwise_tile *t, bool first, const
     for (size_t p = 0; p < pixels; p++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < vectors; v++)
-            sum[p][v] = vi_load(first ? t->init + 16 * v : depthwise_acc(t, p, v, PIXELS));
+            sum[p][v] = vi_load(first ? t->init + 16 * v : depthwise_acc(t, p, v));
 #pragma GCC unroll 16
     for (size_t column = 0; column < (pixels - 1) * stride + columns; column++) {
         __m512i quad[4];
@@ -101,7 +101,7 @@ QD_INLINE void tile_columns_q8(const struct depthwise_tile *t, bool first, const
     for (size_t p = 0; p < pixels; p++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < vectors; v++)
-            vi_store(depthwise_acc(t, p, v, PIXELS), sum[p][v]);
+            vi_store(depthwise_acc(t, p, v), sum[p][v]);
 }
 
 /* Columns seen by several pixels. */
@@ -131,7 +131,7 @@ QD_INLINE void tile_quad(const struct depthwise_tile *t, bool first, size_t entr
             interleave(entries + p * t->args->pixel_entries, taps, t->channel, mask, full, vectors, quad);
 #pragma GCC unroll 4
             for (size_t v = 0; v < vectors; v++) {
-                int32_t *acc = depthwise_acc(t, p, v, PIXELS);
+                int32_t *acc = depthwise_acc(t, p, v);
                 const __m512i sum = vi_load(first ? t->init + 16 * v : acc);
                 vi_store(acc, _mm512_dpbusd_epi32(sum, quad[v], _mm512_loadu_si512(w + 64 * v)));
             }
