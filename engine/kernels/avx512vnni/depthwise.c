@@ -87,6 +87,7 @@ QD_INLINE void tile_columns_q8(const struct depthwise_tile *t, bool first, const
 #pragma GCC unroll 16
     for (size_t column = 0; column < (pixels - 1) * stride + columns; column++) {
         __m512i quad[4];
+        __asm__("" : "+r"(weights)); /* read again: kept for all columns, they would push accumulators out */
         interleave(entries + column * column_entries, taps, t->channel, mask, full, vectors, quad);
 #pragma GCC unroll 4
         for (size_t p = 0; p < pixels; p++)
