@@ -12,7 +12,9 @@ enum {
     PADDED_K = 64,
     VALUES = 1037,
     SCRATCH_BYTES = 192 * 1024,
-    ROUNDS = 12
+    ROUNDS = 12,
+    DEPTHWISE_PIXELS = 6,
+    DEPTHWISE_ENTRIES = (DEPTHWISE_PIXELS + 2) * 3
 };
 
 struct bench {
@@ -151,6 +153,77 @@ static bool check_gemm_f32(struct bench *b)
     return same(&seen, &wanted);
 }
 
+/* 3 x 3, neighbouring pixels sharing columns; the table points anywhere into a. */
+static struct qd_depthwise_args depthwise_args(struct bench *b, const void **table, const void *a, size_t elem_bytes,
+                                               struct qd_observation *seen)
+{
+    size_t channels = b->n < b->m * b->k ? b->n : b->m * b->k, places = b->m * b->k - channels + 1;
+    for (size_t i = 0; i < DEPTHWISE_ENTRIES; i++)
+        table[i] = (const unsigned char *)a + draw(b) % places * elem_bytes;
+    return (struct qd_depthwise_args){
+        .rows = 1,
+        .pixels = DEPTHWISE_PIXELS,
+        .kh = 3,
+        .kw = 3,
+        .channels = channels,
+        .channel_end = channels,
+        .table = table,
+        .row_entries = DEPTHWISE_ENTRIES,
+        .pixel_entries = 3,
+        .weights = b->packed,
+        .epilogue = {
+            .acc_init = b->init, .scale = b->scale, .bias = b->bias, .out_stride_elems = channels, .observe = seen}};
+}
+
+static bool check_depthwise_q8(struct bench *b)
+{
+    const struct qd_depthwise_q8 *d = &b->kernels->depthwise_q8;
+    const void *table[DEPTHWISE_ENTRIES];
+    struct qd_observation seen = qd_observation_empty(), wanted = qd_observation_empty();
+    struct qd_depthwise_args args = depthwise_args(b, table, b->a, 1, &seen);
+    if (d->packed_bytes(args.channels, 3, 3) > sizeof b->packed)
+        return false;
+    d->pack(args.channels, 3, 3, b->w, b->packed, b->sums);
+    args.epilogue.out = b->u8;
+    args.epilogue.quantize = &b->qp;
+    d->run(&args);
+    for (size_t i = 0; i < DEPTHWISE_PIXELS; i++)
+        for (size_t c = 0; c < args.channels; c++) {
+            int32_t acc = b->init[c];
+            for (size_t t = 0; t < 9; t++)
+                acc += ((const uint8_t *)table[i * 3 + t])[c] * b->w[c * 9 + t % 3 * 3 + t / 3];
+            float real = qd_real_one(acc, b->scale[c], b->bias[c]), inv = 1.0f / b->qp.scale;
+            qd_observe_one(&wanted, real, real * inv, &b->qp);
+            if (b->u8[i * args.channels + c] != qd_requantize_one(real, inv, &b->qp))
+                return false;
+        }
+    return same(&seen, &wanted);
+}
+
+static bool check_depthwise_f32(struct bench *b)
+{
+    const struct qd_depthwise_f32 *d = &b->kernels->depthwise_f32;
+    const void *table[DEPTHWISE_ENTRIES];
+    struct qd_observation seen = qd_observation_empty(), wanted = qd_observation_empty();
+    struct qd_depthwise_args args = depthwise_args(b, table, b->a_f32, sizeof(float), &seen);
+    if (d->packed_bytes(args.channels, 3, 3) > sizeof b->packed)
+        return false;
+    d->pack(args.channels, 3, 3, b->w_f32, b->packed);
+    args.epilogue.out = b->f32;
+    d->run(&args);
+    for (size_t i = 0; i < DEPTHWISE_PIXELS; i++)
+        for (size_t c = 0; c < args.channels; c++) {
+            float acc = 0.0f;
+            for (size_t t = 0; t < 9; t++)
+                acc += ((const float *)table[i * 3 + t])[c] * b->w_f32[c * 9 + t % 3 * 3 + t / 3];
+            float real = acc * b->scale[c] + b->bias[c];
+            qd_observe_one(&wanted, real, 0.0f, NULL);
+            if (b->f32[i * args.channels + c] != real)
+                return false;
+        }
+    return same(&seen, &wanted);
+}
+
 static bool check_quantize(struct bench *b)
 {
     float x[VALUES], back[VALUES];
@@ -197,6 +270,8 @@ enum qd_status qd_kernels_selftest(const struct qd_kernels *kernels, uint64_t se
     } rows[] = {{kernels->gemm_q8.name, check_gemm_q8},
                 {kernels->gemm_q16.name, check_gemm_q16},
                 {kernels->gemm_f32.name, check_gemm_f32},
+                {kernels->depthwise_q8.name, check_depthwise_q8},
+                {kernels->depthwise_f32.name, check_depthwise_f32},
                 {"quantize_u8, dequantize_u8 and observe_f32", check_quantize},
                 {"max_rows_u8", check_max_rows}};
     struct bench bench = {.kernels = kernels, .state = seed};

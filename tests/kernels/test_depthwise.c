@@ -231,11 +231,31 @@ static void floats(void **unused)
     shapes(false);
 }
 
+static void broken_run(const struct qd_depthwise_args *args)
+{
+    qd_kernels_at(QD_ISA_SCALAR)->depthwise_q8.run(args);
+    ((uint8_t *)args->epilogue.out)[args->pixels * args->channels - 1] ^= 1;
+}
+
+static void selftest_sees_a_broken_kernel(void **unused)
+{
+    (void)unused;
+    struct qd_error error;
+    for (int isa = 0; isa < QD_ISA_COUNT; isa++)
+        if (qd_kernels_at((enum qd_isa)isa))
+            assert_int_equal(qd_kernels_selftest(qd_kernels_at((enum qd_isa)isa), first_seed(), &error), QD_OK);
+    struct qd_kernels broken = *qd_kernels_at(QD_ISA_SCALAR);
+    broken.depthwise_q8.run = broken_run;
+    assert_int_equal(qd_kernels_selftest(&broken, first_seed(), &error), QD_ERR_INTERNAL);
+    assert_non_null(strstr(error.text, "depthwise"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers),
         cmocka_unit_test(floats),
+        cmocka_unit_test(selftest_sees_a_broken_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
