@@ -88,7 +88,9 @@ struct qd_gemm_args {
 };
 
 /* y[m, n] = epilogue(A u8 [m, k] . B s8 [k, n]), accumulated in int32 exactly: k * 255 * 127 must stay below 2^31 (k <=
- * 66,000). A is row-major without padding: a kernel may not read past row ends. */
+ * 66,000). Packed B is panel after panel of nr columns: columns from a multiple c of nr on stand packed_bytes(c, k)
+ * bytes behind the first, so that a matrix can be packed in pieces. A is row-major without padding: a kernel may not
+ * read past row ends. */
 struct qd_gemm_q8 {
     const char *name; /* "qd_gemm_u8s8_12x32x4__avx512vnni" */
     size_t mr, nr, kr;

@@ -69,25 +69,36 @@ static bool all_are(const struct qd_node *node, const char *name, int64_t value)
     return true;
 }
 
-/* [C, M, kernel...], one group, stride as wide as the kernel and nothing else: every output pixel has one input pixel
- * and one tap. */
+/* [C, M, kernel...], one group, no dilation. Where the stride is as wide as the kernel, every output pixel has one
+ * input pixel and one tap. */
 static bool read_transposed(const struct qd_node *node, const struct qd_shape *w, struct dims *d)
 {
-    size_t strides = 0;
-    const int64_t *stride = qd_attr_ints(node, "strides", &strides);
+    size_t count = 0, strides = 1, taps = 1;
+    const int64_t *stride = qd_attr_ints(node, "strides", &count);
     int spatial = w->rank - 2;
-    if (spatial < 1 || spatial > QD_MAX_SPATIAL || qd_attr_int(node, "group", 1) != 1 || !all_are(node, "pads", 0) ||
-        !all_are(node, "dilations", 1) || !all_are(node, "output_padding", 0) || qd_attr_find(node, "output_shape"))
+    bool tiled = all_are(node, "pads", 0) && all_are(node, "output_padding", 0);
+    if (spatial < 1 || spatial > QD_MAX_SPATIAL || qd_attr_int(node, "group", 1) != 1 ||
+        !all_are(node, "dilations", 1) || qd_attr_find(node, "output_shape") || (stride && count != (size_t)spatial))
         return false;
-    for (int i = 0; i < spatial; i++)
-        if (w->dims[2 + i] < 1 || w->dims[2 + i] != (stride && strides == (size_t)spatial ? stride[i] : 1))
+    for (int i = 0; i < spatial; i++) {
+        int64_t kernel = w->dims[2 + i], step = stride ? stride[i] : 1;
+        if (step < 1 || kernel < step) /* a phase without taps */
             return false;
-    d->kind = QD_LINEAR_TRANSPOSED;
+        tiled = tiled && kernel == step;
+        strides *= (size_t)step;
+        taps *= (size_t)((kernel + step - 1) / step);
+    }
     d->joined = 1;
-    d->inputs = d->k = d->channels = d->depth = (size_t)w->dims[0];
-    d->outputs = (size_t)w->dims[1];
-    d->groups = (size_t)qd_shape_span(w, 2, w->rank - 1);
-    d->n = d->outputs * (size_t)w->dims[w->rank - 1];
+    d->inputs = d->channels = (size_t)w->dims[0];
+    d->outputs = d->n = (size_t)w->dims[1];
+    d->depth = d->inputs * (size_t)qd_shape_span(w, 2, w->rank) / strides;
+    d->kind = tiled ? QD_LINEAR_TILED : QD_LINEAR_TRANSPOSED;
+    d->k = d->inputs * taps;
+    d->groups = strides;
+    if (tiled) {
+        d->groups = (size_t)qd_shape_span(w, 2, w->rank - 1);
+        d->n *= (size_t)w->dims[w->rank - 1];
+    }
     return d->n > 0 && d->k > 0;
 }
 
@@ -168,6 +179,7 @@ static enum qd_status read_geometry(const struct qd_node *node, const struct qd_
     g->taps = qd_shape_span(w, 2, w->rank);
     if (!read_list(node, "strides", 1, 1, g->spatial, g->stride) ||
         !read_list(node, "dilations", 1, 1, g->spatial, g->dilation) ||
+        !read_list(node, "output_padding", 0, 0, g->spatial, g->out_padding) ||
         !read_list(node, "pads", 0, 0, 2 * g->spatial, pads))
         return qd_fail(error, QD_ERR_FORMAT, "%s node '%s': strides, dilations or pads are out of range", node->op,
                        node->name);
@@ -290,12 +302,8 @@ static bool infer_image(const struct qd_linear *l, const struct qd_shape *in, st
     if (in->rank != 2 + g->spatial || in->dims[1] != (int64_t)l->inputs)
         return false;
     out->dims[1] = (int64_t)l->outputs;
-    if (qd_linear_has_window(l))
-        return qd_geometry_resolve(g, in, begin, out->dims + 2);
-    for (int i = 0; i < g->spatial; i++)
-        if (in->dims[2 + i] < 1 || !qd_i64_mul(in->dims[2 + i], g->kernel[i], &out->dims[2 + i]))
-            return false;
-    return true;
+    return qd_linear_has_window(l) ? qd_geometry_resolve(g, in, begin, out->dims + 2)
+                                   : qd_transposed_resolve(g, in, begin, out->dims + 2);
 }
 
 enum qd_status qd_linear_infer(const struct qd_linear *l, const struct qd_shape *in, struct qd_shape *out,

@@ -1,7 +1,7 @@
-/* Linear layers with constant weights, in their fused form: y = act(factor[j] * (x . w)[j] + bias[j]). Conv, Gemm and
- * MatMul come here when their weights are constants; batch normalization has become factor and bias, a following Relu
- * or Clip the activation. One object serves INT8 (packed s8 weights) or FP32 (packed floats). Not for products of two
- * activations (ops.def's MatMul). */
+/* Linear layers with constant weights, in their fused form: y = act(factor[j] * (x . w)[j] + bias[j]). Conv,
+ * ConvTranspose, Gemm and MatMul come here when their weights are constants; batch normalization has become factor and
+ * bias, a following Relu or Clip the activation. One object serves INT8 (packed s8 weights) or FP32 (packed floats).
+ * Not for products of two activations (ops.def's MatMul). */
 #ifndef QD_ENGINE_OPS_LINEAR_H
 #define QD_ENGINE_OPS_LINEAR_H
 
@@ -20,9 +20,10 @@ struct qd_linear_spec {
 
 struct qd_linear; /* immutable after create; any number of threads run it */
 
-/* Output channels of a Conv, Gemm or MatMul node with constant weights; 0 when this node has no linear form (weights
- * not constant, not F32, MatMul weights not of rank 2, Gemm with transA or alpha/beta other than 1 that can't be
- * folded, rank unsupported...): it then runs as an ordinary FP32 operator. */
+/* Output channels of a Conv, ConvTranspose, Gemm or MatMul node with constant weights; 0 when this node has no linear
+ * form (weights not constant, not F32, MatMul weights not of rank 2, Gemm with transA or alpha/beta other than 1 that
+ * can't be folded, ConvTranspose in groups, dilated, with an explicit output shape or a stride beyond its kernel, rank
+ * unsupported...): it then runs as an ordinary FP32 operator. */
 int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *node);
 /* True for a node whose linear form is a convolution: its input 1 has the rank of the image. */
 bool qd_linear_node_is_conv(const struct qd_node *node);
@@ -36,7 +37,7 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
 /* Bytes of packed weights; multiply-adds for an output of that shape. */
 size_t qd_linear_packed_bytes(const struct qd_linear *linear);
 uint64_t qd_linear_macs(const struct qd_linear *linear, const struct qd_shape *out);
-/* True: a convolution; reads and writes QD_CHANNELS_LAST. False: rows in QD_PLAIN. */
+/* True: a convolution of either kind; reads and writes QD_CHANNELS_LAST. False: rows in QD_PLAIN. */
 bool qd_linear_is_conv(const struct qd_linear *linear);
 
 /* Output shape for an input shape. Errors: SHAPE naming the node. */

@@ -1,5 +1,6 @@
 /* What a linear layer is made of. Private to linear*.c: linear.c reads nodes and infers shapes, linear_pack.c quantizes
- * and packs, linear_taps.c finds the input under a window, linear_depthwise.c and linear_run.c run. */
+ * and packs, linear_taps.c and linear_transposed.c find the input under a window,
+ * linear_depthwise.c and linear_run.c run. */
 #ifndef QD_ENGINE_OPS_LINEAR_IMPL_H
 #define QD_ENGINE_OPS_LINEAR_IMPL_H
 
@@ -14,15 +15,16 @@ struct qd_geometry {
     enum qd_auto_pad auto_pad;
     int64_t kernel[QD_MAX_SPATIAL], stride[QD_MAX_SPATIAL], dilation[QD_MAX_SPATIAL];
     int64_t pad_begin[QD_MAX_SPATIAL], pad_end[QD_MAX_SPATIAL];
-    int64_t taps; /* product of kernel */
+    int64_t out_padding[QD_MAX_SPATIAL]; /* transposed convolutions */
+    int64_t taps;                        /* product of kernel */
 };
 
 enum qd_linear_kind {
-    QD_LINEAR_ROWS,       /* Gemm, MatMul */
-    QD_LINEAR_CONV,       /* one product a group; small groups are joined to one product with zeros between them */
-    QD_LINEAR_DEPTHWISE,  /* one channel a group, one output each */
-    QD_LINEAR_TRANSPOSED, /* stride as wide as the kernel: one product a kernel row, whose columns lie beside each other
-                           */
+    QD_LINEAR_ROWS,      /* Gemm, MatMul */
+    QD_LINEAR_CONV,      /* one product a group; small groups are joined to one product with zeros between them */
+    QD_LINEAR_DEPTHWISE, /* one channel a group, one output each */
+    QD_LINEAR_TILED, /* transposed, stride as wide as the kernel: one product a kernel row, its columns side by side */
+    QD_LINEAR_TRANSPOSED, /* one product a phase (linear_transposed.c) */
 };
 
 struct qd_linear {
@@ -33,12 +35,12 @@ struct qd_linear {
     bool lines; /* pixels are too small to be pointed at: rows of A are copied together, padded to whole units of 4
                    bytes */
     /* As products: `groups` of them, each n columns of depth k = taps * channels. Depthwise: groups = 1, n = channels,
-     * k = taps. Transposed: groups = kernel rows, n = kernel width * outputs. */
+     * k = taps. Tiled: groups = kernel rows, n = kernel width * outputs. Transposed: groups = phases. */
     size_t groups, n, k, channels;
     size_t joined;  /* groups of the node that one product covers */
     size_t outputs; /* channels (columns) of the output tensor */
     size_t inputs;  /* channels (columns) of the input tensor */
-    size_t depth;   /* multiply-adds of one output element */
+    size_t depth;   /* multiply-adds of one output element, on average */
     struct qd_geometry geometry;
     unsigned char *packed; /* groups * group_bytes */
     size_t group_bytes;
@@ -69,7 +71,9 @@ enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linea
 struct qd_linear_run {
     const struct qd_linear *l;
     const struct qd_linear_call *call;
-    size_t images, rows; /* rows: output pixels of one image (transposed: input pixels), or rows of the matrix */
+    size_t images, rows; /* rows: output pixels of one image (tiled: input pixels; transposed: of the largest
+                            phase), or rows of the matrix */
+    size_t width;        /* rows that lie together in input and output: all, or those of one line of the image */
     size_t row_step, row_blocks, col_step, col_blocks, tasks;
     int64_t begin[QD_MAX_SPATIAL], out_dims[QD_MAX_SPATIAL];
     bool direct; /* rows of A lie in the input as they are */
@@ -108,6 +112,24 @@ void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, 
  * 15 behind the taps are written too. */
 void qd_taps_lines(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count,
                    size_t offset_bytes, size_t stride, unsigned char *lines);
+
+/* ---- linear_transposed.c */
+/* Taps that a phase has in dimension d, those that fall beyond the kernel (weight 0) included. */
+static inline int64_t qd_phase_taps(const struct qd_geometry *g, int d)
+{
+    return (g->kernel[d] + g->stride[d] - 1) / g->stride[d];
+}
+/* Of each dimension: the first tap (the others follow a stride apart), the first output position and how many there are
+ * (a stride apart), the input position that meets the first of both. */
+struct qd_phase {
+    int64_t tap[QD_MAX_SPATIAL], first[QD_MAX_SPATIAL], count[QD_MAX_SPATIAL], input[QD_MAX_SPATIAL];
+};
+struct qd_phase qd_phase_of(const struct qd_linear_run *r, size_t phase);
+/* qd_geometry_resolve for transposed convolutions. */
+bool qd_transposed_resolve(const struct qd_geometry *g, const struct qd_shape *in, int64_t *begin, int64_t *out);
+/* qd_taps_table for pixels [first, first + count) of the phase's line at[] (all dimensions but the last). */
+void qd_phase_table(const struct qd_linear_run *r, const unsigned char *image, const struct qd_phase *p,
+                    const int64_t *at, size_t first, size_t count, const void **table);
 
 /* ---- linear_depthwise.c */
 /* Output rows (of pixels) that one block takes, and bytes of its table. */

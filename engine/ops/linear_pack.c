@@ -26,7 +26,7 @@ struct packer {
 /* Output channel of column j of product g. */
 static size_t output_of(const struct qd_linear *l, size_t g, size_t j)
 {
-    return l->kind == QD_LINEAR_TRANSPOSED ? j % l->outputs : g * l->n + j;
+    return l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED ? j % l->outputs : g * l->n + j;
 }
 
 /* Convolutions: weights of the model are [outputs][channels of a node's group][taps], depth here is [tap][channel of
@@ -43,6 +43,31 @@ static void gather_conv(const struct packer *p, size_t output, float factor, flo
             row[t * l->channels + first + c] = weight_at(p->spec->weights, (output * own + c) * taps + t) * factor;
 }
 
+/* Taps of one phase of a transposed convolution: weights of the model are [inputs][outputs][taps]. */
+static void gather_phase(const struct packer *p, size_t phase, size_t output, float factor, float *row)
+{
+    const struct qd_linear *l = p->l;
+    const struct qd_geometry *g = &l->geometry;
+    const size_t taps = l->k / l->channels;
+    for (size_t t = 0; t < taps; t++) {
+        size_t rest = t, remainder = phase, scale = 1, at = 0;
+        bool exists = true;
+        for (int d = g->spatial - 1; d >= 0; d--) {
+            size_t stride = (size_t)g->stride[d], own = (size_t)qd_phase_taps(g, d);
+            size_t tap = remainder % stride + rest % own * stride;
+            exists &= tap < (size_t)g->kernel[d];
+            at += tap * scale;
+            scale *= (size_t)g->kernel[d];
+            remainder /= stride;
+            rest /= own;
+        }
+        for (size_t c = 0; c < l->channels; c++)
+            row[t * l->channels + c] = exists ? weight_at(p->spec->weights, (c * l->outputs + output) * scale + at) *
+                                                    factor
+                                              : 0;
+    }
+}
+
 /* Depth of column j of product g as the kernels want it, multiplied by the factor. */
 static void gather_row(const struct packer *p, size_t g, size_t j, float *row)
 {
@@ -54,7 +79,10 @@ static void gather_row(const struct packer *p, size_t g, size_t j, float *row)
     case QD_LINEAR_CONV:
         gather_conv(p, output, factor, row);
         return;
-    case QD_LINEAR_TRANSPOSED: /* [inputs][outputs][taps] */
+    case QD_LINEAR_TRANSPOSED:
+        gather_phase(p, g, output, factor, row);
+        return;
+    case QD_LINEAR_TILED: /* [inputs][outputs][taps] */
         for (size_t c = 0; c < l->k; c++)
             row[c] = weight_at(w, (c * l->outputs + output) * taps + g * (l->n / l->outputs) + j / l->outputs) * factor;
         return;
@@ -186,7 +214,7 @@ enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linea
     l->weight_scale = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_scale);
     p.rows = qd_calloc(p.panel * l->k, sizeof *p.rows);
     p.integers = l->int8 ? qd_calloc(p.panel * l->k, 1) : NULL;
-    bool whole = l->int8 && (spec->per_tensor || l->kind == QD_LINEAR_TRANSPOSED);
+    bool whole = l->int8 && (spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
     p.absmax = whole ? qd_calloc(l->outputs, sizeof *p.absmax) : NULL;
     if (l->packed && l->sums && l->weight_scale && p.rows && (p.integers || !l->int8) && (p.absmax || !whole))
         status = pack_all(&p);

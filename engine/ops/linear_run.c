@@ -31,19 +31,16 @@ static void cut(struct qd_linear_run *r, const struct qd_shape *in, unsigned thr
     double ns = estimate_ns(l, (double)r->images * (double)r->rows * (double)(l->groups * l->n));
     size_t tasks = ns < LEAST_SPLIT_NS ? 1 : least(task_limit(threads), (size_t)(ns / LEAST_TASK_NS));
     size_t share = r->images ? (tasks + r->images - 1) / r->images : 1; /* blocks an image should give */
-    size_t width = l->kind == QD_LINEAR_TRANSPOSED ? (size_t)in->dims[in->rank - 1] : 1;
     r->col_step = l->n;
     if (l->kind == QD_LINEAR_DEPTHWISE) {
-        width = (size_t)r->out_dims[l->geometry.spatial - 1];
-        r->row_step = qd_depthwise_block_rows(l, in, r->out_dims, share) * width;
-    } else if (width > 1) {
-        r->row_step = width; /* an image row: beyond it the output continues elsewhere */
+        r->row_step = qd_depthwise_block_rows(l, in, r->out_dims, share) * (size_t)r->out_dims[l->geometry.spatial - 1];
     } else {
         size_t step = (r->rows + share - 1) / share, units = (step + ROW_UNIT - 1) / ROW_UNIT;
         units = units < 4 ? 4 : units; /* fewer rows would not pay for reading all weights */
         r->row_step = least(units * ROW_UNIT, ROW_BLOCK);
     }
-    r->row_blocks = r->row_step ? (r->rows + r->row_step - 1) / r->row_step : 0;
+    r->row_step = least(r->row_step, r->width);
+    r->row_blocks = r->rows / r->width * ((r->width + r->row_step - 1) / r->row_step);
     if (l->kind != QD_LINEAR_DEPTHWISE && r->images * r->row_blocks < tasks) {
         size_t panels = (l->n + nr - 1) / nr,
                parts = (tasks + r->images * r->row_blocks - 1) / (r->images * r->row_blocks);
@@ -65,27 +62,42 @@ static bool is_pointwise(const struct qd_linear_run *r)
     return true;
 }
 
+/* Dimension d of the grid of rows of one image. */
+static size_t grid(const struct qd_linear_run *r, int d)
+{
+    const struct qd_geometry *g = &r->l->geometry;
+    int64_t step = qd_linear_has_window(r->l) ? 1 : g->stride[d]; /* tiled: as wide as the kernel */
+    return (size_t)((r->out_dims[d] + step - 1) / step);
+}
+
+static void count_rows(struct qd_linear_run *r, const struct qd_shape *in)
+{
+    const struct qd_linear *l = r->l;
+    const int last = l->geometry.spatial - 1;
+    r->rows = l->kind == QD_LINEAR_ROWS ? (size_t)qd_shape_span(in, 0, in->rank - 1) : 1;
+    for (int d = 0; l->kind != QD_LINEAR_ROWS && d <= last; d++)
+        r->rows *= grid(r, d);
+    r->width = l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED ? grid(r, last) : r->rows;
+}
+
 /* Everything that follows from the input's shape. False when there is nothing to compute. */
 static bool shape_run(struct qd_linear_run *r, const struct qd_shape *in, unsigned threads)
 {
     const struct qd_linear *l = r->l;
     r->images = l->kind == QD_LINEAR_ROWS ? 1 : (size_t)in->dims[0];
     r->direct = true;
-    if (qd_linear_has_window(l)) {
-        if (!qd_geometry_resolve(&l->geometry, in, r->begin, r->out_dims))
-            return false; /* refused when the shape was inferred */
-        r->rows = 1;
-        for (int i = 0; i < l->geometry.spatial; i++)
-            r->rows *= (size_t)r->out_dims[i];
-    } else {
-        r->rows = (size_t)qd_shape_span(in, l->kind == QD_LINEAR_ROWS ? 0 : 2,
-                                        l->kind == QD_LINEAR_ROWS ? in->rank - 1 : in->rank);
-    }
+    if (qd_linear_has_window(l)
+            ? !qd_geometry_resolve(&l->geometry, in, r->begin, r->out_dims)
+            : l->kind != QD_LINEAR_ROWS && !qd_transposed_resolve(&l->geometry, in, r->begin, r->out_dims))
+        return false; /* refused when the shape was inferred */
+    count_rows(r, in);
     if (r->images == 0 || r->rows == 0)
         return false;
     cut(r, in, threads);
     if (l->kind == QD_LINEAR_CONV)
         r->direct = is_pointwise(r);
+    if (l->kind == QD_LINEAR_TRANSPOSED)
+        r->direct = false;
     return true;
 }
 
@@ -106,7 +118,7 @@ static size_t table_bytes(const struct qd_linear_run *r)
         return 0;
     if (l->lines)
         return qd_align_up(r->row_step * line_bytes(r));
-    return qd_align_up(r->row_step * (size_t)l->geometry.taps * sizeof(void *));
+    return qd_align_up(r->row_step * (l->k / l->channels) * sizeof(void *));
 }
 
 static size_t kernel_scratch(const struct qd_linear *l)
@@ -158,79 +170,130 @@ struct qd_epilogue qd_linear_epilogue(const struct qd_linear_run *r, size_t col,
     return e;
 }
 
-/* The rows of A of one block for product `group`. */
-static struct qd_rows rows_of(const struct qd_linear_run *r, size_t image, size_t first, size_t count, size_t group,
-                              unsigned char *table)
+/* Rows of one product that are computed together. */
+struct part {
+    size_t image, first, count, group;
+    size_t element, stride; /* of the output: where the first row goes, and from row to row */
+    struct qd_phase phase;  /* transposed */
+    int64_t line[QD_MAX_SPATIAL];
+};
+
+/* The rows of A. */
+static struct qd_rows rows_of(const struct qd_linear_run *r, const struct part *p, unsigned char *table)
 {
     const struct qd_linear *l = r->l;
     const size_t pixel_bytes = qd_linear_pixel_bytes(r), tap_bytes = l->channels * r->element_bytes;
-    const size_t offset = l->kind == QD_LINEAR_CONV ? group * tap_bytes : 0;
+    const size_t offset = l->kind == QD_LINEAR_CONV ? p->group * tap_bytes : 0;
     if (r->direct)
         return (struct qd_rows){.base = (const unsigned char *)r->call->in->data +
-                                        (image * r->rows + first) * pixel_bytes + offset,
+                                        (p->image * r->rows + p->first) * pixel_bytes + offset,
                                 .stride_bytes = pixel_bytes,
                                 .taps = 1,
                                 .tap_bytes = tap_bytes};
-    const unsigned char *pixels = qd_linear_image(r, image);
+    const unsigned char *pixels = qd_linear_image(r, p->image);
     if (l->lines) {
-        qd_taps_lines(r, pixels, first, count, offset, line_bytes(r), table);
+        qd_taps_lines(r, pixels, p->first, p->count, offset, line_bytes(r), table);
         return (struct qd_rows){
             .base = table, .stride_bytes = line_bytes(r), .taps = 1, .tap_bytes = l->k * r->element_bytes};
     }
-    if (group == 0)
-        qd_taps_table(r, pixels, first, count, (const void **)(void *)table);
-    return (struct qd_rows){.table = (const void *const *)(const void *)table,
-                            .taps = (size_t)l->geometry.taps,
-                            .tap_bytes = tap_bytes,
-                            .offset_bytes = offset};
+    const void **pointers = (const void **)(void *)table;
+    if (l->kind == QD_LINEAR_TRANSPOSED)
+        qd_phase_table(r, pixels, &p->phase, p->line, p->first % r->width, p->count, pointers);
+    else if (p->group == 0) /* all groups see the same pixels */
+        qd_taps_table(r, pixels, p->first, p->count, pointers);
+    return (struct qd_rows){
+        .table = pointers, .taps = l->k / l->channels, .tap_bytes = tap_bytes, .offset_bytes = offset};
 }
 
-/* Element of the output where product `group` writes row `first` of an image, and elements from row to row. */
-static size_t place_of(const struct qd_linear_run *r, size_t image, size_t first, size_t group, size_t *stride)
+/* Tiled: each kernel row of an image row is a row of the output. */
+static void place_tiled(const struct qd_linear_run *r, struct part *p)
 {
-    const struct qd_linear *l = r->l;
-    if (l->kind != QD_LINEAR_TRANSPOSED) {
-        *stride = l->outputs;
-        return (image * r->rows + first) * l->outputs + group * l->n;
-    }
-    /* `first` begins an image row; each of its kernel rows is a row of the output. */
-    const struct qd_geometry *g = &l->geometry;
-    const int64_t *size = r->call->in->shape.dims + 2;
-    int64_t row = (int64_t)first / size[g->spatial - 1], tap = (int64_t)group, index = 0, scale = 1;
-    for (int d = g->spatial - 2; d >= 0; d--) {
-        index += (row % size[d] * g->kernel[d] + tap % g->kernel[d]) * scale;
-        scale *= size[d] * g->kernel[d];
-        row /= size[d];
+    const struct qd_geometry *g = &r->l->geometry;
+    const int last = g->spatial - 1;
+    int64_t tap = (int64_t)p->group, index = 0, scale = 1;
+    for (int d = last - 1; d >= 0; d--) {
+        index += (p->line[d] * g->kernel[d] + tap % g->kernel[d]) * scale;
+        scale *= r->out_dims[d];
         tap /= g->kernel[d];
     }
-    *stride = l->n;
-    return ((image * (size_t)scale + (size_t)index) * (size_t)size[g->spatial - 1]) * l->n;
+    p->stride = r->l->n;
+    p->element = ((p->image * (size_t)scale + (size_t)index) * r->width + p->first % r->width) * r->l->n;
+}
+
+/* Transposed: pixels of a phase are a stride apart. Phases may be smaller than the largest. */
+static void place_phase(const struct qd_linear_run *r, struct part *p)
+{
+    const struct qd_geometry *g = &r->l->geometry;
+    const int last = g->spatial - 1;
+    const int64_t first = (int64_t)(p->first % r->width);
+    p->phase = qd_phase_of(r, p->group);
+    int64_t left = p->phase.count[last] - first, index = (int64_t)p->image;
+    for (int d = 0; d < last; d++) {
+        left = p->line[d] < p->phase.count[d] ? left : 0;
+        index = index * r->out_dims[d] + p->phase.first[d] + p->line[d] * g->stride[d];
+    }
+    index = index * r->out_dims[last] + p->phase.first[last] + first * g->stride[last];
+    p->count = left > 0 ? least(p->count, (size_t)left) : 0;
+    p->stride = (size_t)g->stride[last] * r->l->outputs;
+    p->element = (size_t)index * r->l->outputs;
+}
+
+static void place(const struct qd_linear_run *r, struct part *p)
+{
+    const struct qd_linear *l = r->l;
+    if (l->kind == QD_LINEAR_TILED) {
+        place_tiled(r, p);
+    } else if (l->kind == QD_LINEAR_TRANSPOSED) {
+        place_phase(r, p);
+    } else {
+        p->stride = l->outputs;
+        p->element = (p->image * r->rows + p->first) * l->outputs + p->group * l->n;
+    }
+}
+
+/* Which rows block number `block` of an image has. */
+static struct part part_of(const struct qd_linear_run *r, size_t image, size_t block)
+{
+    const struct qd_geometry *g = &r->l->geometry;
+    const size_t parts = (r->width + r->row_step - 1) / r->row_step, begin = block % parts * r->row_step;
+    struct part p = {
+        .image = image, .first = block / parts * r->width + begin, .count = least(r->row_step, r->width - begin)};
+    size_t line = block / parts;
+    for (int d = g->spatial - 2; d >= 0 && r->width != r->rows; d--) {
+        p.line[d] = (int64_t)(line % grid(r, d));
+        line /= grid(r, d);
+    }
+    return p;
 }
 
 /* One block of rows and columns, all products. */
 static void run_block(const struct qd_linear_run *r, size_t block, unsigned char *scratch, struct qd_observation *seen)
 {
     const struct qd_linear *l = r->l;
-    size_t col_begin = block % r->col_blocks * r->col_step, row_block = block / r->col_blocks % r->row_blocks;
-    size_t image = block / r->col_blocks / r->row_blocks, first = row_block * r->row_step;
-    size_t count = least(r->row_step, r->rows - first), stride;
+    const size_t col_begin = block % r->col_blocks * r->col_step, row_block = block / r->col_blocks % r->row_blocks;
+    struct part part = part_of(r, block / r->col_blocks / r->row_blocks, row_block);
+    const size_t count = part.count;
     if (l->kind == QD_LINEAR_DEPTHWISE) {
         size_t width = (size_t)r->out_dims[l->geometry.spatial - 1];
-        qd_depthwise_block(r, image, first / width, count / width, (const void **)(void *)scratch, seen);
+        qd_depthwise_block(r, part.image, part.first / width, count / width, (const void **)(void *)scratch, seen);
         return;
     }
-    struct qd_gemm_args args = {.m = count,
-                                .n = l->n,
-                                .k = l->k,
-                                .row_end = count,
-                                .col_begin = col_begin,
-                                .col_end = least(col_begin + r->col_step, l->n),
-                                .scratch = scratch + table_bytes(r)};
-    for (size_t g = 0; g < l->groups; g++) {
-        size_t at = place_of(r, image, first, g, &stride);
-        args.a = rows_of(r, image, first, count, g, scratch);
-        args.b = l->packed + g * l->group_bytes;
-        args.epilogue = qd_linear_epilogue(r, g * l->n, at, stride, seen);
+    for (part.group = 0; part.group < l->groups; part.group++) {
+        part.count = count;
+        place(r, &part);
+        if (part.count == 0)
+            continue;
+        struct qd_gemm_args args = {
+            .m = part.count,
+            .n = l->n,
+            .k = l->k,
+            .row_end = part.count,
+            .col_begin = col_begin,
+            .col_end = least(col_begin + r->col_step, l->n),
+            .a = rows_of(r, &part, scratch),
+            .b = l->packed + part.group * l->group_bytes,
+            .epilogue = qd_linear_epilogue(r, part.group * l->n, part.element, part.stride, seen),
+            .scratch = scratch + table_bytes(r)};
         if (l->int8)
             l->kernels->gemm_q8.run(&args);
         else

@@ -15,7 +15,7 @@
 /* One layer, as a model would say it. Convolutions: w is [M, C / groups, k...]. */
 struct layer {
     const char *label, *op, *in, *w; /* shapes */
-    int64_t groups, strides[3], dilations[3], pads[6];
+    int64_t groups, strides[3], dilations[3], pads[6], out_padding[3];
     const char *auto_pad;
     float alpha, beta; /* Gemm; 0: absent */
     bool trans_b, bias, relu6, factor;
@@ -147,6 +147,61 @@ static const struct layer layers[] = {
      .w = "4,3,2,3,2",
      .strides = {2, 3, 2},
      .bias = true},
+    {.label = "transposed, overlapping",
+     .op = "ConvTranspose",
+     .in = "2,16,7,9",
+     .w = "16,11,4,4",
+     .strides = {2, 2},
+     .pads = {1, 1, 1, 1},
+     .bias = true,
+     .relu6 = true,
+     .factor = true},
+    {.label = "transposed, phases of uneven size",
+     .op = "ConvTranspose",
+     .in = "1,6,8,5",
+     .w = "6,20,3,5",
+     .strides = {2, 3},
+     .pads = {1, 0, 0, 2},
+     .out_padding = {1, 2},
+     .bias = true,
+     .residual = RESIDUAL_U8},
+    {.label = "transposed, stride 1",
+     .op = "ConvTranspose",
+     .in = "1,5,6,6",
+     .w = "5,9,3,3",
+     .pads = {2, 1, 1, 0},
+     .residual = RESIDUAL_F32},
+    {.label = "transposed 1-D, overlapping",
+     .op = "ConvTranspose",
+     .in = "1,12,60",
+     .w = "12,10,16",
+     .strides = {8},
+     .pads = {4, 4},
+     .bias = true},
+    {.label = "transposed, many blocks",
+     .op = "ConvTranspose",
+     .in = "1,20,3,500",
+     .w = "20,40,2,3",
+     .strides = {1, 2}},
+    {.label = "tiled, one column", .op = "ConvTranspose", .in = "1,20,70,1", .w = "20,40,2,2", .strides = {2, 2}},
+    {.label = "transposed 3-D, overlapping",
+     .op = "ConvTranspose",
+     .in = "1,3,3,2,4",
+     .w = "3,4,3,2,3",
+     .strides = {2, 1, 2},
+     .pads = {1, 0, 1, 0, 1, 0}},
+    {.label = "transposed SAME_UPPER",
+     .op = "ConvTranspose",
+     .in = "1,4,5,6",
+     .w = "4,3,4,3",
+     .strides = {2, 2},
+     .auto_pad = "SAME_UPPER"},
+    {.label = "transposed SAME_LOWER",
+     .op = "ConvTranspose",
+     .in = "1,4,5,6",
+     .w = "4,3,4,3",
+     .strides = {2, 2},
+     .auto_pad = "SAME_LOWER"},
     {.label = "SAME_UPPER", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {2, 2}, .auto_pad = "SAME_UPPER"},
     {.label = "SAME_LOWER",
      .op = "Conv",
@@ -224,12 +279,13 @@ static void add_ints(struct bed *b, const char *name, size_t n, const int64_t *v
 /* Output size and first padding of one dimension, from the standard's text. */
 static int64_t out_size(const struct layer *l, int d, int spatial, int64_t in, int64_t kernel, int64_t *begin)
 {
-    if (strcmp(l->op, "ConvTranspose") == 0) {
-        *begin = 0;
-        return in * kernel;
-    }
     int64_t stride = l->strides[d] ? l->strides[d] : 1,
             reach = (kernel - 1) * (l->dilations[d] ? l->dilations[d] : 1) + 1;
+    if (strcmp(l->op, "ConvTranspose") == 0) {
+        int64_t full = (in - 1) * stride + reach + l->out_padding[d];
+        *begin = l->auto_pad ? (full - in * stride + (strcmp(l->auto_pad, "SAME_LOWER") == 0)) / 2 : l->pads[d];
+        return l->auto_pad ? in * stride : full - l->pads[d] - l->pads[spatial + d];
+    }
     *begin = 0;
     if (!l->auto_pad) {
         *begin = l->pads[d];
@@ -298,6 +354,8 @@ static struct bed bed_new(const struct layer *l, uint64_t seed)
             add_ints(&b, "pads", (size_t)b.spatial * 2, l->pads);
             break;
         }
+    if (l->out_padding[0] || l->out_padding[1])
+        add_ints(&b, "output_padding", (size_t)b.spatial, l->out_padding);
     if (l->auto_pad)
         b.attrs[b.node.attr_count++] = (struct qd_attr){
             .name = "auto_pad", .type = QD_ATTR_STRING, .count = 1, .s = {l->auto_pad, strlen(l->auto_pad)}};
@@ -347,12 +405,13 @@ static int64_t source(const struct bed *b, int64_t row, int64_t j, int64_t p)
     int64_t groups = b->l->groups ? b->l->groups : 1, group = j / (out[1] / groups), index = 0, scale = 1;
     channel += b->transposed ? 0 : group * w[1];
     for (int d = b->spatial - 1; d >= 0 && b->transposed; d--) {
-        int64_t at = row % out[2 + d] - tap % w[2 + d];
+        int64_t stride = b->l->strides[d] ? b->l->strides[d] : 1;
+        int64_t at = row % out[2 + d] + b->begin[d] - tap % w[2 + d];
         row /= out[2 + d];
         tap /= w[2 + d];
-        if (at < 0 || at % w[2 + d])
+        if (at < 0 || at % stride || at / stride >= in[2 + d])
             return -1;
-        index += at / w[2 + d] * scale;
+        index += at / stride * scale;
         scale *= in[2 + d];
     }
     for (int d = b->spatial - 1; d >= 0 && !b->transposed; d--) {
@@ -469,7 +528,9 @@ static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
     if (!qd_shape_equal(&out, &b->out.shape))
         fail_msg("%s: wrong output shape", b->l->label);
     assert_int_equal(qd_linear_is_conv(linear), b->conv);
-    int64_t macs = b->transposed ? b->w.shape.dims[0] : depth(b);
+    int64_t macs = depth(b);
+    for (int d = 0; d < b->spatial && b->transposed; d++)
+        macs /= b->l->strides[d] ? b->l->strides[d] : 1;
     assert_int_equal(qd_linear_macs(linear, &out), qd_tensor_elems(&b->out) * macs);
     return linear;
 }
