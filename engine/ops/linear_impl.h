@@ -104,9 +104,9 @@ struct qd_epilogue qd_linear_epilogue(const struct qd_linear_run *r, size_t col,
  * or r->padding. */
 void qd_taps_table(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count,
                    const void **table);
-/* Columns of kernel_rows pointers, `columns` of them, under output row `row` (of all dimensions but the last): column x
- * of pixel i is at i * step + x, step as wide as the stride where pixels share columns. */
-void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, size_t row, size_t step,
+/* Columns of kernel_rows pointers under `count` output pixels of one line, from pixel `first` on: column x of pixel i
+ * is at i * step + x, step as wide as the stride where pixels share columns. */
+void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count, size_t step,
                      const void **table);
 /* Rows of A copied together, channels from offset_bytes on of each tap; lines are `stride` bytes apart, of which up to
  * 15 behind the taps are written too. */
@@ -132,11 +132,12 @@ void qd_phase_table(const struct qd_linear_run *r, const unsigned char *image, c
                     const int64_t *at, size_t first, size_t count, const void **table);
 
 /* ---- linear_depthwise.c */
-/* Output rows (of pixels) that one block takes, and bytes of its table. */
-size_t qd_depthwise_block_rows(const struct qd_linear *l, const struct qd_shape *in, const int64_t *out_dims,
-                               size_t tasks);
-size_t qd_depthwise_table_bytes(const struct qd_linear *l, const int64_t *out_dims, size_t block_rows);
-void qd_depthwise_block(const struct qd_linear_run *r, size_t image, size_t first, size_t rows, const void **table,
+/* Output pixels that one block takes when an image should give `share` blocks: whole lines, or less than one. */
+size_t qd_depthwise_block_pixels(const struct qd_linear *l, const int64_t *out_dims, size_t share);
+/* Bytes of a block's table. */
+size_t qd_depthwise_table_bytes(const struct qd_linear_run *r);
+/* Output pixels [first, first + count) of an image: of whole lines, or of one. */
+void qd_depthwise_block(const struct qd_linear_run *r, size_t image, size_t first, size_t count, const void **table,
                         struct qd_observation *seen);
 
 #endif

@@ -24,7 +24,7 @@ static double estimate_ns(const struct qd_linear *l, double elements)
 }
 
 /* How rows and columns are cut: more columns only when the rows alone can't feed the threads. */
-static void cut(struct qd_linear_run *r, const struct qd_shape *in, unsigned threads)
+static void cut(struct qd_linear_run *r, unsigned threads)
 {
     const struct qd_linear *l = r->l;
     const size_t nr = l->int8 ? l->kernels->gemm_q8.nr : l->kernels->gemm_f32.nr;
@@ -33,7 +33,9 @@ static void cut(struct qd_linear_run *r, const struct qd_shape *in, unsigned thr
     size_t share = r->images ? (tasks + r->images - 1) / r->images : 1; /* blocks an image should give */
     r->col_step = l->n;
     if (l->kind == QD_LINEAR_DEPTHWISE) {
-        r->row_step = qd_depthwise_block_rows(l, in, r->out_dims, share) * (size_t)r->out_dims[l->geometry.spatial - 1];
+        const size_t line = (size_t)r->out_dims[l->geometry.spatial - 1];
+        r->row_step = qd_depthwise_block_pixels(l, r->out_dims, share);
+        r->width = r->row_step < line ? line : r->rows;
     } else {
         size_t step = (r->rows + share - 1) / share, units = (step + ROW_UNIT - 1) / ROW_UNIT;
         units = units < 4 ? 4 : units; /* fewer rows would not pay for reading all weights */
@@ -93,7 +95,7 @@ static bool shape_run(struct qd_linear_run *r, const struct qd_shape *in, unsign
     count_rows(r, in);
     if (r->images == 0 || r->rows == 0)
         return false;
-    cut(r, in, threads);
+    cut(r, threads);
     if (l->kind == QD_LINEAR_CONV)
         r->direct = is_pointwise(r);
     if (l->kind == QD_LINEAR_TRANSPOSED)
@@ -113,7 +115,7 @@ static size_t table_bytes(const struct qd_linear_run *r)
 {
     const struct qd_linear *l = r->l;
     if (l->kind == QD_LINEAR_DEPTHWISE)
-        return qd_depthwise_table_bytes(l, r->out_dims, r->row_step / (size_t)r->out_dims[l->geometry.spatial - 1]);
+        return qd_depthwise_table_bytes(r);
     if (r->direct)
         return 0;
     if (l->lines)
@@ -274,8 +276,7 @@ static void run_block(const struct qd_linear_run *r, size_t block, unsigned char
     struct part part = part_of(r, block / r->col_blocks / r->row_blocks, row_block);
     const size_t count = part.count;
     if (l->kind == QD_LINEAR_DEPTHWISE) {
-        size_t width = (size_t)r->out_dims[l->geometry.spatial - 1];
-        qd_depthwise_block(r, part.image, part.first / width, count / width, (const void **)(void *)scratch, seen);
+        qd_depthwise_block(r, part.image, part.first, count, (const void **)(void *)scratch, seen);
         return;
     }
     for (part.group = 0; part.group < l->groups; part.group++) {

@@ -121,23 +121,24 @@ static void column_row(const struct window_row *w, const unsigned char *base, in
         *entry = padding;
 }
 
-void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, size_t row, size_t step,
+void qd_taps_columns(const struct qd_linear_run *r, const unsigned char *image, size_t first, size_t count, size_t step,
                      const void **table)
 {
     const struct qd_geometry *g = &r->l->geometry;
-    struct window_row w = window_row_at(r, image, row);
-    const int64_t pixels = r->out_dims[g->spatial - 1];
-    const size_t rows = qd_kernel_rows(g), kernel = (size_t)w.kernel;
+    const size_t rows = qd_kernel_rows(g), width = (size_t)r->out_dims[g->spatial - 1];
+    struct window_row w = window_row_at(r, image, first / width);
+    const size_t kernel = (size_t)w.kernel;
+    int64_t at = (int64_t)(first % width) * w.stride - w.before;
     for (size_t t = 0; t < rows; t++) {
         const unsigned char *base = row_base(&w, (int64_t)t);
         if (step != kernel) { /* shared: neighbouring positions are neighbouring columns */
-            column_row(&w, base, -w.before, (pixels - 1) * (int64_t)step + w.kernel, rows, table + t);
+            column_row(&w, base, at, (int64_t)((count - 1) * step + kernel), rows, table + t);
             continue;
         }
-        for (int64_t p = 0; p < pixels; p++)
-            for (int64_t x = 0; x < w.kernel; x++)
-                column_row(&w, base, p * w.stride - w.before + x * w.dilation, 1, rows,
-                           table + ((size_t)p * kernel + (size_t)x) * rows + t);
+        for (size_t p = 0; p < count; p++)
+            for (size_t x = 0; x < kernel; x++)
+                column_row(&w, base, at + (int64_t)p * w.stride + (int64_t)x * w.dilation, 1, rows,
+                           table + (p * kernel + x) * rows + t);
     }
 }
 
