@@ -2,6 +2,7 @@
  * integers bit for bit, FP32 within rounding, observations, any number of threads, dirty scratch. */
 #include "engine/ops/linear.h"
 #include "engine/plan/team.h"
+#include "tests/unit/linear_layers.h"
 #include "tests/unit/model_builder.h"
 
 #include <setjmp.h>
@@ -12,246 +13,9 @@
 
 #include <math.h>
 
-/* One layer, as a model would say it. Convolutions: w is [M, C / groups, k...]. */
-struct layer {
-    const char *label, *op, *in, *w; /* shapes */
-    int64_t groups, strides[3], dilations[3], pads[6], out_padding[3];
-    const char *auto_pad;
-    float alpha, beta; /* Gemm; 0: absent */
-    bool trans_b, bias, relu6, factor;
-    enum { NO_RESIDUAL, RESIDUAL_U8, RESIDUAL_F32 } residual; /* of the INT8 form; FP32 takes floats */
-};
-
-static const struct layer layers[] = {
-    {.label = "3x3", .op = "Conv", .in = "2,3,9,7", .w = "5,3,3,3", .bias = true},
-    {.label = "1x1", .op = "Conv", .in = "2,19,6,5", .w = "37,19,1,1", .bias = true, .relu6 = true},
-    {.label = "1x1 stride 2", .op = "Conv", .in = "1,8,7,7", .w = "9,8,1,1", .strides = {2, 2}},
-    {.label = "1x1 padded", .op = "Conv", .in = "1,4,3,3", .w = "6,4,1,1", .pads = {1, 1, 1, 1}, .bias = true},
-    {.label = "1x1 groups", .op = "Conv", .in = "3,12,4,3", .w = "8,3,1,1", .groups = 4, .bias = true},
-    {.label = "strides, uneven pads",
-     .op = "Conv",
-     .in = "1,4,11,10",
-     .w = "6,4,3,5",
-     .strides = {2, 3},
-     .pads = {0, 1, 2, 3},
-     .bias = true,
-     .factor = true},
-    {.label = "dilation", .op = "Conv", .in = "1,2,13,12", .w = "3,2,3,2", .dilations = {3, 2}, .pads = {2, 0, 1, 1}},
-    {.label = "groups",
-     .op = "Conv",
-     .in = "2,12,8,8",
-     .w = "9,4,3,3",
-     .groups = 3,
-     .pads = {1, 1, 1, 1},
-     .bias = true},
-    {.label = "depthwise",
-     .op = "Conv",
-     .in = "1,33,9,9",
-     .w = "33,1,3,3",
-     .groups = 33,
-     .pads = {1, 1, 1, 1},
-     .relu6 = true,
-     .bias = true,
-     .factor = true},
-    {.label = "depthwise, multiplier 2",
-     .op = "Conv",
-     .in = "2,5,6,6",
-     .w = "10,1,3,3",
-     .groups = 5,
-     .strides = {2, 2},
-     .pads = {1, 0, 0, 1}},
-    {.label = "depthwise 5x5",
-     .op = "Conv",
-     .in = "2,70,13,11",
-     .w = "70,1,5,5",
-     .groups = 70,
-     .strides = {2, 2},
-     .pads = {2, 2, 2, 2},
-     .bias = true,
-     .residual = RESIDUAL_U8},
-    {.label = "depthwise, tall",
-     .op = "Conv",
-     .in = "1,64,40,37",
-     .w = "64,1,3,3",
-     .groups = 64,
-     .strides = {2, 1},
-     .pads = {1, 1, 1, 1},
-     .relu6 = true},
-    {.label = "depthwise dilated",
-     .op = "Conv",
-     .in = "1,24,9,12",
-     .w = "24,1,3,3",
-     .groups = 24,
-     .dilations = {2, 2},
-     .pads = {2, 2, 2, 2},
-     .residual = RESIDUAL_F32},
-    {.label = "depthwise 1-D", .op = "Conv", .in = "2,17,50", .w = "17,1,9", .groups = 17, .pads = {4, 4}},
-    {.label = "depthwise 3-D", .op = "Conv", .in = "1,5,4,6,5", .w = "5,1,3,2,3", .groups = 5, .strides = {1, 2, 2}},
-    {.label = "small groups are joined",
-     .op = "Conv",
-     .in = "2,32,7,6",
-     .w = "64,2,3,3",
-     .groups = 16,
-     .pads = {1, 1, 1, 1},
-     .bias = true,
-     .factor = true},
-    {.label = "one input channel a group", .op = "Conv", .in = "1,6,8,8", .w = "30,1,3,2", .groups = 6},
-    {.label = "large groups", .op = "Conv", .in = "1,72,7,6", .w = "80,36,1,3", .groups = 2, .pads = {0, 1, 0, 1}},
-    {.label = "few channels",
-     .op = "Conv",
-     .in = "2,3,30,31",
-     .w = "20,3,7,7",
-     .strides = {2, 2},
-     .pads = {3, 3, 3, 3},
-     .bias = true,
-     .relu6 = true},
-    {.label = "few channels dilated", .op = "Conv", .in = "1,2,15,9", .w = "4,2,3,3", .dilations = {2, 2}},
-    {.label = "residual",
-     .op = "Conv",
-     .in = "2,19,6,5",
-     .w = "37,19,1,1",
-     .bias = true,
-     .relu6 = true,
-     .residual = RESIDUAL_U8},
-    {.label = "residual 3x3",
-     .op = "Conv",
-     .in = "1,16,12,11",
-     .w = "40,16,3,3",
-     .pads = {1, 1, 1, 1},
-     .bias = true,
-     .residual = RESIDUAL_F32},
-    {.label = "transposed",
-     .op = "ConvTranspose",
-     .in = "2,24,9,11",
-     .w = "24,20,2,2",
-     .strides = {2, 2},
-     .bias = true,
-     .relu6 = true},
-    {.label = "transposed to one channel",
-     .op = "ConvTranspose",
-     .in = "1,24,33,40",
-     .w = "24,1,2,2",
-     .strides = {2, 2},
-     .factor = true},
-    {.label = "transposed, residual",
-     .op = "ConvTranspose",
-     .in = "1,7,5,3",
-     .w = "7,9,3,2",
-     .strides = {3, 2},
-     .bias = true,
-     .residual = RESIDUAL_U8},
-    {.label = "transposed 1-D", .op = "ConvTranspose", .in = "2,8,17", .w = "8,3,4", .strides = {4}, .bias = true},
-    {.label = "transposed 3-D",
-     .op = "ConvTranspose",
-     .in = "2,4,3,2,5",
-     .w = "4,3,2,3,2",
-     .strides = {2, 3, 2},
-     .bias = true},
-    {.label = "transposed, overlapping",
-     .op = "ConvTranspose",
-     .in = "2,16,7,9",
-     .w = "16,11,4,4",
-     .strides = {2, 2},
-     .pads = {1, 1, 1, 1},
-     .bias = true,
-     .relu6 = true,
-     .factor = true},
-    {.label = "transposed, phases of uneven size",
-     .op = "ConvTranspose",
-     .in = "1,6,8,5",
-     .w = "6,20,3,5",
-     .strides = {2, 3},
-     .pads = {1, 0, 0, 2},
-     .out_padding = {1, 2},
-     .bias = true,
-     .residual = RESIDUAL_U8},
-    {.label = "transposed, stride 1",
-     .op = "ConvTranspose",
-     .in = "1,5,6,6",
-     .w = "5,9,3,3",
-     .pads = {2, 1, 1, 0},
-     .residual = RESIDUAL_F32},
-    {.label = "transposed 1-D, overlapping",
-     .op = "ConvTranspose",
-     .in = "1,12,60",
-     .w = "12,10,16",
-     .strides = {8},
-     .pads = {4, 4},
-     .bias = true},
-    {.label = "transposed, many blocks",
-     .op = "ConvTranspose",
-     .in = "1,20,3,500",
-     .w = "20,40,2,3",
-     .strides = {1, 2}},
-    {.label = "tiled, one column", .op = "ConvTranspose", .in = "1,20,70,1", .w = "20,40,2,2", .strides = {2, 2}},
-    {.label = "transposed 3-D, overlapping",
-     .op = "ConvTranspose",
-     .in = "1,3,3,2,4",
-     .w = "3,4,3,2,3",
-     .strides = {2, 1, 2},
-     .pads = {1, 0, 1, 0, 1, 0}},
-    {.label = "transposed SAME_UPPER",
-     .op = "ConvTranspose",
-     .in = "1,4,5,6",
-     .w = "4,3,4,3",
-     .strides = {2, 2},
-     .auto_pad = "SAME_UPPER"},
-    {.label = "transposed SAME_LOWER",
-     .op = "ConvTranspose",
-     .in = "1,4,5,6",
-     .w = "4,3,4,3",
-     .strides = {2, 2},
-     .auto_pad = "SAME_LOWER"},
-    {.label = "SAME_UPPER", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {2, 2}, .auto_pad = "SAME_UPPER"},
-    {.label = "SAME_LOWER",
-     .op = "Conv",
-     .in = "1,3,7,8",
-     .w = "4,3,4,4",
-     .strides = {2, 3},
-     .auto_pad = "SAME_LOWER",
-     .bias = true},
-    {.label = "SAME_LOWER dilated",
-     .op = "Conv",
-     .in = "1,3,7,8",
-     .w = "4,3,2,2",
-     .dilations = {2, 3},
-     .auto_pad = "SAME_LOWER"},
-    {.label = "VALID", .op = "Conv", .in = "1,3,7,8", .w = "4,3,4,4", .strides = {1, 2}, .auto_pad = "VALID"},
-    {.label = "1-D", .op = "Conv", .in = "2,6,31", .w = "7,6,5", .strides = {2}, .pads = {2, 1}, .bias = true},
-    {.label = "3-D",
-     .op = "Conv",
-     .in = "1,3,5,6,4",
-     .w = "4,3,3,2,3",
-     .pads = {1, 0, 1, 0, 1, 1},
-     .strides = {2, 1, 1}},
-    {.label = "larger, many blocks",
-     .op = "Conv",
-     .in = "3,32,24,24",
-     .w = "70,32,3,3",
-     .pads = {1, 1, 1, 1},
-     .relu6 = true,
-     .bias = true},
-    {.label = "pads beyond the image", .op = "Conv", .in = "1,2,2,2", .w = "3,2,3,3", .pads = {4, 4, 4, 4}},
-    {.label = "zero images", .op = "Conv", .in = "0,3,9,7", .w = "5,3,3,3", .bias = true},
-    {.label = "Gemm", .op = "Gemm", .in = "5,33", .w = "33,17", .bias = true},
-    {.label = "Gemm transB", .op = "Gemm", .in = "13,65", .w = "31,65", .trans_b = true, .bias = true, .relu6 = true},
-    {.label = "Gemm alpha", .op = "Gemm", .in = "4,8", .w = "9,8", .trans_b = true, .alpha = 0.37f, .factor = true},
-    {.label = "Gemm many rows", .op = "Gemm", .in = "501,70", .w = "70,40", .bias = true},
-    {.label = "Gemm zero rows", .op = "Gemm", .in = "0,8", .w = "8,3"},
-    {.label = "one number", .op = "Gemm", .in = "1,1", .w = "1,1", .bias = true},
-    {.label = "MatMul rank 1", .op = "MatMul", .in = "40", .w = "40,11", .bias = true},
-    {.label = "MatMul rank 2", .op = "MatMul", .in = "7,40", .w = "40,64"},
-    {.label = "MatMul rank 3", .op = "MatMul", .in = "2,3,17", .w = "17,5", .relu6 = true},
-    {.label = "MatMul rank 4", .op = "MatMul", .in = "2,2,3,17", .w = "17,5", .bias = true, .factor = true},
-    {.label = "wide: columns are cut", .op = "MatMul", .in = "1,600", .w = "600,700"},
-    {.label = "deep", .op = "Gemm", .in = "2,66000", .w = "3,66000", .trans_b = true},
-};
-
-enum { LAYERS = sizeof layers / sizeof layers[0] };
-
 /* Everything a layer needs, built from its row. */
 struct bed {
-    const struct layer *l;
+    const struct qd_test_layer *l;
     struct qd_arena *arena;
     struct qd_node node;
     struct qd_attr *attrs;
@@ -277,7 +41,7 @@ static void add_ints(struct bed *b, const char *name, size_t n, const int64_t *v
 }
 
 /* Output size and first padding of one dimension, from the standard's text. */
-static int64_t out_size(const struct layer *l, int d, int spatial, int64_t in, int64_t kernel, int64_t *begin)
+static int64_t out_size(const struct qd_test_layer *l, int d, int spatial, int64_t in, int64_t kernel, int64_t *begin)
 {
     int64_t stride = l->strides[d] ? l->strides[d] : 1,
             reach = (kernel - 1) * (l->dilations[d] ? l->dilations[d] : 1) + 1;
@@ -319,7 +83,7 @@ static void add_residual(struct bed *b, uint64_t seed)
     }
 }
 
-static struct bed bed_new(const struct layer *l, uint64_t seed)
+static struct bed bed_new(const struct qd_test_layer *l, uint64_t seed)
 {
     static const int ids[] = {0, 1, 2};
     struct bed b = {.l = l, .transposed = strcmp(l->op, "ConvTranspose") == 0};
@@ -488,7 +252,7 @@ static struct qd_observation observe(const float *real, int64_t n, const struct 
     return o;
 }
 
-static void assert_observation(const struct layer *l, const struct qd_observation *got,
+static void assert_observation(const struct qd_test_layer *l, const struct qd_observation *got,
                                const struct qd_observation *want)
 {
     if (got->min != want->min || got->max != want->max || got->elems != want->elems || got->nonfinite ||
@@ -570,7 +334,7 @@ static void run(struct bed *b, const struct qd_linear *linear, unsigned threads,
 
 static const unsigned thread_counts[] = {1, 2, 3, 5};
 
-static void int8_layer(const struct layer *l, uint64_t seed, bool per_tensor, bool symmetric)
+static void int8_layer(const struct qd_test_layer *l, uint64_t seed, bool per_tensor, bool symmetric)
 {
     struct bed b = bed_new(l, seed);
     size_t n = (size_t)qd_tensor_elems(&b.out), elems = (size_t)qd_tensor_elems(&b.in);
@@ -613,19 +377,19 @@ static void int8_layer(const struct layer *l, uint64_t seed, bool per_tensor, bo
 static void test_int8(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < LAYERS; i++) {
-        int8_layer(&layers[i], 100 + i, false, false);
-        int8_layer(&layers[i], 200 + i, true, false);
-        if (strcmp(layers[i].label, "deep") != 0)
-            int8_layer(&layers[i], 300 + i, i & 1, true);
+    for (size_t i = 0; i < qd_test_layer_count; i++) {
+        int8_layer(&qd_test_layers[i], 100 + i, false, false);
+        int8_layer(&qd_test_layers[i], 200 + i, true, false);
+        if (strcmp(qd_test_layers[i].label, "deep") != 0)
+            int8_layer(&qd_test_layers[i], 300 + i, i & 1, true);
     }
 }
 
 static void test_fp32(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < LAYERS; i++) {
-        struct bed b = bed_new(&layers[i], 400 + i);
+    for (size_t i = 0; i < qd_test_layer_count; i++) {
+        struct bed b = bed_new(&qd_test_layers[i], 400 + i);
         size_t n = (size_t)qd_tensor_elems(&b.out), elems = (size_t)qd_tensor_elems(&b.in);
         float *x = b.in.data = get(&b, elems, 4), *got = get(&b, n + 1, 4), *first = get(&b, n + 1, 4);
         b.in.dtype = QD_F32;
@@ -635,7 +399,7 @@ static void test_fp32(void **state)
         for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
             run(&b, linear, thread_counts[t], NULL, NULL, NULL, t ? got : first, 0xa5 + (int)t);
             if (t && memcmp(got, first, n * 4) != 0)
-                fail_msg("%s: %u threads give other bytes", layers[i].label, thread_counts[t]);
+                fail_msg("%s: %u threads give other bytes", qd_test_layers[i].label, thread_counts[t]);
         }
         for (size_t e = 0; e < n; e++) {
             int64_t j = (int64_t)e % outputs, row = (int64_t)e / outputs;
@@ -653,8 +417,8 @@ static void test_fp32(void **state)
             if (b.l->relu6)
                 sum = sum < 0 ? 0 : sum > 6 ? 6 : sum;
             if (!(fabs((double)first[e] - sum) <= 1e-5 * size))
-                fail_msg("%s: seed %zu: element %zu is %.9g, want %.9g", layers[i].label, 400 + i, e, (double)first[e],
-                         sum);
+                fail_msg("%s: seed %zu: element %zu is %.9g, want %.9g", qd_test_layers[i].label, 400 + i, e,
+                         (double)first[e], sum);
         }
         bed_free(&b);
     }
@@ -665,7 +429,7 @@ static void test_extremes(void **state)
 {
     (void)state;
     for (int sign = -1; sign <= 1; sign += 2) {
-        struct bed b = bed_new(&layers[LAYERS - 1], 1);
+        struct bed b = bed_new(&qd_test_layers[qd_test_layer_count - 1], 1);
         assert_int_equal(depth(&b), 66000);
         float *w = b.w.data;
         uint8_t *x = b.in.data = get(&b, 2 * 66000, 1);
@@ -704,9 +468,9 @@ static void test_refused_shapes(void **state)
                 {"transposed", "2,24,0,11"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         size_t layer = 0;
-        while (strcmp(layers[layer].label, rows[i].layer) != 0)
+        while (strcmp(qd_test_layers[layer].label, rows[i].layer) != 0)
             layer++;
-        struct bed b = bed_new(&layers[layer], 9);
+        struct bed b = bed_new(&qd_test_layers[layer], 9);
         struct qd_linear *linear = make(&b, true, false);
         struct qd_shape in = qd_mb_shape(rows[i].in), out;
         struct qd_error error = {0};
