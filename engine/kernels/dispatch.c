@@ -114,6 +114,12 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"transpose_u8", kernels->transpose_u8 != NULL},
         {"transpose_f32", kernels->transpose_f32 != NULL},
         {"pointwise", kernels->pointwise != NULL},
+        {"layer_norm", kernels->layer_norm != NULL},
+        {"rms_norm", kernels->rms_norm != NULL},
+        {"moments", kernels->moments != NULL},
+        {"centre", kernels->centre != NULL},
+        {"reduce_rows", kernels->reduce_rows != NULL},
+        {"reduce_columns", kernels->reduce_columns != NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!rows[i].good)

@@ -162,6 +162,17 @@ struct qd_depthwise_f32 {
     void (*pack)(size_t channels, size_t kh, size_t kw, const float *w, void *packed);
     void (*run)(const struct qd_depthwise_args *args);
 };
+/* Rows of n floats one behind the other, normalized one by one. y may be x. */
+struct qd_norm {
+    const float *x;
+    size_t rows, n;
+    const float *scale, *bias; /* [n], or NULL for 1 and 0 */
+    float epsilon;
+    float *y;
+    float *mean, *inv; /* [rows], or NULL: the mean; 1 / sqrt(variance + epsilon) */
+};
+
+enum qd_reduction { QD_SUM_OF, QD_SUM_OF_ABS, QD_SUM_OF_SQUARES, QD_MAX_OF, QD_MIN_OF, QD_REDUCTION_COUNT };
 
 struct qd_kernels {
     const char *isa_name; /* of the highest level that contributed */
@@ -196,6 +207,18 @@ struct qd_kernels {
                          size_t out_stride);
     void (*transpose_f32)(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
     const struct qd_pw_kernel *pointwise; /* [QD_PW_COUNT] */
+    /* Rows of floats (rows_simd.h): sums run in 64 parts that one tree joins, so every ISA gives the same bits. n >= 1.
+     * y = (x - mean) * inv * scale + bias; by the root of the mean square, without mean and bias: y = x * inv * scale. */
+    void (*layer_norm)(const struct qd_norm *norm);
+    void (*rms_norm)(const struct qd_norm *norm);
+    /* Mean and variance (by n) of x[n]. */
+    void (*moments)(const float *x, size_t n, float *mean, float *variance);
+    /* y[i] = (x[i] - mean) * factor + bias; y may be x. */
+    void (*centre)(const float *x, size_t n, float mean, float factor, float bias, float *y);
+    /* out[i] = the reduction of row i; out[j] = that of column j of rows `stride` floats apart, rows in order. A NaN makes
+     * sums NaN and is passed over by QD_MAX_OF and QD_MIN_OF. */
+    void (*reduce_rows)(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
+    void (*reduce_columns)(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n, float *out);
 };
 
 /* What CPU and operating system (CPUID and XCR0) offer, and-ed with QUANTD_ISA (scalar|avx2|avx512vnni; an unknown name

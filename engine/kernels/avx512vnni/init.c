@@ -20,4 +20,10 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels)
     kernels->mean_rows_f32 = qd_mean_rows_f32__avx512vnni;
     kernels->mean_rows_u8 = qd_mean_rows_u8__avx512vnni;
     kernels->weigh_rows_f32 = qd_weigh_rows_f32__avx512vnni;
+    kernels->layer_norm = qd_layer_norm__avx512vnni;
+    kernels->rms_norm = qd_rms_norm__avx512vnni;
+    kernels->moments = qd_moments__avx512vnni;
+    kernels->centre = qd_centre__avx512vnni;
+    kernels->reduce_rows = qd_reduce_rows__avx512vnni;
+    kernels->reduce_columns = qd_reduce_columns__avx512vnni;
 }

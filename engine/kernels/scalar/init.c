@@ -23,5 +23,11 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .weigh_rows_f32 = qd_weigh_rows_f32__scalar,
         .transpose_u8 = qd_transpose_u8__scalar,
         .transpose_f32 = qd_transpose_f32__scalar,
+        .layer_norm = qd_layer_norm__scalar,
+        .rms_norm = qd_rms_norm__scalar,
+        .moments = qd_moments__scalar,
+        .centre = qd_centre__scalar,
+        .reduce_rows = qd_reduce_rows__scalar,
+        .reduce_columns = qd_reduce_columns__scalar,
     };
 }
