@@ -1,6 +1,6 @@
-/* Normalizations: BatchNormalization (what fusion left over), InstanceNormalization, LayerNormalization.
- */
-#include "engine/ops/helpers.h"
+/* Normalizations: BatchNormalization (what fusion left over), InstanceNormalization, LayerNormalization,
+ * RMSNormalization. Rows go to the kernels; their sums have one order, so threads never change a result. */
+#include "engine/ops/rowwise.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -114,19 +114,6 @@ static enum qd_status batch_run(const struct qd_call *call, struct qd_error *err
 
 const struct qd_op qd_op_batch_norm = {.infer = batch_infer, .scratch = batch_scratch, .run = batch_run};
 
-/* ------------------------------------------------------------------ mean and variance of a row, in double */
-
-static void moments(const float *x, int64_t n, double *mean, double *variance)
-{
-    double sum = 0, squares = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i];
-    *mean = sum / (double)n;
-    for (int64_t i = 0; i < n; i++)
-        squares += ((double)x[i] - *mean) * ((double)x[i] - *mean);
-    *variance = squares / (double)n;
-}
-
 /* ------------------------------------------------------------------ InstanceNormalization */
 
 static enum qd_status instance_infer(const struct qd_call *call, struct qd_error *error)
@@ -140,33 +127,38 @@ static enum qd_status instance_infer(const struct qd_call *call, struct qd_error
     return qd_op_out(call, 0, QD_F32, &call->in[0].shape, error);
 }
 
-static void instance_part(void *ctx, int64_t begin, int64_t end)
+static int64_t plane_of(const struct qd_call *call)
+{
+    return qd_shape_span(&call->in[0].shape, 2, call->in[0].shape.rank);
+}
+
+static void instance_rows(void *ctx, int64_t begin, int64_t count, float *y)
 {
     const struct qd_call *call = ctx;
-    const struct qd_shape *shape = &call->in[0].shape;
-    int64_t plane = qd_shape_span(shape, 2, shape->rank);
-    double mean, variance, epsilon = (double)qd_attr_float(call->node, "epsilon", 1e-5f);
-    for (int64_t s = begin; s < end; s++) {
+    int64_t channels = call->in[0].shape.dims[1], plane = plane_of(call);
+    float epsilon = qd_attr_float(call->node, "epsilon", 1e-5f);
+    for (int64_t s = begin; s < begin + count; s++, y += plane) {
         const float *x = (const float *)call->in[0].data + s * plane;
-        float *y = (float *)call->out[0].data + s * plane;
-        moments(x, plane, &mean, &variance);
-        double factor = 1.0 / sqrt(variance + epsilon);
-        float scale = ((const float *)call->in[1].data)[s % shape->dims[1]];
-        float bias = ((const float *)call->in[2].data)[s % shape->dims[1]];
-        for (int64_t i = 0; i < plane; i++)
-            y[i] = (float)(((double)x[i] - mean) * factor) * scale + bias;
+        float scale = ((const float *)call->in[1].data)[s % channels], mean, variance;
+        call->kernels->moments(x, (size_t)plane, &mean, &variance);
+        call->kernels->centre(x, (size_t)plane, mean, scale / sqrtf(variance + epsilon),
+                              ((const float *)call->in[2].data)[s % channels], y);
     }
 }
+
+static size_t instance_scratch(const struct qd_call *call) { return qd_rows_scratch(call, plane_of(call)); }
 
 static enum qd_status instance_run(const struct qd_call *call, struct qd_error *error)
 {
     (void)error;
     if (qd_tensor_elems(&call->out[0]))
-        qd_op_split(call, qd_shape_span(&call->in[0].shape, 0, 2), 4, instance_part, (void *)(uintptr_t)call);
+        qd_rows_run(call, qd_shape_span(&call->in[0].shape, 0, 2), plane_of(call), instance_rows,
+                    (void *)(uintptr_t)call, call->scratch);
     return QD_OK;
 }
 
-const struct qd_op qd_op_instance_norm = {.infer = instance_infer, .run = instance_run};
+const struct qd_op qd_op_instance_norm = {
+    .flags = QD_OP_WRITES_Q8, .infer = instance_infer, .scratch = instance_scratch, .run = instance_run};
 
 /* ------------------------------------------------------------------ LayerNormalization */
 
@@ -194,8 +186,8 @@ static enum qd_status layer_infer(const struct qd_call *call, struct qd_error *e
 
 struct layer_work {
     const struct qd_call *call;
-    int64_t n;           /* elements of a row */
-    float *scale, *bias; /* expanded to a row, in scratch */
+    int64_t n;                 /* elements of a row */
+    const float *scale, *bias; /* of a row */
 };
 
 static int64_t layer_row(const struct qd_call *call, struct qd_shape *row)
@@ -211,26 +203,43 @@ static int64_t layer_row(const struct qd_call *call, struct qd_shape *row)
 static size_t layer_scratch(const struct qd_call *call)
 {
     struct qd_shape row;
-    return 2 * qd_align_up((size_t)layer_row(call, &row) * sizeof(float));
+    int64_t n = layer_row(call, &row);
+    return 2 * qd_align_up((size_t)n * sizeof(float)) + qd_rows_scratch(call, n);
 }
 
-static void layer_part(void *ctx, int64_t begin, int64_t end)
+/* Input i (scale or bias) as a whole row: itself, or expanded into `room`. NULL when it is absent. */
+static const float *whole_row(const struct qd_call *call, int i, const struct qd_shape *row, float *room)
+{
+    struct qd_walk walk;
+    if (!qd_op_has(call, i))
+        return NULL;
+    if (qd_tensor_elems(&call->in[i]) == qd_shape_span(row, 0, row->rank))
+        return call->in[i].data;
+    qd_walk_begin(&walk, row);
+    qd_walk_broadcast(&walk, &call->in[i].shape);
+    qd_walk_join(&walk);
+    qd_walk_copy(&walk, call, call->in[i].data, room, sizeof(float));
+    return room;
+}
+
+static void layer_rows(void *ctx, int64_t begin, int64_t count, float *y)
 {
     const struct layer_work *w = ctx;
     const struct qd_call *call = w->call;
-    double mean, variance, epsilon = (double)qd_attr_float(call->node, "epsilon", 1e-5f);
-    for (int64_t r = begin; r < end; r++) {
-        const float *x = (const float *)call->in[0].data + r * w->n;
-        float *y = (float *)call->out[0].data + r * w->n;
-        moments(x, w->n, &mean, &variance);
-        double factor = 1.0 / sqrt(variance + epsilon);
-        for (int64_t i = 0; i < w->n; i++)
-            y[i] = (float)(((double)x[i] - mean) * factor) * w->scale[i] + (w->bias ? w->bias[i] : 0.0f);
-        if (qd_op_wants(call, 1))
-            ((float *)call->out[1].data)[r] = (float)mean;
-        if (qd_op_wants(call, 2))
-            ((float *)call->out[2].data)[r] = (float)factor;
+    struct qd_norm norm = {.x = (const float *)call->in[0].data + begin * w->n,
+                           .rows = (size_t)count,
+                           .n = (size_t)w->n,
+                           .scale = w->scale,
+                           .bias = w->bias,
+                           .epsilon = qd_attr_float(call->node, "epsilon", 1e-5f),
+                           .y = y};
+    if (strcmp(call->node->op, "RMSNormalization") == 0) {
+        call->kernels->rms_norm(&norm);
+        return;
     }
+    norm.mean = qd_op_wants(call, 1) ? (float *)call->out[1].data + begin : NULL;
+    norm.inv = qd_op_wants(call, 2) ? (float *)call->out[2].data + begin : NULL;
+    call->kernels->layer_norm(&norm);
 }
 
 static enum qd_status layer_run(const struct qd_call *call, struct qd_error *error)
@@ -239,21 +248,35 @@ static enum qd_status layer_run(const struct qd_call *call, struct qd_error *err
     struct qd_shape row;
     struct layer_work work = {.call = call, .n = layer_row(call, &row)};
     int64_t elems = qd_tensor_elems(&call->out[0]);
+    size_t row_bytes = qd_align_up((size_t)work.n * sizeof(float));
+    unsigned char *room = call->scratch;
     if (elems == 0)
         return QD_OK;
-    work.scale = call->scratch;
-    work.bias = qd_op_has(call, 2) ? work.scale + qd_align_up((size_t)work.n * sizeof(float)) / sizeof(float) : NULL;
-    for (int i = 1; i < 3; i++) {
-        struct qd_walk walk;
-        if (!qd_op_has(call, i))
-            continue;
-        qd_walk_begin(&walk, &row);
-        qd_walk_broadcast(&walk, &call->in[i].shape);
-        qd_walk_join(&walk);
-        qd_walk_copy(&walk, call, call->in[i].data, i == 1 ? work.scale : work.bias, sizeof(float));
-    }
-    qd_op_split(call, elems / work.n, 4096 / work.n + 1, layer_part, &work);
+    work.scale = whole_row(call, 1, &row, (float *)(void *)room);
+    work.bias = whole_row(call, 2, &row, (float *)(void *)(room + row_bytes));
+    qd_rows_run(call, elems / work.n, work.n, layer_rows, &work, room + 2 * row_bytes);
     return QD_OK;
 }
 
-const struct qd_op qd_op_layer_norm = {.infer = layer_infer, .scratch = layer_scratch, .run = layer_run};
+const struct qd_op qd_op_layer_norm = {
+    .flags = QD_OP_WRITES_Q8, .infer = layer_infer, .scratch = layer_scratch, .run = layer_run};
+
+/* ------------------------------------------------------------------ RMSNormalization */
+
+static enum qd_status rms_infer(const struct qd_call *call, struct qd_error *error)
+{
+    const struct qd_shape *x = &call->in[0].shape;
+    int64_t axis = qd_attr_int(call->node, "axis", -1), stash = qd_attr_int(call->node, "stash_type", 1);
+    enum qd_status status = qd_op_inputs(call, 2, 2, error);
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
+        (status = qd_op_types(call, 1, QD_TYPES_FLOAT, error)) || (status = qd_op_axis(call, &axis, x->rank, error)))
+        return status;
+    struct qd_shape row = {.rank = x->rank - (int)axis}, all;
+    memcpy(row.dims, x->dims + axis, (size_t)row.rank * sizeof row.dims[0]);
+    if (stash != 1 || !qd_broadcast(&row, &call->in[1].shape, &all) || !qd_shape_equal(&all, &row))
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "the scale doesn't fit the normalized dimensions");
+    return qd_op_out(call, 0, QD_F32, x, error);
+}
+
+const struct qd_op qd_op_rms_norm = {
+    .flags = QD_OP_WRITES_Q8, .infer = rms_infer, .scratch = layer_scratch, .run = layer_run};

@@ -1,6 +1,6 @@
-/* Further normalizations: RMSNormalization, GroupNormalization, LpNormalization, MeanVarianceNormalization, LRN and
+/* Further normalizations: GroupNormalization, LpNormalization, MeanVarianceNormalization, LRN and
  * Hardmax. Sums run in double and in a fixed order. Not for those that fuse with linear layers (norm.c). */
-#include "engine/ops/helpers.h"
+#include "engine/ops/rowwise.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -110,52 +110,6 @@ static enum qd_status lrn_run(const struct qd_call *call, struct qd_error *error
 
 const struct qd_op qd_op_lrn = {.infer = lrn_infer, .run = lrn_run};
 
-/* ------------------------------------------------------------------ RMSNormalization */
-
-static enum qd_status rms_infer(const struct qd_call *call, struct qd_error *error)
-{
-    const struct qd_shape *x = &call->in[0].shape;
-    int64_t axis = qd_attr_int(call->node, "axis", -1), stash = qd_attr_int(call->node, "stash_type", 1);
-    enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
-        (status = qd_op_types(call, 1, QD_TYPES_FLOAT, error)) || (status = qd_op_axis(call, &axis, x->rank, error)))
-        return status;
-    struct qd_shape row = {.rank = x->rank - (int)axis}, all;
-    memcpy(row.dims, x->dims + axis, (size_t)row.rank * sizeof row.dims[0]);
-    if (stash != 1 || !qd_broadcast(&row, &call->in[1].shape, &all) || !qd_shape_equal(&all, &row))
-        return qd_op_fail(call, error, QD_ERR_SHAPE, "the scale doesn't fit the normalized dimensions");
-    return qd_op_out(call, 0, QD_F32, x, error);
-}
-
-static enum qd_status rms_run(const struct qd_call *call, struct qd_error *error)
-{
-    (void)error;
-    const struct qd_shape *x = &call->in[0].shape, *scale = &call->in[1].shape;
-    int64_t axis = qd_attr_int(call->node, "axis", -1), total = qd_tensor_elems(&call->out[0]);
-    double epsilon = (double)qd_attr_float(call->node, "epsilon", 1e-5f);
-    axis += axis < 0 ? x->rank : 0;
-    int64_t n = qd_shape_span(x, (int)axis, x->rank), strides[QD_MAX_RANK] = {0};
-    bool whole = qd_tensor_elems(&call->in[1]) == n;
-    qd_op_strides(scale, strides);
-    for (int64_t r = 0; total && r < total / n; r++) {
-        const float *from = (const float *)call->in[0].data + r * n;
-        double sum = 0;
-        for (int64_t i = 0; i < n; i++)
-            sum += (double)from[i] * (double)from[i];
-        double factor = 1 / sqrt(sum / (double)n + epsilon);
-        for (int64_t i = 0; i < n; i++) {
-            int64_t at = whole ? i : 0;
-            for (int64_t d = 1, rest = i; d <= scale->rank && !whole; rest /= x->dims[x->rank - d], d++)
-                at += scale->dims[scale->rank - d] == 1 ? 0 : rest % x->dims[x->rank - d] * strides[scale->rank - d];
-            ((float *)call->out[0].data)[r * n + i] = (float)((double)from[i] * factor) *
-                                                      ((const float *)call->in[1].data)[at];
-        }
-    }
-    return QD_OK;
-}
-
-const struct qd_op qd_op_rms_norm = {.infer = rms_infer, .run = rms_run};
-
 /* ------------------------------------------------------------------ GroupNormalization */
 
 static enum qd_status group_infer(const struct qd_call *call, struct qd_error *error)
@@ -176,38 +130,42 @@ static enum qd_status group_infer(const struct qd_call *call, struct qd_error *e
     return qd_op_out(call, 0, QD_F32, x, error);
 }
 
-static void group_part(void *ctx, int64_t begin, int64_t end)
+/* Groups begin..: each is a row of its channels' planes. */
+static void group_rows(void *ctx, int64_t begin, int64_t count, float *y)
 {
     const struct qd_call *call = ctx;
     const struct qd_shape *x = &call->in[0].shape;
     int64_t groups = qd_attr_int(call->node, "num_groups", 1), plane = qd_shape_span(x, 2, x->rank);
     int64_t channels = x->dims[1] / groups, n = channels * plane;
-    double epsilon = (double)qd_attr_float(call->node, "epsilon", 1e-5f);
-    for (int64_t g = begin; g < end; g++) {
+    float epsilon = qd_attr_float(call->node, "epsilon", 1e-5f), mean, variance;
+    for (int64_t g = begin; g < begin + count; g++) {
         const float *from = (const float *)call->in[0].data + g * n;
-        double sum = 0, squares = 0;
-        for (int64_t i = 0; i < n; i++)
-            sum += (double)from[i];
-        double mean = sum / (double)n;
-        for (int64_t i = 0; i < n; i++)
-            squares += ((double)from[i] - mean) * ((double)from[i] - mean);
-        double factor = 1 / sqrt(squares / (double)n + epsilon);
-        for (int64_t i = 0; i < n; i++) {
-            int64_t k = call->node->opset < 21 ? g % groups : g % groups * channels + i / plane;
-            ((float *)call->out[0].data)[g * n + i] = (float)(((double)from[i] - mean) * factor) *
-                                                          ((const float *)call->in[1].data)[k] +
-                                                      ((const float *)call->in[2].data)[k];
+        call->kernels->moments(from, (size_t)n, &mean, &variance);
+        float factor = 1 / sqrtf(variance + epsilon);
+        for (int64_t c = 0; c < channels; c++, y += plane) {
+            int64_t k = call->node->opset < 21 ? g % groups : g % groups * channels + c;
+            call->kernels->centre(from + c * plane, (size_t)plane, mean, factor * ((const float *)call->in[1].data)[k],
+                                  ((const float *)call->in[2].data)[k], y);
         }
     }
 }
+
+static int64_t group_size(const struct qd_call *call)
+{
+    const struct qd_shape *x = &call->in[0].shape;
+    return x->dims[1] / qd_attr_int(call->node, "num_groups", 1) * qd_shape_span(x, 2, x->rank);
+}
+
+static size_t group_scratch(const struct qd_call *call) { return qd_rows_scratch(call, group_size(call)); }
 
 static enum qd_status group_run(const struct qd_call *call, struct qd_error *error)
 {
     (void)error;
     if (qd_tensor_elems(&call->out[0]))
-        qd_op_split(call, call->in[0].shape.dims[0] * qd_attr_int(call->node, "num_groups", 1), 1, group_part,
-                    (void *)(uintptr_t)call);
+        qd_rows_run(call, call->in[0].shape.dims[0] * qd_attr_int(call->node, "num_groups", 1), group_size(call),
+                    group_rows, (void *)(uintptr_t)call, call->scratch);
     return QD_OK;
 }
 
-const struct qd_op qd_op_group_norm = {.infer = group_infer, .run = group_run};
+const struct qd_op qd_op_group_norm = {
+    .flags = QD_OP_WRITES_Q8, .infer = group_infer, .scratch = group_scratch, .run = group_run};
