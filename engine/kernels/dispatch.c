@@ -116,6 +116,7 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"pointwise", kernels->pointwise != NULL},
         {"layer_norm", kernels->layer_norm != NULL},
         {"rms_norm", kernels->rms_norm != NULL},
+        {"softmax", kernels->softmax != NULL},
         {"moments", kernels->moments != NULL},
         {"centre", kernels->centre != NULL},
         {"reduce_rows", kernels->reduce_rows != NULL},

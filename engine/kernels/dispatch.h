@@ -38,6 +38,7 @@ void qd_transpose_f32__scalar(const float *in, size_t in_stride, size_t rows, si
                               size_t out_stride);
 void qd_layer_norm__scalar(const struct qd_norm *norm);
 void qd_rms_norm__scalar(const struct qd_norm *norm);
+void qd_softmax__scalar(const float *x, size_t rows, size_t n, bool logarithm, float *y);
 void qd_moments__scalar(const float *x, size_t n, float *mean, float *variance);
 void qd_centre__scalar(const float *x, size_t n, float mean, float factor, float bias, float *y);
 void qd_reduce_rows__scalar(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
@@ -65,6 +66,7 @@ void qd_transpose_u8__avx2(const uint8_t *in, size_t in_stride, size_t rows, siz
 void qd_transpose_f32__avx2(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
 void qd_layer_norm__avx2(const struct qd_norm *norm);
 void qd_rms_norm__avx2(const struct qd_norm *norm);
+void qd_softmax__avx2(const float *x, size_t rows, size_t n, bool logarithm, float *y);
 void qd_moments__avx2(const float *x, size_t n, float *mean, float *variance);
 void qd_centre__avx2(const float *x, size_t n, float mean, float factor, float bias, float *y);
 void qd_reduce_rows__avx2(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
@@ -90,6 +92,7 @@ void qd_mean_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n
 void qd_weigh_rows_f32__avx512vnni(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
 void qd_layer_norm__avx512vnni(const struct qd_norm *norm);
 void qd_rms_norm__avx512vnni(const struct qd_norm *norm);
+void qd_softmax__avx512vnni(const float *x, size_t rows, size_t n, bool logarithm, float *y);
 void qd_moments__avx512vnni(const float *x, size_t n, float *mean, float *variance);
 void qd_centre__avx512vnni(const float *x, size_t n, float mean, float factor, float bias, float *y);
 void qd_reduce_rows__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);

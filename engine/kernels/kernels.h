@@ -211,12 +211,14 @@ struct qd_kernels {
      * y = (x - mean) * inv * scale + bias; by the root of the mean square, without mean and bias: y = x * inv * scale. */
     void (*layer_norm)(const struct qd_norm *norm);
     void (*rms_norm)(const struct qd_norm *norm);
+    /* y = e^(x - m) / sum, or (x - m) - log(sum) when `logarithm`, m being a row's largest value; y may be x. */
+    void (*softmax)(const float *x, size_t rows, size_t n, bool logarithm, float *y);
     /* Mean and variance (by n) of x[n]. */
     void (*moments)(const float *x, size_t n, float *mean, float *variance);
     /* y[i] = (x[i] - mean) * factor + bias; y may be x. */
     void (*centre)(const float *x, size_t n, float mean, float factor, float bias, float *y);
-    /* out[i] = the reduction of row i; out[j] = that of column j of rows `stride` floats apart, rows in order. A NaN makes
-     * sums NaN and is passed over by QD_MAX_OF and QD_MIN_OF. */
+    /* out[i] = the reduction of row i; out[j] = that of column j of rows `stride` floats apart, rows in order. A NaN
+     * makes the result NaN. */
     void (*reduce_rows)(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
     void (*reduce_columns)(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n, float *out);
 };

@@ -4,7 +4,7 @@
 #ifndef QD_ENGINE_KERNELS_ROWS_PLAIN_H
 #define QD_ENGINE_KERNELS_ROWS_PLAIN_H
 
-#include "engine/kernels/kernels.h"
+#include "engine/kernels/functions.h"
 
 enum {
     QD_ROWS_PARTS = 64,

@@ -3,8 +3,8 @@
 #ifndef QD_ENGINE_KERNELS_ROWS_SIMD_H
 #define QD_ENGINE_KERNELS_ROWS_SIMD_H
 
+#include "engine/kernels/functions_simd.h"
 #include "engine/kernels/rows_plain.h"
-#include "engine/kernels/simd.h"
 
 #ifdef QD_SIMD_FLOATS
 
@@ -37,31 +37,50 @@ QD_INLINE vf rows_vector_join(const enum qd_reduction kind, vf a, vf b)
 }
 
 /* Sixty-four values into the parts. */
-QD_INLINE void parts_add(const enum qd_reduction kind, struct parts *p, const float *x, vf minus_mean)
+QD_INLINE void parts_add(const enum qd_reduction kind, const bool nan, struct parts *p, const float *x, vf minus_mean)
 {
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS_VECTORS; i++) {
         vf v = vf_load(x + i * QD_SIMD_FLOATS);
         p->v[i] = rows_vector_step(kind, p->v[i], v, minus_mean);
-        if (rows_picks(kind))
+        if (nan)
             p->nan = vm_or(p->nan, vm_unordered(v));
     }
 }
 
-QD_INLINE float parts_join(const enum qd_reduction kind, struct parts *p)
+/* rows_join of lanes, and rows_join_16 of the sixteen floats that registers hold. */
+QD_INLINE __m256 rows_join_256(const enum qd_reduction kind, __m256 a, __m256 b)
 {
-    _Alignas(64) float t[16];
+    return kind == QD_MAX_OF ? _mm256_max_ps(b, a) : kind == QD_MIN_OF ? _mm256_min_ps(b, a) : _mm256_add_ps(a, b);
+}
+QD_INLINE __m128 rows_join_128(const enum qd_reduction kind, __m128 a, __m128 b)
+{
+    return kind == QD_MAX_OF ? _mm_max_ps(b, a) : kind == QD_MIN_OF ? _mm_min_ps(b, a) : _mm_add_ps(a, b);
+}
+
+QD_INLINE float parts_join(const enum qd_reduction kind, const bool nan, struct parts *p)
+{
+    vf t[ROWS_QUARTER];
 #pragma GCC unroll 2
     for (int i = 0; i < ROWS_QUARTER; i++) {
         vf low = rows_vector_join(kind, p->v[i], p->v[i + ROWS_QUARTER]);
         vf high = rows_vector_join(kind, p->v[i + 2 * ROWS_QUARTER], p->v[i + 3 * ROWS_QUARTER]);
-        vf_store(t + i * QD_SIMD_FLOATS, rows_vector_join(kind, low, high));
+        t[i] = rows_vector_join(kind, low, high);
     }
-    return rows_picks(kind) && vm_count(p->nan) ? NAN : rows_join_16(kind, t);
+#if QD_SIMD_FLOATS == 16
+    __m256 eight = rows_join_256(kind, _mm512_castps512_ps256(t[0]), _mm512_extractf32x8_ps(t[0], 1));
+#else
+    __m256 eight = rows_join_256(kind, t[0], t[1]);
+#endif
+    __m128 four = rows_join_128(kind, _mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = rows_join_128(kind, four, _mm_movehl_ps(four, four));
+    float all = _mm_cvtss_f32(rows_join_128(kind, two, _mm_shuffle_ps(two, two, 1)));
+    return nan && vm_count(p->nan) ? NAN : all;
 }
 
-/* At most QD_ROWS_BLOCK values. What is missing to whole sixty-fours is filled up with values that change nothing. */
-QD_INLINE float rows_block(const enum qd_reduction kind, const float *x, size_t n, float mean)
+/* At most QD_ROWS_BLOCK values. What is missing to whole sixty-fours is filled up with values that change nothing. `nan`:
+ * MAX and MIN look for NaN. */
+QD_INLINE float rows_block(const enum qd_reduction kind, const bool nan, const float *x, size_t n, float mean)
 {
     const vf minus_mean = vf_set(-mean), empty = vf_set(rows_empty(kind));
     struct parts p;
@@ -71,25 +90,25 @@ QD_INLINE float rows_block(const enum qd_reduction kind, const float *x, size_t 
     p.nan = vm_none();
     size_t i = 0;
     for (; i + QD_ROWS_PARTS <= n; i += QD_ROWS_PARTS)
-        parts_add(kind, &p, x + i, minus_mean);
+        parts_add(kind, nan, &p, x + i, minus_mean);
     if (i < n) {
         _Alignas(64) float rest[QD_ROWS_PARTS];
         vf fill = kind == QD_SUM_OF_SQUARES ? vf_set(mean) : empty;
         for (size_t j = 0; j < QD_ROWS_PARTS; j += QD_SIMD_FLOATS)
             vf_store(rest + j, fill);
         memcpy(rest, x + i, (n - i) * sizeof *x);
-        parts_add(kind, &p, rest, minus_mean);
+        parts_add(kind, nan, &p, rest, minus_mean);
     }
-    return parts_join(kind, &p);
+    return parts_join(kind, nan, &p);
 }
 
 QD_INLINE double rows_reduce(const enum qd_reduction kind, const float *x, size_t n, float mean)
 {
     if (n <= QD_ROWS_BLOCK)
-        return (double)rows_block(kind, x, n, mean);
+        return (double)rows_block(kind, rows_picks(kind), x, n, mean);
     double all = (double)rows_empty(kind);
     for (size_t i = 0; i < n; i += QD_ROWS_BLOCK) {
-        float block = rows_block(kind, x + i, n - i < QD_ROWS_BLOCK ? n - i : QD_ROWS_BLOCK, mean);
+        float block = rows_block(kind, rows_picks(kind), x + i, n - i < QD_ROWS_BLOCK ? n - i : QD_ROWS_BLOCK, mean);
         if (!rows_picks(kind))
             all += (double)block;
         else if (isnan(block))
@@ -152,6 +171,85 @@ QD_INLINE void rows_norm(const struct qd_norm *norm, const bool centred)
             norm->inv[r] = inv;
     }
 }
+
+/* ------------------------------------------------------------------ softmax */
+
+/* Sixty-four values: e^(x - most) into the parts, and to y when they are to be kept. */
+QD_INLINE void parts_add_exp(struct parts *p, const float *x, vf minus_most, const bool keep, float *y)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS_VECTORS; i++) {
+        vf e = vf_exp_below(vf_add(vf_load(x + i * QD_SIMD_FLOATS), minus_most));
+        p->v[i] = vf_add(p->v[i], e);
+        if (keep)
+            vf_store(y + i * QD_SIMD_FLOATS, e);
+    }
+}
+
+QD_INLINE float rows_exp_block(const float *x, size_t n, float most, const bool keep, float *y)
+{
+    const vf minus_most = vf_set(-most);
+    struct parts p;
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS_VECTORS; i++)
+        p.v[i] = vf_set(0);
+    p.nan = vm_none();
+    size_t i = 0;
+    for (; i + QD_ROWS_PARTS <= n; i += QD_ROWS_PARTS)
+        parts_add_exp(&p, x + i, minus_most, keep, y + i);
+    if (i < n) {
+        _Alignas(64) float rest[QD_ROWS_PARTS];
+        for (size_t j = 0; j < QD_ROWS_PARTS; j += QD_SIMD_FLOATS)
+            vf_store(rest + j, vf_set(-INFINITY));
+        memcpy(rest, x + i, (n - i) * sizeof *x);
+        parts_add_exp(&p, rest, minus_most, true, rest);
+        if (keep)
+            memcpy(y + i, rest, (n - i) * sizeof *y);
+    }
+    return parts_join(QD_SUM_OF, false, &p);
+}
+
+QD_INLINE float rows_exp(const float *x, size_t n, float most, const bool keep, float *y)
+{
+    if (n <= QD_ROWS_BLOCK)
+        return rows_exp_block(x, n, most, keep, y);
+    double sum = 0;
+    for (size_t i = 0; i < n; i += QD_ROWS_BLOCK)
+        sum += (double)rows_exp_block(x + i, n - i < QD_ROWS_BLOCK ? n - i : QD_ROWS_BLOCK, most, keep, y + i);
+    return (float)sum;
+}
+
+/* The largest value, NaN passed over: it comes back in the sum. */
+QD_INLINE float rows_most(const float *x, size_t n)
+{
+    float most = -INFINITY;
+    for (size_t i = 0; i < n; i += QD_ROWS_BLOCK) {
+        float block = rows_block(QD_MAX_OF, false, x + i, n - i < QD_ROWS_BLOCK ? n - i : QD_ROWS_BLOCK, 0);
+        most = block > most ? block : most;
+    }
+    return most;
+}
+
+QD_INLINE void rows_softmax(const float *x, size_t rows, size_t n, const bool logarithm, float *y)
+{
+    for (size_t r = 0; r < rows; r++, x += n, y += n) {
+        const float most = rows_most(x, n);
+        const float sum = rows_exp(x, n, most, !logarithm, y);
+        const vf minus_most = vf_set(-most), minus_log = vf_set(-qd_f_log(sum)), factor = vf_set(1 / sum);
+        size_t i = 0;
+        for (; i + QD_SIMD_FLOATS <= n; i += QD_SIMD_FLOATS)
+            vf_store(y + i, logarithm ? vf_add(vf_add(vf_load(x + i), minus_most), minus_log)
+                                      : vf_mul(vf_load(y + i), factor));
+        if (i < n) {
+            const vm some = vm_first(n - i);
+            vf_store_some(y + i, some,
+                          logarithm ? vf_add(vf_add(vf_load_some(x + i, some), minus_most), minus_log)
+                                    : vf_mul(vf_load_some(y + i, some), factor));
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ single values and reductions */
 
 QD_INLINE void rows_centre(const float *x, size_t n, float mean, float factor, float bias, float *y)
 {

@@ -1,5 +1,6 @@
 /* Reductions over any set of axes: ReduceSum, -Mean, -Max, -Min, -Prod, -L1, -L2, -SumSquare, -LogSum, -LogSumExp, and
- * ArgMax, ArgMin. Floats are summed in double in the order of the input, so threads never change a result. */
+ * ArgMax, ArgMin. Dimensions that lie together are reduced by the row kernels; other floats are summed in double in the
+ * order of the input. Neither depends on threads. */
 #include "engine/ops/helpers.h"
 
 #include <inttypes.h>
@@ -86,7 +87,10 @@ static enum qd_status reduce_infer(const struct qd_call *call, struct qd_error *
     if (status || (status = qd_op_types(call, 0, types, error)) || (status = reduce_axes(call, &set, error)))
         return status;
     reduced_shape(&call->in[0].shape, set, reduce->keep, &out);
-    return qd_op_out(call, 0, call->in[0].dtype, &out, error);
+    status = qd_op_out(call, 0, call->in[0].dtype, &out, error);
+    if (reduce->keep)
+        call->out[0].layout = call->in[0].layout;
+    return status;
 }
 
 struct reduce_work {
@@ -260,6 +264,111 @@ static void reduce_part(void *ctx, int64_t begin, int64_t end)
     }
 }
 
+/* Dimensions in the order of memory, and the set of reduced ones likewise: channels last is a plain tensor of another
+ * shape, and so is its result. */
+static struct qd_shape in_memory(const struct qd_tensor *in, unsigned *set)
+{
+    struct qd_shape shape = in->shape;
+    int last = shape.rank - 1;
+    if (in->layout != QD_CHANNELS_LAST)
+        return shape;
+    for (int i = 1; i < last; i++)
+        shape.dims[i] = in->shape.dims[i + 1];
+    shape.dims[last] = in->shape.dims[1];
+    *set = (*set & 1u) | (*set >> 1 & ((1u << last) - 2u)) | (*set >> 1 & 1u) << last;
+    return shape;
+}
+
+/* ------------------------------------------------------------------ by the row kernels */
+
+/* F32 in memory [outer, count, inner], reduced over count; inner 1: rows. */
+struct reduce_block {
+    const struct qd_call *call;
+    enum reduce_kind kind;
+    enum qd_reduction reduction;
+    int64_t outer, count, inner;
+};
+
+static const struct {
+    enum reduce_kind kind;
+    enum qd_reduction reduction;
+} by_kernel[] = {
+    {SUM, QD_SUM_OF},     {MEAN, QD_SUM_OF},           {LOG_SUM, QD_SUM_OF},    {MAX, QD_MAX_OF},
+    {MIN, QD_MIN_OF},     {L1, QD_SUM_OF_ABS},         {L2, QD_SUM_OF_SQUARES}, {SUM_SQUARE, QD_SUM_OF_SQUARES},
+};
+
+enum { SHORT_ROW = 16, COLUMNS = 128 }; /* rows that a kernel isn't worth; columns that one item of work has at most */
+
+/* True when the reduced dimensions lie together and the kernels have the operation. */
+static bool reduce_block(struct reduce_block *b, const struct qd_shape *in, unsigned set, enum reduce_kind kind)
+{
+    int state = 0; /* 0: before, 1: in, 2: behind the reduced dimensions */
+    bool known = false;
+    b->outer = b->count = b->inner = 1;
+    b->kind = kind;
+    for (size_t i = 0; i < sizeof by_kernel / sizeof by_kernel[0]; i++)
+        if (by_kernel[i].kind == kind) {
+            b->reduction = by_kernel[i].reduction;
+            known = true;
+        }
+    for (int i = 0; i < in->rank; i++) {
+        bool gone = set >> i & 1;
+        if (in->dims[i] == 1)
+            continue;
+        if (gone && state == 2)
+            return false;
+        state = gone ? 1 : state ? 2 : 0;
+        *(state == 0 ? &b->outer : state == 1 ? &b->count : &b->inner) *= in->dims[i];
+    }
+    if (b->inner == 1 && b->count < SHORT_ROW)
+        return false;
+    return known && b->outer > 0 && b->count > 0 && b->inner > 0;
+}
+
+static void reduce_finish(const struct reduce_block *b, float *out, int64_t n)
+{
+    float count = (float)b->count;
+    for (int64_t i = 0; i < n && b->kind == MEAN; i++)
+        out[i] /= count;
+    for (int64_t i = 0; i < n && b->kind == L2; i++)
+        out[i] = sqrtf(out[i]);
+    for (int64_t i = 0; i < n && b->kind == LOG_SUM; i++)
+        out[i] = logf(out[i]);
+}
+
+static void reduce_rows_part(void *ctx, int64_t begin, int64_t end)
+{
+    const struct reduce_block *b = ctx;
+    float *out = (float *)b->call->out[0].data + begin;
+    b->call->kernels->reduce_rows(b->reduction, (const float *)b->call->in[0].data + begin * b->count,
+                                  (size_t)(end - begin), (size_t)b->count, out);
+    reduce_finish(b, out, end - begin);
+}
+
+static void reduce_columns_part(void *ctx, int64_t begin, int64_t end)
+{
+    const struct reduce_block *b = ctx;
+    int64_t pieces = (b->inner - 1) / COLUMNS + 1;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t o = i / pieces, c = i % pieces * COLUMNS, n = b->inner - c < COLUMNS ? b->inner - c : COLUMNS;
+        float *out = (float *)b->call->out[0].data + o * b->inner + c;
+        b->call->kernels->reduce_columns(b->reduction, (const float *)b->call->in[0].data + o * b->count * b->inner + c,
+                                         (size_t)b->count, (size_t)b->inner, (size_t)n, out);
+        reduce_finish(b, out, n);
+    }
+}
+
+static void run_block(struct reduce_block *b)
+{
+    if (b->inner == 1)
+        qd_op_split(b->call, b->outer, 16384 / (b->count + 1) + 1, reduce_rows_part, b);
+    else
+        qd_op_split(b->call, b->outer * ((b->inner - 1) / COLUMNS + 1), 16384 / (b->count * COLUMNS) + 1,
+                    reduce_columns_part, b);
+}
+
+/* ------------------------------------------------------------------ one by one */
+
 /* Splits the dimensions into kept and reduced ones. */
 static void reduce_plan(struct reduce_work *w, const struct qd_shape *in, unsigned set)
 {
@@ -286,12 +395,29 @@ static enum qd_status reduce_run(const struct qd_call *call, struct qd_error *er
     enum qd_status status = qd_op_has(call, 1) ? qd_op_recheck(call, reduce_infer, error) : QD_OK;
     if (status || (status = reduce_axes(call, &set, error)))
         return status;
-    reduce_plan(&work, &call->in[0].shape, set);
+    struct qd_shape shape = in_memory(&call->in[0], &set);
+    struct reduce_block block = {.call = call};
+    if (call->in[0].dtype == QD_F32 && reduce_block(&block, &shape, set, reduce->row->kind)) {
+        run_block(&block);
+        return QD_OK;
+    }
+    reduce_plan(&work, &shape, set);
     qd_op_split(call, qd_tensor_elems(&call->out[0]), 8192 / (work.count + 1) + 1, reduce_part, &work);
     return QD_OK;
 }
 
-const struct qd_op qd_op_reduce = {.prepare = reduce_prepare, .infer = reduce_infer, .run = reduce_run};
+/* With keepdims the result has the input's rank, so that it may lie channels last too. */
+static const struct qd_op reduce_kept = {
+    .flags = QD_OP_CHANNELS_LAST, .prepare = reduce_prepare, .infer = reduce_infer, .run = reduce_run};
+static const struct qd_op reduce_gone = {.prepare = reduce_prepare, .infer = reduce_infer, .run = reduce_run};
+
+static const struct qd_op *reduce_choose(const struct qd_node *node)
+{
+    return qd_attr_int(node, "keepdims", 1) ? &reduce_kept : &reduce_gone;
+}
+
+const struct qd_op qd_op_reduce = {
+    .choose = reduce_choose, .prepare = reduce_prepare, .infer = reduce_infer, .run = reduce_run};
 
 /* ------------------------------------------------------------------ ArgMax, ArgMin */
 

@@ -1,5 +1,5 @@
 /* Softmax and LogSoftmax: since opset 13 along one axis, before over everything from the axis on. */
-#include "engine/ops/helpers.h"
+#include "engine/ops/rowwise.h"
 
 #include <math.h>
 #include <string.h>
@@ -42,14 +42,27 @@ struct softmax_work {
     bool log;
 };
 
-/* Sums begin..end; the largest element is taken off first, so that nothing overflows. */
-static void softmax_part(void *ctx, int64_t begin, int64_t end)
+static struct softmax_work work_of(const struct qd_call *call)
 {
-    const struct softmax_work *w = ctx;
-    for (int64_t s = begin; s < end; s++) {
-        int64_t at = s / w->inner * w->dim * w->inner + s % w->inner;
-        const float *in = (const float *)w->call->in[0].data + at;
-        float *out = (float *)w->call->out[0].data + at, largest = -INFINITY;
+    const struct softmax *softmax = call->prep;
+    const struct qd_shape *in = &call->in[0].shape;
+    int axis = in->rank ? (int)(softmax->axis < 0 ? softmax->axis + in->rank : softmax->axis) : 0;
+    struct softmax_work work = {.call = call, .dim = 1, .inner = 1, .log = softmax->log};
+    if (softmax->flat) {
+        work.dim = qd_shape_span(in, axis, in->rank);
+    } else if (in->rank > 0) {
+        work.dim = in->dims[axis];
+        work.inner = qd_shape_span(in, axis + 1, in->rank);
+    }
+    return work;
+}
+
+/* Sums across `inner` columns: one block of dim rows. A column at a time; the largest element is taken off first, so
+ * that nothing overflows. */
+static void softmax_columns(const struct softmax_work *w, const float *in, float *out)
+{
+    for (int64_t c = 0; c < w->inner; c++, in++, out++) {
+        float largest = -INFINITY;
         double sum = 0;
         for (int64_t i = 0; i < w->dim; i++)
             largest = in[i * w->inner] > largest ? in[i * w->inner] : largest;
@@ -65,24 +78,35 @@ static void softmax_part(void *ctx, int64_t begin, int64_t end)
     }
 }
 
+static void softmax_rows(void *ctx, int64_t begin, int64_t count, float *y)
+{
+    const struct softmax_work *w = ctx;
+    int64_t n = w->dim * w->inner;
+    const float *x = (const float *)w->call->in[0].data + begin * n;
+    if (w->inner == 1)
+        w->call->kernels->softmax(x, (size_t)count, (size_t)n, w->log, y);
+    for (int64_t i = 0; i < count && w->inner > 1; i++)
+        softmax_columns(w, x + i * n, y + i * n);
+}
+
+static size_t softmax_scratch(const struct qd_call *call)
+{
+    struct softmax_work work = work_of(call);
+    return qd_rows_scratch(call, work.dim * work.inner);
+}
+
 static enum qd_status softmax_run(const struct qd_call *call, struct qd_error *error)
 {
     (void)error;
-    const struct softmax *softmax = call->prep;
-    const struct qd_shape *in = &call->in[0].shape;
-    int axis = in->rank ? (int)(softmax->axis < 0 ? softmax->axis + in->rank : softmax->axis) : 0;
-    int64_t elems = qd_tensor_elems(&call->in[0]);
-    struct softmax_work work = {.call = call, .dim = 1, .inner = 1, .log = softmax->log};
-    if (elems == 0)
-        return QD_OK;
-    if (softmax->flat) {
-        work.dim = qd_shape_span(in, axis, in->rank);
-    } else if (in->rank > 0) {
-        work.dim = in->dims[axis];
-        work.inner = qd_shape_span(in, axis + 1, in->rank);
-    }
-    qd_op_split(call, elems / work.dim, 4096 / work.dim + 1, softmax_part, &work);
+    struct softmax_work work = work_of(call);
+    int64_t elems = qd_tensor_elems(&call->in[0]), n = work.dim * work.inner;
+    if (elems)
+        qd_rows_run(call, elems / n, n, softmax_rows, &work, call->scratch);
     return QD_OK;
 }
 
-const struct qd_op qd_op_softmax = {.prepare = softmax_prepare, .infer = softmax_infer, .run = softmax_run};
+const struct qd_op qd_op_softmax = {.flags = QD_OP_WRITES_Q8,
+                                    .prepare = softmax_prepare,
+                                    .infer = softmax_infer,
+                                    .scratch = softmax_scratch,
+                                    .run = softmax_run};

@@ -131,28 +131,6 @@ static void rms_norms(void **unused)
     norms(false);
 }
 
-static void moments_and_centre(void **unused)
-{
-    (void)unused;
-    for (size_t round = 0; round < LENGTH_COUNT; round++) {
-        size_t n = LENGTHS[round];
-        float *x = numbers(SEED + round, n, 6, 3, false), *judge = buffer(n), *y = buffer(n), mean[2], variance[2];
-        for (int isa = 0; isa < QD_ISA_COUNT && qd_kernels_at((enum qd_isa)isa); isa++) {
-            const struct qd_kernels *kernels = qd_kernels_at((enum qd_isa)isa);
-            kernels->moments(x, n, &mean[isa > 0], &variance[isa > 0]);
-            kernels->centre(x, n, 2.5f, 0.75f, -3, isa ? y : judge);
-            if (isa)
-                assert_true(same_floats(y, judge, n) && mean[0] == mean[1] && variance[0] == variance[1]);
-        }
-        assert_true(near(mean[0], mean_of(x, n), 3) && near(variance[0], squares_of(x, n, mean_of(x, n)), 9));
-        for (size_t i = 0; i < n; i++)
-            assert_true(near(judge[i], ((double)x[i] - 2.5) * 0.75 - 3, 3));
-        release(x, n);
-        release(judge, n);
-        release(y, n);
-    }
-}
-
 static double reduced(enum qd_reduction kind, const float *x, size_t n, size_t stride)
 {
     double all = kind == QD_MAX_OF ? -INFINITY : kind == QD_MIN_OF ? INFINITY : 0;
@@ -177,6 +155,66 @@ static double reduced(enum qd_reduction kind, const float *x, size_t n, size_t s
         }
     }
     return all;
+}
+
+/* Softmax and its logarithm of three rows, in place too; the last row of some rounds holds something that is no number.
+ */
+static void softmaxes(void **unused)
+{
+    (void)unused;
+    for (size_t round = 0; round < 4 * LENGTH_COUNT; round++) {
+        size_t n = LENGTHS[round / 4], all = 3 * n;
+        bool logarithm = round & 1;
+        float *x = numbers(SEED + round, all, round % 4 == 3 ? 180 : 9, 2, false), *judge = buffer(all), *y = buffer(all);
+        const float rare[] = {NAN, INFINITY, -INFINITY};
+        if (round % 3)
+            x[2 * n + draw(&(uint64_t){round}) % n] = rare[round / 3 % 3];
+        for (int isa = 0; isa < QD_ISA_COUNT && qd_kernels_at((enum qd_isa)isa); isa++) {
+            memcpy(y, x, all * sizeof *y);
+            qd_kernels_at((enum qd_isa)isa)->softmax(round & 2 ? y : x, 3, n, logarithm, isa ? y : judge);
+            if (isa)
+                assert_true(same_floats(y, judge, all));
+            else if (round & 2)
+                memcpy(y, x, all * sizeof *y);
+        }
+        for (size_t i = 0; i < 3; i++) {
+            double most = reduced(QD_MAX_OF, x + i * n, n, 1), sum = 0;
+            for (size_t j = 0; j < n; j++)
+                sum += exp((double)x[i * n + j] - most);
+            for (size_t j = 0; j < n; j++) {
+                double want = logarithm ? (double)x[i * n + j] - most - log(sum) : exp((double)x[i * n + j] - most) / sum;
+                float got = judge[i * n + j];
+                if (isfinite(want) ? fabs((double)got - want) > (logarithm ? 2e-6 * (1 + fabs(want)) : 1e-6 * want + 1e-44)
+                                   : isnan(want) != isnan(got))
+                    fail_msg("n %zu, element %zu, logarithm %d: %.9g, want %.9g", n, j, logarithm, (double)got, want);
+            }
+        }
+        release(x, all);
+        release(judge, all);
+        release(y, all);
+    }
+}
+
+static void moments_and_centre(void **unused)
+{
+    (void)unused;
+    for (size_t round = 0; round < LENGTH_COUNT; round++) {
+        size_t n = LENGTHS[round];
+        float *x = numbers(SEED + round, n, 6, 3, false), *judge = buffer(n), *y = buffer(n), mean[2], variance[2];
+        for (int isa = 0; isa < QD_ISA_COUNT && qd_kernels_at((enum qd_isa)isa); isa++) {
+            const struct qd_kernels *kernels = qd_kernels_at((enum qd_isa)isa);
+            kernels->moments(x, n, &mean[isa > 0], &variance[isa > 0]);
+            kernels->centre(x, n, 2.5f, 0.75f, -3, isa ? y : judge);
+            if (isa)
+                assert_true(same_floats(y, judge, n) && mean[0] == mean[1] && variance[0] == variance[1]);
+        }
+        assert_true(near(mean[0], mean_of(x, n), 3) && near(variance[0], squares_of(x, n, mean_of(x, n)), 9));
+        for (size_t i = 0; i < n; i++)
+            assert_true(near(judge[i], ((double)x[i] - 2.5) * 0.75 - 3, 3));
+        release(x, n);
+        release(judge, n);
+        release(y, n);
+    }
 }
 
 /* Rows of n with others beside them, and columns: rows r of n, `stride` apart. Wild values in every third round. */
@@ -227,7 +265,7 @@ static void columns_reduced(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(layer_norms),        cmocka_unit_test(rms_norms),       cmocka_unit_test(moments_and_centre),
+        cmocka_unit_test(layer_norms),        cmocka_unit_test(rms_norms),       cmocka_unit_test(moments_and_centre), cmocka_unit_test(softmaxes),
         cmocka_unit_test(rows_reduced), cmocka_unit_test(columns_reduced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,6 +24,7 @@ void qd_kernels_init__avx2(struct qd_kernels *kernels)
     kernels->transpose_f32 = qd_transpose_f32__avx2;
     kernels->layer_norm = qd_layer_norm__avx2;
     kernels->rms_norm = qd_rms_norm__avx2;
+    kernels->softmax = qd_softmax__avx2;
     kernels->moments = qd_moments__avx2;
     kernels->centre = qd_centre__avx2;
     kernels->reduce_rows = qd_reduce_rows__avx2;

@@ -6,6 +6,14 @@ void qd_layer_norm__avx2(const struct qd_norm *norm) { rows_norm(norm, true); }
 
 void qd_rms_norm__avx2(const struct qd_norm *norm) { rows_norm(norm, false); }
 
+void qd_softmax__avx2(const float *x, size_t rows, size_t n, bool logarithm, float *y)
+{
+    if (logarithm)
+        rows_softmax(x, rows, n, true, y);
+    else
+        rows_softmax(x, rows, n, false, y);
+}
+
 void qd_moments__avx2(const float *x, size_t n, float *mean, float *variance) { rows_moments(x, n, mean, variance); }
 
 void qd_centre__avx2(const float *x, size_t n, float mean, float factor, float bias, float *y)

@@ -22,6 +22,7 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels)
     kernels->weigh_rows_f32 = qd_weigh_rows_f32__avx512vnni;
     kernels->layer_norm = qd_layer_norm__avx512vnni;
     kernels->rms_norm = qd_rms_norm__avx512vnni;
+    kernels->softmax = qd_softmax__avx512vnni;
     kernels->moments = qd_moments__avx512vnni;
     kernels->centre = qd_centre__avx512vnni;
     kernels->reduce_rows = qd_reduce_rows__avx512vnni;

@@ -25,6 +25,7 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .transpose_f32 = qd_transpose_f32__scalar,
         .layer_norm = qd_layer_norm__scalar,
         .rms_norm = qd_rms_norm__scalar,
+        .softmax = qd_softmax__scalar,
         .moments = qd_moments__scalar,
         .centre = qd_centre__scalar,
         .reduce_rows = qd_reduce_rows__scalar,

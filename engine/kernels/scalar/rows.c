@@ -66,6 +66,36 @@ void qd_layer_norm__scalar(const struct qd_norm *norm) { norm_rows(norm, true); 
 
 void qd_rms_norm__scalar(const struct qd_norm *norm) { norm_rows(norm, false); }
 
+/* Sum of e^(x - most), also to y unless it is NULL; at most QD_ROWS_BLOCK values. */
+static float exp_block(const float *x, size_t n, float most, float *y)
+{
+    float parts[QD_ROWS_PARTS] = {0}, t[16];
+    for (size_t i = 0; i < n; i++) {
+        float e = qd_f_exp_below(x[i] - most);
+        parts[i % QD_ROWS_PARTS] += e;
+        if (y)
+            y[i] = e;
+    }
+    for (size_t i = 0; i < 16; i++)
+        t[i] = (parts[i] + parts[i + 16]) + (parts[i + 32] + parts[i + 48]);
+    return rows_join_16(QD_SUM_OF, t);
+}
+
+void qd_softmax__scalar(const float *x, size_t rows, size_t n, bool logarithm, float *y)
+{
+    for (size_t r = 0; r < rows; r++, x += n, y += n) {
+        float most = -INFINITY; /* NaN passed over: it comes back in the sum */
+        double all = 0;
+        for (size_t i = 0; i < n; i++)
+            most = x[i] > most ? x[i] : most;
+        for (size_t i = 0; i < n; i += QD_ROWS_BLOCK)
+            all += (double)exp_block(x + i, n - i < QD_ROWS_BLOCK ? n - i : QD_ROWS_BLOCK, most, logarithm ? NULL : y + i);
+        const float sum = (float)all, log = qd_f_log(sum), factor = 1 / sum;
+        for (size_t i = 0; i < n; i++)
+            y[i] = logarithm ? (x[i] - most) - log : y[i] * factor;
+    }
+}
+
 void qd_centre__scalar(const float *x, size_t n, float mean, float factor, float bias, float *y)
 {
     for (size_t i = 0; i < n; i++)
