@@ -42,7 +42,8 @@ void qd_softmax__scalar(const float *x, size_t rows, size_t n, bool logarithm, f
 void qd_moments__scalar(const float *x, size_t n, float *mean, float *variance);
 void qd_centre__scalar(const float *x, size_t n, float mean, float factor, float bias, float *y);
 void qd_reduce_rows__scalar(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
-void qd_reduce_columns__scalar(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n, float *out);
+void qd_reduce_columns__scalar(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n,
+                               float *out);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__avx2;
 extern const struct qd_gemm_q16 qd_gemm_q16__avx2;
@@ -96,6 +97,7 @@ void qd_softmax__avx512vnni(const float *x, size_t rows, size_t n, bool logarith
 void qd_moments__avx512vnni(const float *x, size_t n, float *mean, float *variance);
 void qd_centre__avx512vnni(const float *x, size_t n, float mean, float factor, float bias, float *y);
 void qd_reduce_rows__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
-void qd_reduce_columns__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n, float *out);
+void qd_reduce_columns__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n,
+                                   float *out);
 
 #endif

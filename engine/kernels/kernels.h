@@ -208,7 +208,8 @@ struct qd_kernels {
     void (*transpose_f32)(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
     const struct qd_pw_kernel *pointwise; /* [QD_PW_COUNT] */
     /* Rows of floats (rows_simd.h): sums run in 64 parts that one tree joins, so every ISA gives the same bits. n >= 1.
-     * y = (x - mean) * inv * scale + bias; by the root of the mean square, without mean and bias: y = x * inv * scale. */
+     * y = (x - mean) * inv * scale + bias; by the root of the mean square, without mean and bias: y = x * inv * scale.
+     */
     void (*layer_norm)(const struct qd_norm *norm);
     void (*rms_norm)(const struct qd_norm *norm);
     /* y = e^(x - m) / sum, or (x - m) - log(sum) when `logarithm`, m being a row's largest value; y may be x. */

@@ -1,6 +1,6 @@
-/* What rows of floats share on every ISA: element i of a block of QD_ROWS_BLOCK adds to part i % QD_ROWS_PARTS, one tree
- * joins the parts, blocks add up in double. The order depends on n only, and so do the bits. rows_simd.h does the same
- * many at a time. Private to engine/kernels. */
+/* What rows of floats share on every ISA: element i of a block of QD_ROWS_BLOCK adds to part i % QD_ROWS_PARTS, one
+ * tree joins the parts, blocks add up in double. The order depends on n only, and so do the bits. rows_simd.h does the
+ * same many at a time. Private to engine/kernels. */
 #ifndef QD_ENGINE_KERNELS_ROWS_PLAIN_H
 #define QD_ENGINE_KERNELS_ROWS_PLAIN_H
 

@@ -78,8 +78,8 @@ QD_INLINE float parts_join(const enum qd_reduction kind, const bool nan, struct 
     return nan && vm_count(p->nan) ? NAN : all;
 }
 
-/* At most QD_ROWS_BLOCK values. What is missing to whole sixty-fours is filled up with values that change nothing. `nan`:
- * MAX and MIN look for NaN. */
+/* At most QD_ROWS_BLOCK values. What is missing to whole sixty-fours is filled up with values that change nothing.
+ * `nan`: MAX and MIN look for NaN. */
 QD_INLINE float rows_block(const enum qd_reduction kind, const bool nan, const float *x, size_t n, float mean)
 {
     const vf minus_mean = vf_set(-mean), empty = vf_set(rows_empty(kind));
@@ -126,7 +126,8 @@ QD_INLINE void rows_moments(const float *x, size_t n, float *mean, float *varian
 }
 
 /* (x - mean) * inv * scale + bias */
-QD_INLINE void rows_write(const float *x, size_t n, float mean, float inv, const float *scale, const float *bias, float *y)
+QD_INLINE void rows_write(const float *x, size_t n, float mean, float inv, const float *scale, const float *bias,
+                          float *y)
 {
     const vf m = vf_set(-mean), f = vf_set(inv);
     size_t i = 0;

@@ -293,8 +293,8 @@ static const struct {
     enum reduce_kind kind;
     enum qd_reduction reduction;
 } by_kernel[] = {
-    {SUM, QD_SUM_OF},     {MEAN, QD_SUM_OF},           {LOG_SUM, QD_SUM_OF},    {MAX, QD_MAX_OF},
-    {MIN, QD_MIN_OF},     {L1, QD_SUM_OF_ABS},         {L2, QD_SUM_OF_SQUARES}, {SUM_SQUARE, QD_SUM_OF_SQUARES},
+    {SUM, QD_SUM_OF}, {MEAN, QD_SUM_OF},   {LOG_SUM, QD_SUM_OF},    {MAX, QD_MAX_OF},
+    {MIN, QD_MIN_OF}, {L1, QD_SUM_OF_ABS}, {L2, QD_SUM_OF_SQUARES}, {SUM_SQUARE, QD_SUM_OF_SQUARES},
 };
 
 enum { SHORT_ROW = 16, COLUMNS = 128 }; /* rows that a kernel isn't worth; columns that one item of work has at most */

@@ -17,7 +17,8 @@
 enum { SEED = 815, GUARD = 16 };
 static const float CANARY = -77.25f;
 
-static const size_t LENGTHS[] = {1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 384, 511, 1000, 4096, 4097, 9999};
+static const size_t LENGTHS[] = {1,  2,   7,   15,  16,  17,  31,   33,   63,   64,
+                                 65, 100, 127, 128, 384, 511, 1000, 4096, 4097, 9999};
 enum { LENGTH_COUNT = sizeof LENGTHS / sizeof *LENGTHS };
 
 /* A buffer of n floats between canaries, at an odd place. */
@@ -165,7 +166,8 @@ static void softmaxes(void **unused)
     for (size_t round = 0; round < 4 * LENGTH_COUNT; round++) {
         size_t n = LENGTHS[round / 4], all = 3 * n;
         bool logarithm = round & 1;
-        float *x = numbers(SEED + round, all, round % 4 == 3 ? 180 : 9, 2, false), *judge = buffer(all), *y = buffer(all);
+        float *x = numbers(SEED + round, all, round % 4 == 3 ? 180 : 9, 2, false), *judge = buffer(all),
+              *y = buffer(all);
         const float rare[] = {NAN, INFINITY, -INFINITY};
         if (round % 3)
             x[2 * n + draw(&(uint64_t){round}) % n] = rare[round / 3 % 3];
@@ -182,10 +184,12 @@ static void softmaxes(void **unused)
             for (size_t j = 0; j < n; j++)
                 sum += exp((double)x[i * n + j] - most);
             for (size_t j = 0; j < n; j++) {
-                double want = logarithm ? (double)x[i * n + j] - most - log(sum) : exp((double)x[i * n + j] - most) / sum;
+                double want = logarithm ? (double)x[i * n + j] - most - log(sum)
+                                        : exp((double)x[i * n + j] - most) / sum;
                 float got = judge[i * n + j];
-                if (isfinite(want) ? fabs((double)got - want) > (logarithm ? 2e-6 * (1 + fabs(want)) : 1e-6 * want + 1e-44)
-                                   : isnan(want) != isnan(got))
+                if (isfinite(want)
+                        ? fabs((double)got - want) > (logarithm ? 2e-6 * (1 + fabs(want)) : 1e-6 * want + 1e-44)
+                        : isnan(want) != isnan(got))
                     fail_msg("n %zu, element %zu, logarithm %d: %.9g, want %.9g", n, j, logarithm, (double)got, want);
             }
         }
@@ -238,9 +242,10 @@ static void reductions(bool columns)
         }
         for (size_t i = 0; i < outs; i++) {
             double want = reduced(kind, columns ? x + i : x + i * n, n, columns ? stride : 1);
-            bool good = wild && fabs(want) > 1e38 ? (double)judge[i] == want || fabs((double)judge[i]) > 1e38 || isnan(judge[i])
-                        : isfinite(want)          ? near(judge[i], want, (double)n)
-                                                  : isnan(want) == isnan(judge[i]);
+            bool good = wild && fabs(want) > 1e38
+                            ? (double)judge[i] == want || fabs((double)judge[i]) > 1e38 || isnan(judge[i])
+                        : isfinite(want) ? near(judge[i], want, (double)n)
+                                         : isnan(want) == isnan(judge[i]);
             if (!good)
                 fail_msg("kind %d, n %zu, columns %d: %.9g, want %.9g", kind, n, columns, (double)judge[i], want);
         }
@@ -265,8 +270,8 @@ static void columns_reduced(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(layer_norms),        cmocka_unit_test(rms_norms),       cmocka_unit_test(moments_and_centre), cmocka_unit_test(softmaxes),
-        cmocka_unit_test(rows_reduced), cmocka_unit_test(columns_reduced),
+        cmocka_unit_test(layer_norms), cmocka_unit_test(rms_norms),    cmocka_unit_test(moments_and_centre),
+        cmocka_unit_test(softmaxes),   cmocka_unit_test(rows_reduced), cmocka_unit_test(columns_reduced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

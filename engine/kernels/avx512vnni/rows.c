@@ -14,7 +14,10 @@ void qd_softmax__avx512vnni(const float *x, size_t rows, size_t n, bool logarith
         rows_softmax(x, rows, n, false, y);
 }
 
-void qd_moments__avx512vnni(const float *x, size_t n, float *mean, float *variance) { rows_moments(x, n, mean, variance); }
+void qd_moments__avx512vnni(const float *x, size_t n, float *mean, float *variance)
+{
+    rows_moments(x, n, mean, variance);
+}
 
 void qd_centre__avx512vnni(const float *x, size_t n, float mean, float factor, float bias, float *y)
 {
@@ -42,7 +45,8 @@ void qd_reduce_rows__avx512vnni(enum qd_reduction kind, const float *x, size_t r
     }
 }
 
-void qd_reduce_columns__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n, float *out)
+void qd_reduce_columns__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n,
+                                   float *out)
 {
     switch (kind) {
     case QD_SUM_OF:

@@ -89,7 +89,8 @@ void qd_softmax__scalar(const float *x, size_t rows, size_t n, bool logarithm, f
         for (size_t i = 0; i < n; i++)
             most = x[i] > most ? x[i] : most;
         for (size_t i = 0; i < n; i += QD_ROWS_BLOCK)
-            all += (double)exp_block(x + i, n - i < QD_ROWS_BLOCK ? n - i : QD_ROWS_BLOCK, most, logarithm ? NULL : y + i);
+            all += (double)exp_block(x + i, n - i < QD_ROWS_BLOCK ? n - i : QD_ROWS_BLOCK, most,
+                                     logarithm ? NULL : y + i);
         const float sum = (float)all, log = qd_f_log(sum), factor = 1 / sum;
         for (size_t i = 0; i < n; i++)
             y[i] = logarithm ? (x[i] - most) - log : y[i] * factor;
