@@ -1,6 +1,7 @@
-/* Normalizations and reductions of rows for this instruction set: engine/kernels/rows_simd.h under its names. */
+/* Normalizations and reductions of rows for this instruction set: engine/kernels/rows_simd.h and rows_norm_simd.h under
+ * its names. */
 #include "engine/kernels/dispatch.h"
-#include "engine/kernels/rows_simd.h"
+#include "engine/kernels/rows_norm_simd.h"
 
 void qd_layer_norm__avx512vnni(const struct qd_norm *norm) { rows_norm(norm, true); }
 
