@@ -1,5 +1,5 @@
-/* What is known of values before any input is there: element type, rank, and the length of lists of dimensions. What
- * the model declares counts; the rest follows from the nodes, where it does. */
+/* What is known of values before any input is there: element type, rank, and the length of lists of dimensions. It
+ * follows from the nodes where it can; else what the model declares counts. */
 #include "engine/plan/patterns_impl.h"
 
 #include <string.h>
@@ -203,16 +203,18 @@ static int length_after(const struct qd_finder *f, const struct qd_node *node, e
 
 static void follow(struct qd_finder *f, const struct qd_node *node)
 {
+    if (node->out_count < 1 || node->out[0] == QD_NO_VALUE)
+        return;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-        if (node->out_count < 1 || node->out[0] == QD_NO_VALUE || !qd_node_is(node, rows[r].op))
+        if (node->op[0] != rows[r].op[0] || !qd_node_is(node, rows[r].op))
             continue;
-        int out = node->out[0];
-        if (f->dtype[out] == QD_NONE)
-            f->dtype[out] = dtype_after(f, node, rows[r].rule);
-        if (f->rank[out] < 0)
-            f->rank[out] = rank_after(f, node, rows[r].rule);
-        if (f->rank[out] == 1 && f->length[out] < 0)
-            f->length[out] = length_after(f, node, rows[r].rule);
+        int out = node->out[0], rank = rank_after(f, node, rows[r].rule);
+        enum qd_dtype dtype = dtype_after(f, node, rows[r].rule);
+        f->dtype[out] = dtype == QD_NONE ? f->dtype[out] : dtype;
+        f->rank[out] = rank < 0 ? f->rank[out] : rank;
+        int length = f->rank[out] == 1 ? length_after(f, node, rows[r].rule) : -1;
+        f->length[out] = length < 0 ? f->length[out] : length;
+        return;
     }
 }
 

@@ -131,8 +131,12 @@ static bool rewrite(struct qd_finder *f, int n, const struct row *row, const str
 
 bool qd_patterns_table(struct qd_finder *f, int n)
 {
+    static const char *const ends[] = {"Add", "Clip", "Div", "Max", "Min", "Mul", "Relu"}; /* of any expression */
     struct qd_match match;
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+    bool possible = false;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        possible = possible || strcmp(f->graph->nodes[n].op, ends[i]) == 0;
+    for (size_t i = 0; possible && i < sizeof rows / sizeof rows[0]; i++)
         if (qd_patterns_match(f, n, rows[i].expression, &match))
             return rewrite(f, n, &rows[i], &match);
     return false;
