@@ -121,6 +121,10 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"centre", kernels->centre != NULL},
         {"reduce_rows", kernels->reduce_rows != NULL},
         {"reduce_columns", kernels->reduce_columns != NULL},
+        {"lstm_gates", kernels->lstm_gates != NULL},
+        {"gru_reset", kernels->gru_reset != NULL},
+        {"gru_gates", kernels->gru_gates != NULL},
+        {"rnn_gates", kernels->rnn_gates != NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!rows[i].good)

@@ -32,6 +32,10 @@ void qd_max_rows_f32__scalar(const float *const *in, size_t rows, size_t n, floa
 void qd_mean_rows_f32__scalar(const float *const *in, size_t rows, size_t n, float factor, float *out);
 void qd_mean_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor, float *out);
 void qd_weigh_rows_f32__scalar(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
+void qd_lstm_gates__scalar(const struct qd_gates *g, float *c, float *h);
+void qd_gru_reset__scalar(const struct qd_gates *g, const float *h, float *out);
+void qd_gru_gates__scalar(const struct qd_gates *g, float *h);
+void qd_rnn_gates__scalar(const struct qd_gates *g, float *h);
 void qd_transpose_u8__scalar(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
                              size_t out_stride);
 void qd_transpose_f32__scalar(const float *in, size_t in_stride, size_t rows, size_t cols, float *out,
@@ -62,6 +66,10 @@ void qd_max_rows_f32__avx2(const float *const *in, size_t rows, size_t n, float 
 void qd_mean_rows_f32__avx2(const float *const *in, size_t rows, size_t n, float factor, float *out);
 void qd_mean_rows_u8__avx2(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor, float *out);
 void qd_weigh_rows_f32__avx2(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
+void qd_lstm_gates__avx2(const struct qd_gates *g, float *c, float *h);
+void qd_gru_reset__avx2(const struct qd_gates *g, const float *h, float *out);
+void qd_gru_gates__avx2(const struct qd_gates *g, float *h);
+void qd_rnn_gates__avx2(const struct qd_gates *g, float *h);
 void qd_transpose_u8__avx2(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
                            size_t out_stride);
 void qd_transpose_f32__avx2(const float *in, size_t in_stride, size_t rows, size_t cols, float *out, size_t out_stride);
@@ -99,5 +107,9 @@ void qd_centre__avx512vnni(const float *x, size_t n, float mean, float factor, f
 void qd_reduce_rows__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
 void qd_reduce_columns__avx512vnni(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n,
                                    float *out);
+void qd_lstm_gates__avx512vnni(const struct qd_gates *g, float *c, float *h);
+void qd_gru_reset__avx512vnni(const struct qd_gates *g, const float *h, float *out);
+void qd_gru_gates__avx512vnni(const struct qd_gates *g, float *h);
+void qd_rnn_gates__avx512vnni(const struct qd_gates *g, float *h);
 
 #endif

@@ -174,6 +174,19 @@ struct qd_norm {
 
 enum qd_reduction { QD_SUM_OF, QD_SUM_OF_ABS, QD_SUM_OF_SQUARES, QD_MAX_OF, QD_MIN_OF, QD_REDUCTION_COUNT };
 
+/* What one step of a recurrent cell of n units gets. Gate by gate, n values each: the sum in front of gate g's
+ * activation is x * x_scale + bias + r * r_scale, x from the input, r from the state. GRU's new gate takes r_new *
+ * r_new_scale + bias_new instead of r, multiplied by the reset gate when `reset_after` (else it is in r_new already).
+ */
+struct qd_gates {
+    size_t n;
+    const float *x, *r, *bias;
+    float x_scale, r_scale;
+    const float *r_new, *bias_new;
+    float r_new_scale;
+    bool reset_after;
+};
+
 struct qd_kernels {
     const char *isa_name; /* of the highest level that contributed */
     enum qd_isa isa;
@@ -222,6 +235,13 @@ struct qd_kernels {
      * makes the result NaN. */
     void (*reduce_rows)(enum qd_reduction kind, const float *x, size_t rows, size_t n, float *out);
     void (*reduce_columns)(enum qd_reduction kind, const float *x, size_t rows, size_t stride, size_t n, float *out);
+    /* One row of a step with sigmoid and tanh in their usual places: gates i, o, f, c; the cell c[n] goes on, the state
+     * h[n] is written. */
+    void (*lstm_gates)(const struct qd_gates *g, float *c, float *h);
+    /* Gates z, r, h: out[n] = r * h; then the new state from the old in h[n]. */
+    void (*gru_reset)(const struct qd_gates *g, const float *h, float *out);
+    void (*gru_gates)(const struct qd_gates *g, float *h);
+    void (*rnn_gates)(const struct qd_gates *g, float *h);
 };
 
 /* What CPU and operating system (CPUID and XCR0) offer, and-ed with QUANTD_ISA (scalar|avx2|avx512vnni; an unknown name

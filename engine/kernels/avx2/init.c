@@ -20,6 +20,10 @@ void qd_kernels_init__avx2(struct qd_kernels *kernels)
     kernels->mean_rows_f32 = qd_mean_rows_f32__avx2;
     kernels->mean_rows_u8 = qd_mean_rows_u8__avx2;
     kernels->weigh_rows_f32 = qd_weigh_rows_f32__avx2;
+    kernels->lstm_gates = qd_lstm_gates__avx2;
+    kernels->gru_reset = qd_gru_reset__avx2;
+    kernels->gru_gates = qd_gru_gates__avx2;
+    kernels->rnn_gates = qd_rnn_gates__avx2;
     kernels->transpose_u8 = qd_transpose_u8__avx2;
     kernels->transpose_f32 = qd_transpose_f32__avx2;
     kernels->layer_norm = qd_layer_norm__avx2;

@@ -27,4 +27,8 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels)
     kernels->centre = qd_centre__avx512vnni;
     kernels->reduce_rows = qd_reduce_rows__avx512vnni;
     kernels->reduce_columns = qd_reduce_columns__avx512vnni;
+    kernels->lstm_gates = qd_lstm_gates__avx512vnni;
+    kernels->gru_reset = qd_gru_reset__avx512vnni;
+    kernels->gru_gates = qd_gru_gates__avx512vnni;
+    kernels->rnn_gates = qd_rnn_gates__avx512vnni;
 }

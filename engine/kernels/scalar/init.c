@@ -30,5 +30,9 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .centre = qd_centre__scalar,
         .reduce_rows = qd_reduce_rows__scalar,
         .reduce_columns = qd_reduce_columns__scalar,
+        .lstm_gates = qd_lstm_gates__scalar,
+        .gru_reset = qd_gru_reset__scalar,
+        .gru_gates = qd_gru_gates__scalar,
+        .rnn_gates = qd_rnn_gates__scalar,
     };
 }
