@@ -42,6 +42,8 @@ enum qd_op_flags {
     QD_OP_WRITES_Q8 = 64,   /* output 0, when it is F32, may be asked for as u8 with out_qp */
     QD_OP_ALL_CHANNELS_LAST =
         128, /* with CHANNELS_LAST: every data input comes channels last, not only input 0 (Concat, pointwise) */
+    QD_OP_INT8_INSIDE = 256, /* with constant inputs 1 and 2 packed in INT8 it quantizes what it multiplies itself, row
+                              * by row: integers neither come nor go (LSTM, GRU, RNN) */
 };
 
 /* What an operator may pack when a plan is compiled. */
@@ -50,7 +52,7 @@ struct qd_packing {
     const struct qd_tensor *const *constants; /* [in_count] NULL where the input is no constant */
     const struct qd_kernels *kernels;
     struct qd_arena *arena;
-    bool int8; /* integers will come for what wants_q8 asked for */
+    bool int8; /* integers will come for what wants_q8 asked for, or QD_OP_INT8_INSIDE is to do what it says */
 };
 
 struct qd_op {

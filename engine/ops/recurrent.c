@@ -192,7 +192,8 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
     return status;
 }
 
-const struct qd_op qd_op_recurrent = {.prepare = prepare,
+const struct qd_op qd_op_recurrent = {.flags = QD_OP_INT8_INSIDE,
+                                      .prepare = prepare,
                                       .pack = qd_recurrent_pack,
                                       .infer = infer,
                                       .scratch = qd_recurrent_scratch,

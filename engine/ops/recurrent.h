@@ -17,8 +17,8 @@ struct qd_cell_act {
 struct qd_cell_matrix {
     size_t n, k;
     void *packed;
-    const float *scale;  /* [n] INT8 only */
-    const int32_t *init; /* [n] INT8 only: -128 * column sum */
+    const float *scale;  /* [n] INT8; NULL: FP32 */
+    const int32_t *init; /* [n] INT8: -128 * column sum */
 };
 
 /* Of one direction. GRU whose reset gate comes first multiplies another left side by the new gate's weights: they stand

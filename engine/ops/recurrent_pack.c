@@ -4,7 +4,11 @@
 
 #include <math.h>
 
-enum { MOST_DEPTH_INT8 = 66000 }; /* engine/kernels/kernels.h: exact sums */
+enum {
+    MOST_DEPTH_INT8 = 66000, /* engine/kernels/kernels.h: exact sums */
+    SHALLOW = 64             /* an input of fewer features costs little in FP32, and is often a model's own (spectra:
+                              * their many orders of magnitude don't fit into 8 bits) */
+};
 
 /* The matrices of a direction: which rows of W and R they take. */
 struct piece {
@@ -73,6 +77,12 @@ static bool pack_int8(const struct qd_packing *packing, const struct piece *p, s
     return good;
 }
 
+static bool wants_int8(const struct qd_recurrent *r, const struct piece *p)
+{
+    bool input = p->matrix == &r->weights[0].w || p->matrix == &r->weights[1].w;
+    return r->int8 && (!input || p->k >= SHALLOW);
+}
+
 static bool pack_all(const struct qd_packing *packing, struct qd_recurrent *r, bool *finite, size_t *bytes)
 {
     const struct qd_tensor *w = packing->constants[1], *recurrent = packing->constants[2];
@@ -83,8 +93,8 @@ static bool pack_all(const struct qd_packing *packing, struct qd_recurrent *r, b
         pieces_of(r, &r->weights[d], input ? (const float *)w->data + (size_t)d * gates * input : NULL,
                   (const float *)recurrent->data + (size_t)d * gates * hidden, hidden, input, pieces);
         for (int i = 0; i < 3 && *finite; i++)
-            if (pieces[i].n &&
-                !(r->int8 ? pack_int8(packing, &pieces[i], bytes, finite) : pack_fp32(packing, &pieces[i], bytes)))
+            if (pieces[i].n && !(wants_int8(r, &pieces[i]) ? pack_int8(packing, &pieces[i], bytes, finite)
+                                                           : pack_fp32(packing, &pieces[i], bytes)))
                 return false;
     }
     return true;

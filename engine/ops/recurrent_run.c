@@ -42,7 +42,8 @@ static size_t take(size_t *end, size_t bytes)
 static size_t gemm_bytes(const struct qd_call *call, size_t k)
 {
     const struct qd_recurrent *r = call->prep;
-    return qd_align_up(r->int8 ? call->kernels->gemm_q8.scratch_bytes(k) : call->kernels->gemm_f32.scratch_bytes(k));
+    size_t f32 = call->kernels->gemm_f32.scratch_bytes(k), q8 = r->int8 ? call->kernels->gemm_q8.scratch_bytes(k) : 0;
+    return qd_align_up(f32 > q8 ? f32 : q8);
 }
 
 static struct layout layout_of(const struct qd_call *call)

@@ -40,12 +40,18 @@ static enum qd_status choose(struct finder *f)
         const char *refusal = "no integer form of this operator";
         if (!op)
             return f->error->status;
-        if ((linear || op->wants_q8) && f->plan->options.fp32) {
+        bool inside = op->flags & QD_OP_INT8_INSIDE;
+        if ((linear || op->wants_q8 || inside) && f->plan->options.fp32) {
             refusal = "full precision was asked for";
         } else if (linear) {
             const struct qd_choice *choice = qd_plan_choice(f->plan, node);
             refusal = choice && choice->fp32 ? "FP32 is faster here, measured while loading"
                                              : qd_linear_int8_refusal(&f->plan->graph, node);
+        } else if (inside) {
+            const struct qd_tensor **constants = qd_forms_constants(f->plan, node);
+            if (!constants)
+                return no_memory(f->error);
+            refusal = node->in_count > 2 && constants[1] && constants[2] ? NULL : "weights are not constant";
         } else if (op->wants_q8) {
             struct qd_packing packing = {node, qd_forms_constants(f->plan, node), f->plan->kernels, f->plan->arena,
                                          true};
