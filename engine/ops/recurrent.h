@@ -22,10 +22,14 @@ struct qd_cell_matrix {
 };
 
 /* Of one direction. GRU whose reset gate comes first multiplies another left side by the new gate's weights: they stand
- * in r_new, else in r with the others. */
+ * in r_new, else in r with the others. `fine`: what 8 bits left of the weights of LSTM's cell gate, whose errors add up
+ * from step to step in the cell; none but in INT8. */
 struct qd_cell_weights {
-    struct qd_cell_matrix w, r, r_new;
+    struct qd_cell_matrix w, r, r_new, fine;
 };
+
+/* The product with `fine` is renewed every so many steps: a state changes slowly, and what is left is small. */
+enum { QD_FINE_STEPS = 4 };
 
 struct qd_recurrent {
     enum qd_cell cell;

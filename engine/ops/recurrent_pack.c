@@ -77,6 +77,26 @@ static bool pack_int8(const struct qd_packing *packing, const struct piece *p, s
     return good;
 }
 
+/* What rounding left of the cell gate's rows, [hidden][hidden], packed like other rows. */
+static bool pack_fine(const struct qd_packing *packing, const float *recurrent, size_t hidden,
+                      struct qd_cell_weights *weights, size_t *bytes, bool *finite)
+{
+    float *left = qd_calloc(hidden * sizeof *left, hidden);
+    int8_t *row = qd_calloc(hidden, sizeof *row);
+    bool good = left && row;
+    for (size_t j = 0; good && j < hidden; j++) {
+        const float *from = recurrent + (3 * hidden + j) * hidden; /* gates i, o, f, c */
+        float scale = quantize_row(from, hidden, row);
+        for (size_t k = 0; k < hidden; k++)
+            left[j * hidden + k] = from[k] - scale * (float)row[k];
+    }
+    const struct piece piece = {&weights->fine, left, hidden, hidden};
+    good = good && pack_int8(packing, &piece, bytes, finite);
+    qd_free(left);
+    qd_free(row);
+    return good;
+}
+
 static bool wants_int8(const struct qd_recurrent *r, const struct piece *p)
 {
     bool input = p->matrix == &r->weights[0].w || p->matrix == &r->weights[1].w;
@@ -90,12 +110,16 @@ static bool pack_all(const struct qd_packing *packing, struct qd_recurrent *r, b
     size_t gates = (size_t)r->gates * hidden;
     for (int d = 0; d < r->directions; d++) {
         struct piece pieces[3];
-        pieces_of(r, &r->weights[d], input ? (const float *)w->data + (size_t)d * gates * input : NULL,
-                  (const float *)recurrent->data + (size_t)d * gates * hidden, hidden, input, pieces);
+        const float *rows = (const float *)recurrent->data + (size_t)d * gates * hidden;
+        pieces_of(r, &r->weights[d], input ? (const float *)w->data + (size_t)d * gates * input : NULL, rows, hidden,
+                  input, pieces);
         for (int i = 0; i < 3 && *finite; i++)
             if (pieces[i].n && !(wants_int8(r, &pieces[i]) ? pack_int8(packing, &pieces[i], bytes, finite)
                                                            : pack_fp32(packing, &pieces[i], bytes)))
                 return false;
+        if (r->int8 && r->cell == QD_CELL_LSTM && *finite &&
+            !pack_fine(packing, rows, hidden, &r->weights[d], bytes, finite))
+            return false;
     }
     return true;
 }

@@ -29,6 +29,7 @@ struct layout {
     size_t products, fresh;           /* of the state; of GRU's new gate when it resets first */
     size_t state, cell, mix, bias;    /* bias: gates, then GRU's recurrent bias of the new gate */
     size_t bytes, scale, fresh_scale; /* rows of the state as integers and their scales */
+    size_t fine, row_bias;            /* product of the state with `fine`; the bias of each row with it */
     size_t weights, gemm, gemm_each, end;
 };
 
@@ -64,6 +65,9 @@ static struct layout layout_of(const struct qd_call *call)
     at.bytes = take(&end, r->int8 ? s.batch * s.hidden : 0);
     at.scale = take(&end, s.batch * sizeof(float));
     at.fresh_scale = take(&end, s.batch * sizeof(float));
+    bool fine = r->weights[0].fine.n;
+    at.fine = take(&end, fine ? s.batch * s.hidden * sizeof(float) : 0);
+    at.row_bias = take(&end, fine ? s.batch * s.gates * sizeof(float) : 0);
     at.weights = take(&end, r->packed ? 0 : qd_recurrent_weight_bytes(r, call->kernels, s.hidden, s.input));
     at.gemm_each = gemm_bytes(call, most);
     at.gemm = take(&end, at.gemm_each * (r->directions == 1 ? qd_op_threads(call) : 1));
@@ -87,7 +91,7 @@ struct pass {
     const struct qd_cell_act *acts;
     struct qd_cell_weights weights;
     const float *peep; /* of this direction, or NULL */
-    float *xw, *x_scale, *products, *fresh, *state, *cell, *mix, *bias, *scale, *fresh_scale;
+    float *xw, *x_scale, *products, *fresh, *state, *cell, *mix, *bias, *scale, *fresh_scale, *fine, *row_bias;
     uint8_t *x_bytes, *bytes;
     char *gemm;
     size_t gemm_each;
@@ -249,7 +253,7 @@ static struct qd_gates gates_of(const struct pass *p, size_t step, size_t b)
     return (struct qd_gates){.n = p->s.hidden,
                              .x = p->xw + row * p->s.gates,
                              .r = products,
-                             .bias = p->bias,
+                             .bias = p->weights.fine.n ? p->row_bias + b * p->s.gates : p->bias,
                              .x_scale = p->x_scale[row],
                              .r_scale = p->scale[b],
                              .r_new = after ? products + (gru ? 2 * p->s.hidden : 0) : p->fresh + b * p->s.hidden,
@@ -305,9 +309,24 @@ static void advance(const struct pass *p, const struct qd_gates *g, float *c, fl
             h[j] = squash(p, 0, sum_at(g, 0, j));
 }
 
+/* Adds to the cell gate's bias what its 8-bit weights lack for the present state. */
+static void refine(const struct pass *p)
+{
+    size_t n = p->s.hidden, gates = p->s.gates;
+    multiply_state(p, p->state, &p->weights.fine, p->scale, p->fine, n);
+    for (size_t b = 0; b < p->s.batch; b++) {
+        float *bias = p->row_bias + b * gates;
+        memcpy(bias, p->bias, (gates - n) * sizeof *bias);
+        for (size_t j = 0; j < n; j++)
+            bias[gates - n + j] = p->bias[gates - n + j] + p->fine[b * n + j] * p->scale[b];
+    }
+}
+
 static void run_step(const struct pass *p, size_t step)
 {
     size_t hidden = p->s.hidden;
+    if (p->weights.fine.n && step % QD_FINE_STEPS == 0)
+        refine(p);
     multiply_state(p, p->state, &p->weights.r, p->scale, p->products, p->s.gates);
     if (p->weights.r_new.n)
         reset(p, step);
@@ -370,10 +389,10 @@ static void start(struct pass *p, const struct qd_call *call, size_t dir)
     const struct layout at = layout_of(call);
     char *base = (char *)call->scratch + dir * at.end;
     *p = (struct pass){.call = call, .r = call->prep, .s = sizes_of(call), .dir = dir};
-    float **const floats[] = {&p->xw,   &p->x_scale, &p->products, &p->fresh, &p->state,
-                              &p->cell, &p->mix,     &p->bias,     &p->scale, &p->fresh_scale};
-    const size_t places[] = {at.xw,   at.x_scale, at.products, at.fresh, at.state,
-                             at.cell, at.mix,     at.bias,     at.scale, at.fresh_scale};
+    float **const floats[] = {&p->xw,  &p->x_scale, &p->products, &p->fresh,       &p->state, &p->cell,
+                              &p->mix, &p->bias,    &p->scale,    &p->fresh_scale, &p->fine,  &p->row_bias};
+    const size_t places[] = {at.xw,  at.x_scale, at.products, at.fresh,       at.state, at.cell,
+                             at.mix, at.bias,    at.scale,    at.fresh_scale, at.fine,  at.row_bias};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         *floats[i] = (float *)(void *)(base + places[i]);
     p->x_bytes = (uint8_t *)base + at.x_bytes;

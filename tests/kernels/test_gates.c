@@ -49,7 +49,8 @@ static void make(uint64_t *s, struct data *d)
         d->x[draw(s) % MAX] = draw(s) % 2 ? NAN : INFINITY;
 }
 
-static void run_all(const struct qd_kernels *k, const struct qd_gates *g, const struct data *d, float out[5][MAX + GUARD])
+static void run_all(const struct qd_kernels *k, const struct qd_gates *g, const struct data *d,
+                    float out[5][MAX + GUARD])
 {
     for (int i = 0; i < 5; i++)
         for (size_t j = 0; j < MAX + GUARD; j++)
