@@ -39,6 +39,65 @@ static enum qd_status transpose_infer(const struct qd_call *call, struct qd_erro
     return qd_op_out(call, 0, call->in[0].dtype, &out, error);
 }
 
+/* A transposition of bytes or floats that moves the input's innermost dimension: matrices are turned in registers. The
+ * output's dimension `turned` is the one whose elements are neighbours in the input. */
+struct turning {
+    const struct qd_call *call;
+    const struct qd_walk *walk; /* joined */
+    int turned;
+    int64_t out_strides[QD_MAX_RANK], pieces; /* pieces of `turned`, COLUMNS each */
+    size_t bytes;
+};
+
+enum { COLUMNS = 64, LEAST_SIDE = 4 };
+
+/* Items: every place of the dimensions outside the matrix, times the pieces of `turned`. */
+static void turn_items(void *ctx, int64_t begin, int64_t end)
+{
+    const struct turning *t = ctx;
+    const struct qd_walk *w = t->walk;
+    int last = w->rank - 1;
+    for (int64_t item = begin; item < end; item++) {
+        int64_t first = item % t->pieces * COLUMNS, rest = item / t->pieces, left = w->dims[t->turned] - first;
+        int64_t from = first, to = first * t->out_strides[t->turned];
+        for (int d = last - 1; d >= 0; d--) {
+            if (d == t->turned)
+                continue;
+            from += rest % w->dims[d] * w->strides[0][d];
+            to += rest % w->dims[d] * t->out_strides[d];
+            rest /= w->dims[d];
+        }
+        size_t rows = (size_t)w->dims[last], cols = (size_t)(left < COLUMNS ? left : COLUMNS);
+        size_t in_stride = (size_t)w->strides[0][last], out_stride = (size_t)t->out_strides[t->turned];
+        if (t->bytes == 1)
+            t->call->kernels->transpose_u8((const uint8_t *)t->call->in[0].data + from, in_stride, rows, cols,
+                                           (uint8_t *)t->call->out[0].data + to, out_stride);
+        else
+            t->call->kernels->transpose_f32((const float *)t->call->in[0].data + from, in_stride, rows, cols,
+                                            (float *)t->call->out[0].data + to, out_stride);
+    }
+}
+
+/* False when a walk does as well: the innermost dimension stays, or sides are short. */
+static bool turn(const struct qd_call *call, const struct qd_walk *walk)
+{
+    struct turning t = {call, walk, -1, {0}, 0, qd_dtype_bytes(call->in[0].dtype)};
+    int last = walk->rank - 1;
+    int64_t stride = 1;
+    for (int d = last; d >= 0; d--) {
+        t.turned = walk->strides[0][d] == 1 ? d : t.turned;
+        t.out_strides[d] = stride;
+        stride *= walk->dims[d];
+    }
+    if ((t.bytes != 1 && call->in[0].dtype != QD_F32) || t.turned < 0 || t.turned == last ||
+        walk->dims[last] < LEAST_SIDE || walk->dims[t.turned] < LEAST_SIDE)
+        return false;
+    t.pieces = (walk->dims[t.turned] + COLUMNS - 1) / COLUMNS;
+    int64_t items = walk->elems / walk->dims[last] / walk->dims[t.turned] * t.pieces;
+    qd_op_split(call, items, 16384 / (walk->dims[last] * COLUMNS) + 1, turn_items, &t);
+    return true;
+}
+
 static enum qd_status transpose_run(const struct qd_call *call, struct qd_error *error)
 {
     int64_t perm[QD_MAX_RANK], own[QD_MAX_RANK] = {0}, strides[QD_MAX_RANK] = {0};
@@ -51,7 +110,8 @@ static enum qd_status transpose_run(const struct qd_call *call, struct qd_error 
     qd_walk_begin(&walk, &call->out[0].shape);
     qd_walk_operand(&walk, strides);
     qd_walk_join(&walk);
-    qd_walk_copy(&walk, call, call->in[0].data, call->out[0].data, qd_dtype_bytes(call->in[0].dtype));
+    if (walk.elems && !turn(call, &walk))
+        qd_walk_copy(&walk, call, call->in[0].data, call->out[0].data, qd_dtype_bytes(call->in[0].dtype));
     return QD_OK;
 }
 

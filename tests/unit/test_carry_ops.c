@@ -401,6 +401,45 @@ static void test_blocks(void **state)
             }
 }
 
+/* Every permutation of four dimensions, element by element. */
+static void test_transpositions(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][4] = {{2, 3, 21, 70}, {5, 33, 1, 8}, {1, 130, 4, 17}, {4, 4, 4, 4}};
+    uint64_t s = 13;
+    for (size_t k = 0; k < 4 * 256; k++) {
+        int64_t perm[4] = {(int64_t)k & 3, (int64_t)k >> 2 & 3, (int64_t)k >> 4 & 3, (int64_t)k >> 6 & 3};
+        if ((1 << perm[0] | 1 << perm[1] | 1 << perm[2] | 1 << perm[3]) != 15)
+            continue;
+        for (unsigned form = 0; form < 4; form++) {
+            struct trial *t = trial_new("Transpose", 13, 1, 1, 1);
+            struct way way = {.threads = k % 2 ? 4 : 1, .keeps = true, .isa = form & 1 ? QD_ISA_AVX2 : QD_ISA_SCALAR};
+            struct qd_tensor out[MOST];
+            if (!qd_kernels_at(way.isa))
+                way.isa = QD_ISA_SCALAR;
+            const int64_t *dims = shapes[k / 256];
+            input(t, 0, &s, 4, dims);
+            through_integers(t);
+            way.in_qp[0] = form & 2 ? &SCALES[0] : NULL;
+            attr_ints(t, "perm", 4, perm);
+            run(t, &way, out, NULL);
+            for (int64_t i = 0, n = qd_tensor_elems(&t->in[0]); i < n; i++) {
+                int64_t at[4], rest = i, to = 0;
+                for (int d = 3; d >= 0; d--) {
+                    at[d] = rest % dims[d];
+                    rest /= dims[d];
+                }
+                for (int d = 0; d < 4; d++)
+                    to = to * dims[perm[d]] + at[perm[d]];
+                float x = ((const float *)t->in[0].data)[i];
+                assert_true(form & 2 ? ((const uint8_t *)out[0].data)[to] == qd_quantize_one(x, &SCALES[0])
+                                     : ((const float *)out[0].data)[to] == x);
+            }
+            trial_free(t);
+        }
+    }
+}
+
 /* ------------------------------------------------------------------ conversions of a plan */
 
 static void test_conversions(void **state)
@@ -450,7 +489,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pools),   cmocka_unit_test(test_global_pools),      cmocka_unit_test(test_concat),
         cmocka_unit_test(test_resizes), cmocka_unit_test(test_slices_and_splits), cmocka_unit_test(test_pads),
-        cmocka_unit_test(test_blocks),  cmocka_unit_test(test_conversions),
+        cmocka_unit_test(test_blocks),  cmocka_unit_test(test_conversions),       cmocka_unit_test(test_transpositions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

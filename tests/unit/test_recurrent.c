@@ -104,7 +104,8 @@ struct result {
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 /* W x + R h + both biases (or one of the three) in front of gate g, unit j. */
-static double part(const struct trial *t, int dir, int g, size_t j, const float *x, const double *h, bool of_x, bool of_h)
+static double part(const struct trial *t, int dir, int g, size_t j, const float *x, const double *h, bool of_x,
+                   bool of_h)
 {
     size_t rows = (size_t)t->gates * t->hidden, row = (size_t)g * t->hidden + j, all = (size_t)dir * rows + row;
     double sum = 0;
