@@ -280,13 +280,28 @@ static bool concat_same(const struct qd_call *call, int input)
                              in->qmin == out->qmin && in->qmax == out->qmax);
 }
 
+#define SCATTER(type)                                                                                                  \
+    for (size_t o = 0; o < pieces; o++)                                                                                \
+    ((type *)(void *)to)[o * (row_bytes / sizeof(type))] = ((const type *)(const void *)from)[o]
+
+/* Whole pieces of `bytes` bytes each to the same place of consecutive rows; single channels without a call for each. */
+static void scatter(char *to, size_t row_bytes, const char *from, size_t bytes, size_t pieces)
+{
+    if (bytes == 1)
+        SCATTER(uint8_t);
+    else if (bytes == 4 && row_bytes % 4 == 0)
+        SCATTER(uint32_t);
+    else
+        for (size_t o = 0; o < pieces; o++)
+            memcpy(to + o * row_bytes, from + o * bytes, bytes);
+}
+
 static void concat_copy(void *ctx, int64_t begin, int64_t end)
 {
     const struct concat_part *p = ctx;
     size_t elem = qd_dtype_bytes(p->call->out[0].dtype), bytes = p->piece * elem;
-    for (int64_t o = begin; o < end; o++)
-        memcpy((char *)p->call->out[0].data + ((size_t)o * p->row + p->at) * elem,
-               (const char *)p->call->in[p->input].data + (size_t)o * bytes, bytes);
+    scatter((char *)p->call->out[0].data + ((size_t)begin * p->row + p->at) * elem, p->row * elem,
+            (const char *)p->call->in[p->input].data + (size_t)begin * bytes, bytes, (size_t)(end - begin));
 }
 
 /* Through real values, many pieces at once; elements begin..end of the input. */
@@ -304,11 +319,16 @@ static void concat_convert(void *ctx, int64_t begin, int64_t end, struct qd_obse
             call->kernels->observe_f32(real, n, NULL, seen);
         else if (call->out_qp)
             call->kernels->requantize_u8(real, n, call->out_qp, bytes, seen);
+        const char *from = call->out_qp ? (const char *)bytes : (const char *)real;
         for (size_t done = 0; done < n && !same;) {
             size_t o = (at + done) / p->piece, inside = (at + done) % p->piece, some = p->piece - inside;
-            some = some < n - done ? some : n - done;
-            memcpy((char *)call->out[0].data + (o * p->row + p->at + inside) * elem,
-                   (const char *)(call->out_qp ? (const void *)bytes : real) + done * elem, some * elem);
+            char *to = (char *)call->out[0].data + (o * p->row + p->at + inside) * elem;
+            size_t whole = inside ? 0 : (n - done) / p->piece;
+            if (whole)
+                scatter(to, p->row * elem, from + done * elem, p->piece * elem, whole);
+            some = whole ? whole * p->piece : some < n - done ? some : n - done;
+            if (!whole)
+                memcpy(to, from + done * elem, some * elem);
             done += some;
         }
         at += n;

@@ -28,15 +28,25 @@ static int64_t map(enum pad_mode mode, int64_t i, int64_t dim)
     return i < dim ? i : period - i;
 }
 
+/* The output is seen as rows of units, a unit being what neighbours in memory along dimensions without pads. */
 struct pad_work {
     const struct qd_call *call;
     enum pad_mode mode;
-    const void *from;
-    struct qd_shape in, out; /* this and the next two in the order of memory */
-    int64_t before[QD_MAX_RANK], strides[QD_MAX_RANK];
+    const char *from;
+    struct qd_shape in, out; /* this and the next two in the order of memory, without the dimensions inside a unit */
+    int64_t before[QD_MAX_RANK], strides[QD_MAX_RANK]; /* strides in units */
     unsigned char value[8];
-    size_t bytes;
+    size_t bytes, unit_bytes; /* of an element, of a unit */
 };
+
+static void pad_fill(char *to, const unsigned char *value, size_t elem_bytes, size_t bytes)
+{
+    if (elem_bytes == 1)
+        memset(to, value[0], bytes);
+    else
+        for (size_t at = 0; at < bytes; at += elem_bytes)
+            memcpy(to + at, value, elem_bytes);
+}
 
 /* Rows (of the last dimension) begin..end of the output. */
 static void pad_rows(void *ctx, int64_t begin, int64_t end)
@@ -52,15 +62,19 @@ static void pad_rows(void *ctx, int64_t begin, int64_t end)
             at = i < 0 || at < 0 ? -1 : at + i * w->strides[d];
             rest /= out->dims[d];
         }
-        char *to = (char *)w->call->out[0].data + (size_t)(r * n) * w->bytes;
-        const char *from = (const char *)w->from + (at > 0 ? (size_t)at * w->bytes : 0);
-        for (int64_t j = 0; j < n;) {
-            int64_t i = at < 0 ? -1 : map(w->mode, j - shift, dim), run = 1;
+        char *to = (char *)w->call->out[0].data + (size_t)(r * n) * w->unit_bytes;
+        for (int64_t j = 0, run; j < n; j += run) {
+            int64_t i = at < 0 ? -1 : map(w->mode, j - shift, dim);
+            run = 1;
             if (i >= 0 && i == j - shift) /* the input itself: all of it at once */
                 run = dim - i < n - j ? dim - i : n - j;
-            memcpy(to + (size_t)j * w->bytes, i < 0 ? (const char *)w->value : from + (size_t)i * w->bytes,
-                   (size_t)run * w->bytes);
-            j += run;
+            else if (i < 0) /* the constant: up to the input, or to the end */
+                run = at >= 0 && j < shift && shift < n ? shift - j : n - j;
+            if (i < 0)
+                pad_fill(to + (size_t)j * w->unit_bytes, w->value, w->bytes, (size_t)run * w->unit_bytes);
+            else
+                memcpy(to + (size_t)j * w->unit_bytes, w->from + (size_t)(at + i) * w->unit_bytes,
+                       (size_t)run * w->unit_bytes);
         }
     }
 }
@@ -80,15 +94,20 @@ static void pad_apply(const struct qd_call *call, const struct pad *pad, const v
         return;
     if (value)
         memcpy(work.value, value, work.bytes);
-    if (pad->out.rank == 0) {
-        memcpy(call->out[0].data, from, work.bytes);
-        return;
-    }
     memcpy(work.before, pad->before, sizeof work.before);
     qd_memory_order(in, work.before);
+    int rank = work.out.rank;
+    work.unit_bytes = work.bytes;
+    while (rank > 0 && work.before[rank - 1] == 0 && work.in.dims[rank - 1] == work.out.dims[rank - 1])
+        work.unit_bytes *= (size_t)work.in.dims[--rank];
+    work.in.rank = work.out.rank = rank;
+    if (rank == 0) {
+        memcpy(call->out[0].data, from, work.unit_bytes);
+        return;
+    }
     qd_op_strides(&work.in, work.strides);
-    int64_t n = work.out.dims[work.out.rank - 1];
-    qd_op_split(call, qd_shape_span(&work.out, 0, work.out.rank - 1), 16384 / n + 1, pad_rows, &work);
+    int64_t row_bytes = work.out.dims[rank - 1] * (int64_t)work.unit_bytes;
+    qd_op_split(call, qd_shape_span(&work.out, 0, rank - 1), 65536 / row_bytes + 1, pad_rows, &work);
 }
 
 /* ------------------------------------------------------------------ Pad */
