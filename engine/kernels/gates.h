@@ -13,7 +13,7 @@
 #define GATES_LN2_HI 0.693145752f
 #define GATES_LN2_LO 1.42860677e-6f
 #define GATES_LOW    -87.0f
-#define GATES_HIGH   88.0f
+#define GATES_HIGH   29.0f
 #define GATES_2P23   8388608.0f
 #define GATES_C2     0.5f
 #define GATES_C3     0.166666667f
@@ -22,7 +22,8 @@
 #define GATES_C6     0.00138888889f
 #define GATES_C7     0.000198412698f
 
-/* e^x - 1; beyond the limits what it is there. NaN stays. */
+/* e^x - 1; beyond the limits what it is there (sigmoid stays within 3e-13, products of three stay finite). NaN stays.
+ */
 static inline float gates_expm1(float x)
 {
     if (isnan(x))
@@ -47,6 +48,21 @@ static inline float gates_tanh(float x)
 {
     float e = gates_expm1(x * 2.0f);
     return e / (2.0f + e);
+}
+
+/* LSTM's cell with one division: f c + i g, where i, f = 1 / d with d = 2 + e^-x - 1, and g = e / (2 + e). */
+static inline float gates_cell(float i_sum, float f_sum, float g_sum, float c)
+{
+    float di = 2.0f + gates_expm1(i_sum * -1.0f), df = 2.0f + gates_expm1(f_sum * -1.0f);
+    float e = gates_expm1(g_sum * 2.0f), both = di * (2.0f + e);
+    return fmaf(c, both, e * df) / (df * both);
+}
+
+/* sigmoid(o) tanh(c) with one division. */
+static inline float gates_out(float o_sum, float c)
+{
+    float e = gates_expm1(c * 2.0f);
+    return e / ((2.0f + gates_expm1(o_sum * -1.0f)) * (2.0f + e));
 }
 
 /* The sum in front of the activation of unit k of all gates. */

@@ -5,10 +5,8 @@
 void qd_lstm_gates__scalar(const struct qd_gates *g, float *c, float *h)
 {
     for (size_t j = 0, n = g->n; j < n; j++) { /* i, o, f, c */
-        float i = gates_sigmoid(gates_sum(g, j)), o = gates_sigmoid(gates_sum(g, n + j));
-        float f = gates_sigmoid(gates_sum(g, 2 * n + j)), fresh = gates_tanh(gates_sum(g, 3 * n + j));
-        c[j] = fmaf(f, c[j], i * fresh);
-        h[j] = o * gates_tanh(c[j]);
+        c[j] = gates_cell(gates_sum(g, j), gates_sum(g, 2 * n + j), gates_sum(g, 3 * n + j), c[j]);
+        h[j] = gates_out(gates_sum(g, n + j), c[j]);
     }
 }
 
