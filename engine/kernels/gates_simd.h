@@ -14,8 +14,7 @@ QD_INLINE vf v_expm1(vf x)
     x = vf_min(vf_set(GATES_HIGH), vf_max(vf_set(GATES_LOW), x));
     vf n = vf_round(vf_mul(x, vf_set(GATES_LOG2E)));
     vf r = vf_fma(n, vf_set(-GATES_LN2_LO), vf_fma(n, vf_set(-GATES_LN2_HI), x));
-    vf q = vf_fma(vf_set(GATES_C7), r, vf_set(GATES_C6));
-    q = vf_fma(q, r, vf_set(GATES_C5));
+    vf q = vf_fma(vf_set(GATES_C6), r, vf_set(GATES_C5));
     q = vf_fma(q, r, vf_set(GATES_C4));
     q = vf_fma(q, r, vf_set(GATES_C3));
     q = vf_fma(q, r, vf_set(GATES_C2));

@@ -106,6 +106,7 @@ struct multiply {
     float *scale;   /* [rows] */
     float *out;
     size_t rows, out_stride;
+    bool ready; /* bytes and scale are there already */
 };
 
 /* One row to integers with a symmetric scale of its own. */
@@ -124,7 +125,7 @@ static float quantize_row(const struct qd_kernels *kernels, const float *row, si
 static void multiply(const struct multiply *m, size_t begin, size_t end, void *scratch)
 {
     const struct qd_cell_matrix *b = m->matrix;
-    for (size_t i = begin; i < end; i++)
+    for (size_t i = begin; i < end && !m->ready; i++)
         m->scale[i] = b->scale && b->n ? quantize_row(m->kernels, m->left + i * b->k, b->k, m->bytes + i * b->k) : 1;
     if (b->n == 0) {
         for (size_t i = begin; i < end; i++)
@@ -156,7 +157,7 @@ static void multiply(const struct multiply *m, size_t begin, size_t end, void *s
 static void multiply_state(const struct pass *p, const float *left, const struct qd_cell_matrix *matrix, float *scale,
                            float *out, size_t out_stride)
 {
-    struct multiply m = {p->call->kernels, matrix, left, p->bytes, scale, out, p->s.batch, out_stride};
+    struct multiply m = {p->call->kernels, matrix, left, p->bytes, scale, out, p->s.batch, out_stride, false};
     multiply(&m, 0, p->s.batch, p->gemm);
 }
 
@@ -177,11 +178,11 @@ static void input_part(void *ctx, int64_t begin, int64_t end)
 static void multiply_input(const struct pass *p)
 {
     size_t rows = p->s.steps * p->s.batch, threads = p->r->directions == 1 ? qd_op_threads(p->call) : 1;
-    struct input_work work = {
-        .m = {p->call->kernels, &p->weights.w, p->call->in[0].data, p->x_bytes, p->x_scale, p->xw, rows, p->s.gates},
-        .gemm = p->gemm,
-        .gemm_each = p->gemm_each,
-        .tasks = threads < rows / 16 ? threads : rows / 16};
+    struct input_work work = {.m = {p->call->kernels, &p->weights.w, p->call->in[0].data, p->x_bytes, p->x_scale, p->xw,
+                                    rows, p->s.gates, false},
+                              .gemm = p->gemm,
+                              .gemm_each = p->gemm_each,
+                              .tasks = threads < rows / 16 ? threads : rows / 16};
     work.tasks = work.tasks ? work.tasks : 1;
     if (work.tasks == 1)
         input_part(&work, 0, 1);
@@ -309,14 +310,17 @@ static void advance(const struct pass *p, const struct qd_gates *g, float *c, fl
             h[j] = squash(p, 0, sum_at(g, 0, j));
 }
 
-/* Adds to the cell gate's bias what its 8-bit weights lack for the present state. */
-static void refine(const struct pass *p)
+/* Adds to the cell gate's bias what its 8-bit weights lack for the present state, whose integers are there. */
+static void refine(const struct pass *p, size_t step)
 {
     size_t n = p->s.hidden, gates = p->s.gates;
-    multiply_state(p, p->state, &p->weights.fine, p->scale, p->fine, n);
+    struct multiply m = {p->call->kernels, &p->weights.fine, p->state, p->bytes, p->scale,
+                         p->fine,          p->s.batch,       n,        true};
+    multiply(&m, 0, p->s.batch, p->gemm);
     for (size_t b = 0; b < p->s.batch; b++) {
         float *bias = p->row_bias + b * gates;
-        memcpy(bias, p->bias, (gates - n) * sizeof *bias);
+        if (step == 0)
+            memcpy(bias, p->bias, (gates - n) * sizeof *bias);
         for (size_t j = 0; j < n; j++)
             bias[gates - n + j] = p->bias[gates - n + j] + p->fine[b * n + j] * p->scale[b];
     }
@@ -325,9 +329,9 @@ static void refine(const struct pass *p)
 static void run_step(const struct pass *p, size_t step)
 {
     size_t hidden = p->s.hidden;
-    if (p->weights.fine.n && step % QD_FINE_STEPS == 0)
-        refine(p);
     multiply_state(p, p->state, &p->weights.r, p->scale, p->products, p->s.gates);
+    if (p->weights.fine.n && step % QD_FINE_STEPS == 0)
+        refine(p, step);
     if (p->weights.r_new.n)
         reset(p, step);
     for (size_t b = 0; b < p->s.batch; b++) {
