@@ -42,18 +42,24 @@ QD_INLINE vm v_lanes(const struct qd_gates *g, size_t j)
     return vm_first(g->n - j < QD_SIMD_FLOATS ? g->n - j : QD_SIMD_FLOATS);
 }
 
+/* Two loops: one chain through both divisions would be longer than what a CPU looks ahead. */
 QD_INLINE void gates_lstm(const struct qd_gates *g, float *c, float *h)
 {
-    for (size_t j = 0, n = g->n; j < n; j += QD_SIMD_FLOATS) {
+    const vf two = vf_set(2.0f), minus = vf_set(-1.0f);
+    const size_t n = g->n;
+    for (size_t j = 0; j < n; j += QD_SIMD_FLOATS) {
         vm m = v_lanes(g, j);
-        const vf two = vf_set(2.0f), minus = vf_set(-1.0f);
         vf di = vf_add(two, v_expm1(vf_mul(v_sum(g, j, m), minus)));
         vf df = vf_add(two, v_expm1(vf_mul(v_sum(g, 2 * n + j, m), minus)));
         vf e = v_expm1(vf_mul(v_sum(g, 3 * n + j, m), two)), both = vf_mul(di, vf_add(two, e));
-        vf cell = vf_div(vf_fma(vf_load_some(c + j, m), both, vf_mul(e, df)), vf_mul(df, both));
-        vf ec = v_expm1(vf_mul(cell, two)), d_out = vf_add(two, v_expm1(vf_mul(v_sum(g, n + j, m), minus)));
-        vf_store_some(c + j, m, cell);
-        vf_store_some(h + j, m, vf_div(ec, vf_mul(d_out, vf_add(two, ec))));
+        vf cell = vf_fma(vf_load_some(c + j, m), both, vf_mul(e, df));
+        vf_store_some(c + j, m, vf_div(cell, vf_mul(df, both)));
+    }
+    for (size_t j = 0; j < n; j += QD_SIMD_FLOATS) {
+        vm m = v_lanes(g, j);
+        vf e = v_expm1(vf_mul(vf_load_some(c + j, m), two));
+        vf d = vf_add(two, v_expm1(vf_mul(v_sum(g, n + j, m), minus)));
+        vf_store_some(h + j, m, vf_div(e, vf_mul(d, vf_add(two, e))));
     }
 }
 
