@@ -270,6 +270,7 @@ static enum qd_status place_op(struct placer *p, int u)
         if (step->out[i] < 0 && node->out[i] != QD_NO_VALUE)
             return no_memory(p);
     }
+    step->fused = p->units[u].fused;
     step->op = p->forms.ops[u];
     step->prep = prep;
     step->int8 = site >= 0 || p->forms.int8[u];

@@ -3,6 +3,7 @@
 
 #include "engine/plan/patterns.h"
 #include "engine/plan/place.h"
+#include "engine/plan/pointwise.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -135,6 +136,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         status = qd_find_patterns(&plan->graph, plan->arena, error);
     if (!status)
         status = qd_fuse(&plan->graph, plan->arena, &units, &unit_count, error);
+    if (!status)
+        status = qd_fuse_pointwise(&plan->graph, plan->arena, units, &unit_count, error);
     if (!status)
         status = qd_place(plan, units, unit_count, error);
     if (!status)
