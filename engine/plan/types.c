@@ -17,17 +17,18 @@ static const struct {
     enum rule rule;
     const char *ops; /* each between spaces */
 } ROWS[] = {
-    {LIKE, " Abs AveragePool BatchNormalization Celu Ceil Clip Conv ConvTranspose Cos DepthToSpace Dropout Elu Erf Exp "
-           "Floor Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity "
-           "InstanceNormalization LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization LpPool MaxPool "
-           "MeanVarianceNormalization Mish Neg PRelu Pad RMSNormalization Reciprocal Relu Resize Round Selu Shrink "
-           "Sigmoid Sign Sin Slice Softmax Softplus Softsign SpaceToDepth Sqrt Swish Tanh ThresholdedRelu Tile "
-           "Transpose Upsample "},
+    {LIKE, " Abs Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Clip Conv "
+           "ConvTranspose Cos Cosh DepthToSpace Dropout Elu Erf Exp Floor Gelu GlobalAveragePool GlobalLpPool "
+           "GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN "
+           "LayerNormalization LeakyRelu Log LogSoftmax LpNormalization LpPool MaxPool MeanVarianceNormalization "
+           "Mish Neg PRelu Pad RMSNormalization Reciprocal Relu Resize Round Selu Shrink Sigmoid Sign Sin Sinh "
+           "Slice Softmax Softplus Softsign SpaceToDepth Sqrt Swish Tan Tanh ThresholdedRelu Tile Transpose "
+           "Upsample "},
     {BROADCAST, " Add Div Max Mean Min Mul Pow Sub Sum "},
     {CHOICE, " Where "},
-    {TYPE, " Compress Concat Einsum Expand Flatten GRU Gather GatherElements GatherND Gemm GridSample LSTM MatMul RNN "
-           "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
-           "ReduceSumSquare Reshape ScatterElements ScatterND Split Squeeze Unsqueeze "},
+    {TYPE, " Compress Concat Einsum Expand Flatten GRU Gather GatherElements GatherND Gemm GridSample LSTM MatMul "
+           "RNN ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
+           "ReduceSum ReduceSumSquare Reshape ScatterElements ScatterND Split Squeeze Unsqueeze "},
     {TRUTH, " And Equal Greater GreaterOrEqual Less LessOrEqual Or Xor "},
     {INDEX, " ArgMax ArgMin NonZero Shape Size "},
     {CAST, " Cast "},
@@ -37,7 +38,7 @@ static bool listed(const char *ops, const char *op)
 {
     const size_t n = strlen(op);
     for (const char *at = strstr(ops, op); at; at = strstr(at + 1, op))
-        if (at[-1] == ' ' && at[n] == ' ')
+        if (at > ops && at[-1] == ' ' && at[n] == ' ')
             return true;
     return false;
 }
