@@ -239,17 +239,24 @@ static void fill(float *out, float value, size_t n)
         memcpy(out + done, out, (done < n - done ? done : n - done) * sizeof *out);
 }
 
+/* Where element `at` of the output's order finds its value in an input, and its index by dimension. */
+static int64_t locate(const struct run *run, const struct operand *o, int64_t at, int64_t index[QD_MAX_RANK])
+{
+    int64_t from = 0;
+    for (int d = run->rank - 1; d >= 0; d--) {
+        index[d] = at % run->dims[d];
+        at /= run->dims[d];
+        from += index[d] * o->strides[d];
+    }
+    return from;
+}
+
 /* Values [at, at + n) of the output's order from a repeated or strided input: in `out`, or where they lie in one piece.
  */
 static const float *expand(const struct run *run, const struct operand *o, int64_t at, int64_t n, float *out)
 {
     const int last = run->rank - 1;
-    int64_t index[QD_MAX_RANK], from = 0;
-    for (int d = last; d >= 0; d--) {
-        index[d] = at % run->dims[d];
-        at /= run->dims[d];
-        from += index[d] * o->strides[d];
-    }
+    int64_t index[QD_MAX_RANK], from = locate(run, o, at, index);
     const int64_t stride = o->strides[last];
     if (stride == 1 && n <= run->dims[last] - index[last])
         return o->real + from;
@@ -278,6 +285,17 @@ static const float *expand(const struct run *run, const struct operand *o, int64
     return out;
 }
 
+/* The one number that an input is throughout [at, at + n), or NULL. */
+static const float *single(const struct run *run, const struct operand *o, int64_t at, int64_t n)
+{
+    int64_t index[QD_MAX_RANK];
+    const int last = run->rank - 1;
+    if (o->source != WALKED || o->strides[last] != 0)
+        return NULL;
+    const int64_t from = locate(run, o, at, index);
+    return n <= run->dims[last] - index[last] ? o->real + from : NULL;
+}
+
 /* Once a run: what repeats is made into floats and one tile. */
 static void fix_inputs(struct run *run)
 {
@@ -304,30 +322,84 @@ static void fix_inputs(struct run *run)
     }
 }
 
+/* A tile on its way. An input that is one number all over it is expanded only when an operation has no form for that.
+ */
+struct tile {
+    const struct run *run;
+    int64_t at;
+    size_t n;
+    float *results, *buffers; /* of registers; of inputs that are not used where they lie */
+    const float *in[QD_POINTWISE_INPUTS], *single[QD_POINTWISE_INPUTS];
+};
+
+static void load_inputs(struct tile *tile)
+{
+    const struct run *run = tile->run;
+    const struct qd_call *call = run->call;
+    for (int i = 0; i < call->in_count; i++) {
+        const struct operand *o = &run->in[i];
+        tile->single[i] = single(run, o, tile->at, (int64_t)tile->n);
+        tile->in[i] = NULL;
+        if (o->source == FLAT && o->integers) {
+            tile->in[i] = tile->buffers;
+            call->kernels->dequantize_u8((const uint8_t *)call->in[i].data + tile->at, tile->n, call->in_qp[i],
+                                         tile->buffers);
+            tile->buffers += TILE;
+        } else if (o->source != WALKED) {
+            tile->in[i] = o->source == FLAT ? o->real + tile->at : o->real;
+        }
+    }
+}
+
+static const float *operand_of(struct tile *tile, int operand)
+{
+    if (operand < 0)
+        return tile->results + tile->run->prep->at[~operand] * TILE;
+    if (!tile->in[operand]) {
+        tile->in[operand] = expand(tile->run, &tile->run->in[operand], tile->at, (int64_t)tile->n, tile->buffers);
+        tile->buffers += TILE;
+    }
+    return tile->in[operand];
+}
+
+/* A step of two operands, one of which is a number here, as the operation with a parameter; the same to the last bit.
+ */
+static bool with_number(const struct tile *tile, const struct qd_pointwise_step *step, struct qd_pointwise_step *simple)
+{
+    static const struct {
+        enum qd_pw two, number_last, number_first;
+    } rows[] = {{QD_PW_ADD, QD_PW_ADD_P, QD_PW_ADD_P},
+                {QD_PW_SUB, QD_PW_ADD_P, QD_PW_P_SUB},
+                {QD_PW_MUL, QD_PW_MUL_P, QD_PW_MUL_P},
+                {QD_PW_DIV, QD_PW_DIV_P, QD_PW_P_DIV}};
+    const bool last = step->b >= 0 && tile->single[step->b], first = step->a >= 0 && tile->single[step->a];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && (last || first); i++) {
+        if (rows[i].two != step->op)
+            continue;
+        const float value = *tile->single[last ? step->b : step->a];
+        *simple = (struct qd_pointwise_step){.op = last ? rows[i].number_last : rows[i].number_first,
+                                             .a = last ? step->a : step->b,
+                                             .p = last && step->op == QD_PW_SUB ? -value : value};
+        return true;
+    }
+    return false;
+}
+
 static void run_tile(const struct run *run, int64_t at, size_t n, float *tiles, struct qd_observation *seen)
 {
     const struct qd_call *call = run->call;
     const struct qd_pointwise_program *program = run->prep->program;
-    const float *in[QD_POINTWISE_INPUTS];
-    float *result = NULL, *buffer = tiles + (size_t)run->prep->registers * TILE;
-    for (int i = 0; i < call->in_count; i++) {
-        const struct operand *o = &run->in[i];
-        if (o->source == WALKED) {
-            in[i] = expand(run, o, at, (int64_t)n, buffer);
-            buffer += TILE;
-        } else if (o->source == FLAT && o->integers) {
-            in[i] = buffer;
-            call->kernels->dequantize_u8((const uint8_t *)call->in[i].data + at, n, call->in_qp[i], buffer);
-            buffer += TILE;
-        } else {
-            in[i] = o->source == FLAT ? o->real + at : o->real;
-        }
-    }
+    struct tile tile = {.run = run, .at = at, .n = n, .results = tiles};
+    float *result = NULL;
+    tile.buffers = tiles + (size_t)run->prep->registers * TILE;
+    load_inputs(&tile);
     for (int s = 0; s < program->step_count; s++) {
         const struct qd_pointwise_step *step = &program->steps[s];
-        const float *a = step->a < 0 ? tiles + run->prep->at[~step->a] * TILE : in[step->a], *b = NULL;
-        if (qd_pointwise_binary(step->op))
-            b = step->b < 0 ? tiles + run->prep->at[~step->b] * TILE : in[step->b];
+        struct qd_pointwise_step simple;
+        const bool two = qd_pointwise_binary(step->op) && !with_number(&tile, step, &simple);
+        if (qd_pointwise_binary(step->op) && !two)
+            step = &simple;
+        const float *a = operand_of(&tile, step->a), *b = two ? operand_of(&tile, step->b) : NULL;
         bool store = s == program->step_count - 1 && !call->out_qp;
         result = store ? (float *)call->out[0].data + at : tiles + run->prep->at[s] * TILE;
         call->kernels->pointwise[step->op].run(a, b, step->p, step->q, result, n);
