@@ -262,6 +262,28 @@ static bool check_max_rows(struct bench *b)
     return true;
 }
 
+/* Against the portable kernels, bit by bit (any NaN is as good as another). */
+static bool check_pointwise(struct bench *b)
+{
+    const struct qd_kernels *plain = qd_kernels_at(QD_ISA_SCALAR);
+    float x[VALUES], y[VALUES], got[VALUES], want[VALUES];
+    const size_t n = 1 + draw(b) % VALUES;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = ((float)(draw(b) % 4096) - 2048.0f) * 0.0625f;
+        y[i] = ((float)(draw(b) % 4096) - 2048.0f) * 0.001f;
+    }
+    x[n / 2] = NAN;
+    x[n / 3] = -INFINITY;
+    for (int op = 0; op < QD_PW_COUNT; op++) {
+        plain->pointwise[op].run(x, y, -0.5f, 1.25f, want, n);
+        b->kernels->pointwise[op].run(x, y, -0.5f, 1.25f, got, n);
+        for (size_t i = 0; i < n; i++)
+            if (got[i] == want[i] ? signbit(got[i]) != signbit(want[i]) : !isnan(got[i]) || !isnan(want[i]))
+                return false;
+    }
+    return true;
+}
+
 enum qd_status qd_kernels_selftest(const struct qd_kernels *kernels, uint64_t seed, struct qd_error *error)
 {
     const struct {
@@ -273,7 +295,8 @@ enum qd_status qd_kernels_selftest(const struct qd_kernels *kernels, uint64_t se
                 {kernels->depthwise_q8.name, check_depthwise_q8},
                 {kernels->depthwise_f32.name, check_depthwise_f32},
                 {"quantize_u8, dequantize_u8 and observe_f32", check_quantize},
-                {"max_rows_u8", check_max_rows}};
+                {"max_rows_u8", check_max_rows},
+                {"pointwise", check_pointwise}};
     struct bench bench = {.kernels = kernels, .state = seed};
     for (unsigned round = 0; round < ROUNDS; round++) {
         fill(&bench, round);
