@@ -23,12 +23,13 @@ test-all: test-builds ## the checks, and every test, plain and under the sanitiz
 	python3 tests/run.py --checks --build $(BUILD) --build $(BUILD)/address-undefined --build $(BUILD)/thread \
 	    $(addprefix --only ,$(ONLY))
 
-# One program that runs a model in quantd's engine or in ONNX Runtime, driven through a pipe by tests/bench/models.py.
+# One program that runs a model in quantd's engine or in ONNX Runtime, driven through a pipe by tests/bench/models.py; not
+# relocated, so that a profile finds its functions.
 RUNNER := $(B)/tests/bench/runner
 $(RUNNER): $(call obj,$(wildcard tests/bench/runner*.c)) $(ENGINE_LIB) $(B)/.flags
 	@mkdir -p $(@D)
 	$(call say,LINK)
-	$(Q)$(CC) $(LINK) -o $@ $(filter %.o,$^) $(ENGINE_LIB) $(ENGINE_LIBS) -ldl $(LDFLAGS)
+	$(Q)$(CC) $(LINK) -no-pie -o $@ $(filter %.o,$^) $(ENGINE_LIB) $(ENGINE_LIBS) -ldl $(LDFLAGS)
 
 .PHONY: runner
 runner: $(RUNNER)

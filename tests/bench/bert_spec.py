@@ -14,7 +14,7 @@ class Weights:
     def __init__(self, graph):
         arrays = {t.name: numpy_helper.to_array(t).copy() for t in graph.initializer}  # writable
         constants = [numpy_helper.to_array(a.t) for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
-        self.scalars = {round(float(c), 4) for c in [*constants, *arrays.values()] if c.dtype.kind == "f" and c.size == 1}
+        self.scalars = {round(float(c.item()), 4) for c in [*constants, *arrays.values()] if c.dtype.kind == "f" and c.size == 1}
         producers = {n.output[0]: n for n in graph.node}
         self.named = {}
         for name, array in arrays.items():

@@ -40,13 +40,18 @@ if __name__ == "__main__":
 
 import numpy as np  # noqa: E402
 
+import daemon  # noqa: E402
 import peers as taking_part  # noqa: E402
 from inputs import collect  # noqa: E402
+import profile_steps  # noqa: E402
 from peers import Refused  # noqa: E402
 
 TURN_NS = 5e6  # a turn lasts at least this long, and at least MIN_RUNS requests
 MIN_RUNS = 3
+LONG_NS = 40e6  # a request as long as this is a turn
 WARM_UPS = 64
+PROFILED = 3  # models with the slowest ratios
+PAUSE = 0.01  # seconds before a turn of several threads, for another peer's spinning ones to fall asleep
 
 
 # ---------------------------------------------------------------- one peer's process
@@ -79,7 +84,7 @@ class Process:
             if not amx:
                 deny_amx()
 
-        self.peer = peer
+        self.peer, self.amx, self.program = peer, amx, command[0]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                                       preexec_fn=before_exec, env=environment)
         try:
@@ -163,7 +168,10 @@ def warm_up(process, model, seconds):
 
 def take_turns(processes, seconds, min_rounds, pause=0.0):
     """{name: median ns}. Every process has its inputs. `pause`: between turns, so that spinning threads fall asleep."""
-    runs = {p: max(MIN_RUNS if pause == 0.0 else 2, int(TURN_NS / max(p.run(2), 1.0))) for p in processes}
+    runs = {}
+    for p in processes:
+        once = max(p.run(2), 1.0)
+        runs[p] = 1 if once > LONG_NS else max(MIN_RUNS, int(TURN_NS / once))
     turns = {p: [] for p in processes}
     until = time.monotonic() + seconds
     rounds = 0
@@ -177,6 +185,14 @@ def take_turns(processes, seconds, min_rounds, pause=0.0):
 
 
 # ---------------------------------------------------------------- one model
+class Entry:
+    """A peer as it takes part in one run. Without AMX unless said: the bars are for AVX512-VNNI."""
+
+    def __init__(self, peer, threads=1, amx=False):
+        self.peer, self.threads, self.amx = peer, threads, amx
+        self.key = peer.name + ("+amx" if amx else "") + (f"*{threads}" if threads > 1 else "")
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
@@ -206,10 +222,11 @@ class Bench:
             self.refused[key] = (child.stdout.strip().splitlines() or ["its converter ended without a word"])[-1]
             raise Refused(self.refused[key])
 
-    def start(self, peer, model, threads=1, amx=True):
+    def start(self, entry, model):
+        peer = entry.peer
         self.prepared(peer, model)
-        cores = self.one_core if threads == 1 else self.all_cores
-        process = Process(peer, peer.command(self.options.build, model, threads), cores, amx)
+        cores = self.one_core if entry.threads == 1 else self.all_cores
+        process = Process(peer, peer.command(self.options.build, model, entry.threads), cores, entry.amx)
         try:
             if peer.kind == "quantd":
                 process.warm_ups = warm_up(process, model, self.options.warm_seconds)
@@ -222,29 +239,36 @@ class Bench:
             raise
         return process
 
-    def measure(self, model, peers, threads=1, amx=True, with_accuracy=True):
-        """{peer name: {"ms", "cosine", "worst", "version"} or {"refused"}}, of one interleaved run."""
-        rows, processes = {}, []
+    def measure(self, model, entries, with_accuracy=True):
+        """{entry's key: {"ms", "cosine", "worst", "sets", "version"} or {"refused"}}, of one interleaved run."""
+        rows, processes = {}, {}
         try:
-            for peer in peers:
+            for entry in entries:
                 try:
-                    process = self.start(peer, model, threads, amx)
-                    processes.append(process)
-                    rows[peer.name] = {"version": process.version}
+                    processes[entry.key] = self.start(entry, model)
+                    rows[entry.key] = {"version": processes[entry.key].version}
                 except Refused as e:
-                    rows[peer.name] = {"refused": str(e)}
-            medians, rounds = take_turns(processes, self.options.seconds, self.options.rounds, 0.0 if threads == 1 else 0.01)
-            for process, ns in medians.items():
-                rows[process.peer.name].update(ms=ns / 1e6, rounds=rounds)
-            for process in processes if with_accuracy and model.accuracy else []:
+                    rows[entry.key] = {"refused": str(e)}
+            alone = all(entry.threads == 1 for entry in entries)
+            medians, rounds = take_turns(list(processes.values()), self.options.seconds, self.options.rounds, 0.0 if alone else PAUSE)
+            for key, process in processes.items():
+                rows[key].update(ms=medians[process] / 1e6, rounds=rounds)
                 try:
-                    rows[process.peer.name].update(accuracy(process, model, self.scratch))
+                    if with_accuracy and model.accuracy:
+                        rows[key].update(accuracy(process, model, self.scratch))
                 except Refused as e:
-                    rows[process.peer.name]["inaccurate"] = str(e)
+                    rows[key]["inaccurate"] = str(e)
         finally:
-            for process in processes:
+            for process in processes.values():
                 process.close()
         return rows
+
+    def profile(self, model, request_ms):
+        process = self.start(Entry(taking_part.everyone()[0]), model)
+        try:
+            return profile_steps.profile(process, request_ms)
+        finally:
+            process.close()
 
     def close(self):
         shutil.rmtree(self.scratch, ignore_errors=True)
@@ -253,20 +277,47 @@ class Bench:
 QUICK = ("quantd_ema", "quantd_fp32", "ort_fp32")
 
 
+def has_amx():
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+        return " amx_int8" in f.read()
+
+
 def line(name, rows):
-    base = rows.get("ort_fp32", {}).get("ms")
+    base = next((row["ms"] for key, row in rows.items() if key.startswith("ort_fp32") and "ms" in row), None)
     parts = []
     for peer, row in rows.items():
         if "refused" in row:
             parts.append(f"{peer} REFUSED ({row['refused']})")
             continue
         text = f"{peer} {row['ms']:.3f} ms"
-        if base and peer != "ort_fp32":
+        if base and not peer.startswith("ort_fp32"):
             text += f" = {row['ms'] / base:.3f}"
         if "cosine" in row:
             text += f" cos {row['cosine']:.4f}/{row['worst']:.3f}"
         parts.append(text)
     return f"{name:24s} " + "; ".join(parts)
+
+
+def full(bench, models, peers):
+    """Everything that report.py shows, but the kernels."""
+    result = {"models": {}, "several": {}, "profiles": {}, "threads": len(bench.all_cores)}
+    for model in models:
+        entries = [Entry(p) for p in peers] + [Entry(p, amx=True) for p in peers if p.uses_amx and has_amx()]
+        rows = result["models"][model.name] = bench.measure(model, entries)
+        print(line(model.name, rows), flush=True)
+        if len(bench.all_cores) > 1:
+            able = [p for p in peers if p.several and "ms" in rows[p.name]]
+            entries = [Entry(p, len(bench.all_cores)) for p in able] + [Entry(p) for p in able if p.name == "quantd_ema"]
+            result["several"][model.name] = bench.measure(model, entries, with_accuracy=False)
+            print(line(model.name, result["several"][model.name]), flush=True)
+    ratios = {name: rows["quantd_ema"]["ms"] / rows["ort_fp32"]["ms"] for name, rows in result["models"].items()
+              if "ms" in rows["quantd_ema"] and "ms" in rows["ort_fp32"]}
+    by_name = {model.name: model for model in models}
+    for name in sorted(ratios, key=ratios.get, reverse=True)[:PROFILED]:
+        result["profiles"][name] = bench.profile(by_name[name], result["models"][name]["quantd_ema"]["ms"])
+    if "minilm_l6" in by_name:
+        result["daemon"] = daemon.measure(bench.options.build, by_name["minilm_l6"])
+    return result
 
 
 def arguments():
@@ -280,8 +331,8 @@ def arguments():
     parser.add_argument("--seconds", type=float, help="a model's time for turns")
     parser.add_argument("--core", type=int, help="the one core; default: the last that may be used")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--no-amx", action="store_true", help="nobody gets AMX's tiles")
-    parser.add_argument("--json", help="write everything measured there")
+    parser.add_argument("--amx", action="store_true", help="let peers use AMX's tiles, where the processor has them")
+    parser.add_argument("--full", metavar="JSON", help="all peers, one core and all, daemon and profiles; results are written there")
     options = parser.parse_args()
     options.rounds = 3 if options.quick else 5
     options.seconds = options.seconds or (2.0 if options.quick else 8.0)
@@ -295,9 +346,15 @@ def main():
     if options.quick and not options.peers:
         options.peers = list(QUICK)
     peers = [p for p in taking_part.everyone(options.litert) if not options.peers or p.name in options.peers]
+    models = collect(options.models, options.work, options.only, resnet=not options.quick or "resnet50" in options.only)
     try:
-        for model in collect(options.models, options.work, options.only, resnet=not options.quick or "resnet50" in options.only):
-            print(line(model.name, bench.measure(model, peers, amx=not options.no_amx)), flush=True)
+        if options.full:
+            result = full(bench, models, peers)
+            with open(options.full, "w", encoding="utf-8") as f:
+                json.dump(result, f, indent=1)
+        else:
+            for model in models:
+                print(line(model.name, bench.measure(model, [Entry(p, amx=options.amx) for p in peers])), flush=True)
     finally:
         bench.close()
 

@@ -51,6 +51,8 @@ class Peer:
     name = label = ""
     kind = "int8"  # or "fp32"
     package = None  # what must be installed
+    uses_amx = False  # measured a second time with AMX where there is any
+    several = True  # measured on all cores as well
 
     def version(self):
         try:
@@ -72,7 +74,7 @@ class Peer:
 class Quantd(Peer):
     def __init__(self, name, label, precision="int8", frozen=False):
         self.name, self.label, self.precision, self.frozen = name, label, precision, frozen
-        self.kind = "quantd"
+        self.kind, self.several = "quantd", name == "quantd_ema"
 
     def command(self, build, model, threads):
         return [f"{build}/tests/bench/runner", "quantd", model.path, "--precision", self.precision, "--threads", str(threads)]
@@ -91,20 +93,37 @@ class OnnxRuntime(Peer):
 
 
 def preprocessed(model):
-    """ONNX Runtime's own advice before quantization: shapes inferred, graph optimised. The model itself where that fails."""
+    """ONNX Runtime's own advice before quantization: shapes inferred, graph optimised. None where that fails."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     path = model.made("preprocessed.onnx")
-    if not os.path.exists(path):
-        for skip in (False, True):
+    for skip in (False, True):
+        if os.path.exists(path):
+            return path
+        try:
+            quant_pre_process(model.path, path, skip_symbolic_shape=skip)
+        except Exception:  # its checks raise what they like; the next way is tried
+            if os.path.exists(path):
+                os.remove(path)
+    return path if os.path.exists(path) else None
+
+
+def first_that_runs(model, quantize, path):
+    """Lets `quantize` try the preprocessed and the plain model, weights per channel and per tensor, until its own runtime
+    takes what came out."""
+    import onnxruntime
+
+    reason = None
+    for per_channel in (True, False):
+        for source in (preprocessed(model), model.path):
             try:
-                quant_pre_process(model.path, path, skip_symbolic_shape=skip)
-                return path
-            except Exception:  # its checks raise what they like; the next way is tried
-                if os.path.exists(path):
-                    os.remove(path)
-        return model.path
-    return path
+                if source:
+                    quantize(source, per_channel)
+                    onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+                    return
+            except Exception as e:  # as above
+                reason = reason or e
+    raise reason
 
 
 class OnnxRuntimeDynamic(OnnxRuntime):
@@ -120,7 +139,10 @@ class OnnxRuntimeDynamic(OnnxRuntime):
     def prepare(self, model):
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        quantize_dynamic(preprocessed(model), self.file(model), weight_type=getattr(QuantType, self.weights), per_channel=True)
+        def quantize(source, per_channel):
+            quantize_dynamic(source, self.file(model), weight_type=getattr(QuantType, self.weights), per_channel=per_channel)
+
+        first_that_runs(model, quantize, self.file(model))
 
 
 class OnnxRuntimeStatic(OnnxRuntime):
@@ -139,8 +161,11 @@ class OnnxRuntimeStatic(OnnxRuntime):
             def get_next(self):
                 return next(self.feeds, None)
 
-        quantize_static(preprocessed(model), self.file(model), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+        def quantize(source, per_channel):
+            quantize_static(source, self.file(model), Reader(), quant_format=QuantFormat.QDQ, per_channel=per_channel,
+                            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+
+        first_that_runs(model, quantize, self.file(model))
 
 
 # ---------------------------------------------------------------- through serve()
@@ -176,6 +201,7 @@ class OpenVino(Peer):
 
 class OpenVinoInt8(OpenVino):
     name, label, kind, package = "openvino_int8", "OpenVINO, NNCF INT8", "int8", "nncf"
+    uses_amx = True
 
     def file(self, model):
         return model.made(f"{self.name}.xml")
@@ -195,6 +221,7 @@ class OpenVinoInt8(OpenVino):
 
 class LiteRt(Peer):
     name, label, package = "litert", "LiteRT, dynamic INT8", "ai-edge-litert"
+    uses_amx = True
     folder = None  # of MODEL_dynamic.tflite files
 
     def file(self, model):
@@ -237,6 +264,7 @@ class LiteRt(Peer):
 
 class CTranslate2(Peer):
     name, label, package = "ctranslate2", "CTranslate2 INT8", "ctranslate2"
+    uses_amx = True
 
     def file(self, model):
         return model.made(self.name)
