@@ -34,8 +34,15 @@ $(RUNNER): $(call obj,$(wildcard tests/bench/runner*.c)) $(ENGINE_LIB) $(B)/.fla
 .PHONY: runner
 runner: $(RUNNER)
 
-bench: all $(BENCHES) $(RUNNER) ## measure kernels and models (BENCH_MODELS=...), write docs/BENCHMARKS.md
-	python3 tests/bench/report.py --build $(B) $(BENCH_MODELS)
+# BENCH_MODELS: a folder of models with their data; LITERT_MODELS: a folder of MODEL_dynamic.tflite for that peer.
+BENCH_MODELS ?= $(ZOO)
+LITERT_MODELS ?= $(wildcard $(BENCH_MODELS)/peers)
+BENCH_VENV := build/bench/venv
+bench: all $(BENCHES) $(RUNNER) ## measure kernels and models beside their peers (BENCH_MODELS=folder), write docs/BENCHMARKS.md
+	python3 tests/bench/environment.py $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python tests/bench/models.py --build $(B) --full build/bench/results.json $(addprefix --models ,$(BENCH_MODELS)) \
+	    $(addprefix --litert ,$(LITERT_MODELS))
+	$(BENCH_VENV)/bin/python tests/bench/report.py --build $(B) build/bench/results.json
 
 # Fuzzing: new inputs go to build/fuzz/corpus; those worth keeping are merged into tests/fuzz/corpus by hand.
 fuzz: ## fuzz each target (or TARGET=name) SECONDS=300 each, with clang-14, ASan and UBSan

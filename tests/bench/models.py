@@ -300,7 +300,7 @@ def line(name, rows):
 
 def full(bench, models, peers):
     """Everything that report.py shows, but the kernels."""
-    result = {"models": {}, "several": {}, "profiles": {}, "threads": len(bench.all_cores)}
+    result = {"models": {}, "several": {}, "profiles": {}, "threads": len(bench.all_cores), "warm_ups": WARM_UPS}
     for model in models:
         entries = [Entry(p) for p in peers] + [Entry(p, amx=True) for p in peers if p.uses_amx and has_amx()]
         rows = result["models"][model.name] = bench.measure(model, entries)

@@ -1,45 +1,46 @@
 #!/usr/bin/env python3
-"""Runs the benchmarks and writes docs/BENCHMARKS.md from what they print; `make bench` calls it.
+"""Writes docs/BENCHMARKS.md and docs/pictures/benchmark.svg from what models.py measured, and runs the kernels' benchmark.
 
-    python3 tests/bench/report.py [--build build] [--seconds 3] [MODEL-OR-FOLDER...]
+    report.py [--build build] RESULTS.json
 
-Without models only the built-in one is measured. Everything is pinned to one core by taskset where that exists.
+Only the standard library; measures no model itself.
 """
 import argparse
 import datetime
 import json
+import math
 import os
 import shutil
 import subprocess
 
+import chart
+import peers
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILTIN = "server/builtin/digits.onnx"
+FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 HEAD = """# Benchmarks
 
-Made by `make bench` (`tests/bench/report.py`) on {date}; do not edit. Absolute times say little about another machine, or about this one on
-another day: compare what stands in one table only.
+Made by `make bench BENCH_MODELS=FOLDER` (`tests/bench/`) on {date}; do not edit. Absolute times say little about another machine, or
+about this one on another day: compare what stands in one table only.
 
-| | |
-|---|---|
-| processor | {cpu}, {cores} of it |
-| build | {version} |
+{machine}
 
-## Kernels
-One thread. G multiply-adds a second; in brackets the share of the instruction's own ceiling, measured in the same run by twelve independent
-accumulators. INT8 writes u8 with equation (8) and observes minimum, maximum and clipping on the way. Shapes are m x n x k.
+## How it is measured
+- Every peer is a process of its own that holds the model and waits on a pipe; they take turns, a turn lasts some milliseconds or one
+  request, and the median over turns counts. One core: all are pinned to the same one. Ratios are to ONNX Runtime FP32 in the same run.
+- Inputs are real data (`test_data_set_0` is timed). quantd and ONNX Runtime are called from C (`tests/bench/runner.c`), the others
+  from Python: some 10 µs a request, which counts below a millisecond.
+- quantd's time is a whole request: made, run, observed, folded into the ranges, freed. It has served {warm_ups} requests before (fewer where
+  they would take more than ten seconds) out of every other data set, the same half that the static quantizers calibrate on. `ema` goes
+  on learning while it is measured; `static` has its ranges frozen.
+- Peers: ONNX Runtime `quantize_dynamic` and `quantize_static` (QDQ, min-max) after its preprocessing, per channel where it can;
+  OpenVINO with NNCF's default calibration; LiteRT with converted files where there are some (dynamic ranges); CTranslate2 with the
+  weights out of the ONNX file. {amx}
+- Accuracy is the cosine to the model's FP32 outputs, mean over all data sets / the worst one. ResNet-50 has its structure from the
+  `onnx` package and random weights, so its accuracy means nothing and is left out.
 
-```
-{kernels}
-```
-
-## Models
-One thread, INT8 (mode `ema`) and FP32 of quantd in turn on the same inputs; `real` inputs come with the model, `random` ones are made up.
-
-| model | inputs | INT8 median ms | FP32 median ms | INT8 / FP32 | p99 / median, INT8 |
-|---|---|---|---|---|---|
-{models}
-
-## Rules
+"""
+RULES = """## Rules
 - Compare in one run, interleaved, medians, pinned to a core; ratios, not absolute times.
 - A benchmark uses its results; a compiler removes what nobody reads.
 - Kernel folders are compiled with `-O2 -fno-tree-vectorize -fno-schedule-insns2`: with gcc 12's vectorizer on, the accumulators of a
@@ -47,44 +48,191 @@ One thread, INT8 (mode `ema`) and FP32 of quantd in turn on the same inputs; `re
 """
 
 
-def run(command, pinned=True):
-    pin = ["taskset", "-c", "0"] if pinned and shutil.which("taskset") else []
+def run(command):
+    pin = ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []
     return subprocess.run(pin + command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.rstrip()
 
 
-def processor():
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
-        names = [line.split(":", 1)[1].strip() for line in f if line.startswith("model name")]
-    return (names or ["unknown"])[0], len(names) or os.cpu_count()
+def table(head, rows):
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def model_rows(build, seconds, models):
-    out = run([f"{build}/quantd", "bench", "--json", "--precision", "int8,fp32", "--threads", "1", "--seconds", str(seconds), *models])
-    by_model = {}
-    for row in json.loads(out):
-        by_model.setdefault(row["model"], {})[row["precision"]] = row
-    lines = []
-    for name, rows in by_model.items():
-        int8, fp32 = rows["int8"], rows["fp32"]
-        lines.append(f"| {name} | {int8['inputs']} | {int8['median_us'] / 1000:.3f} | {fp32['median_us'] / 1000:.3f} | "
-                     f"{int8['median_us'] / fp32['median_us']:.2f} | {int8['p99_us'] / int8['median_us']:.2f} |")
-    return "\n".join(lines)
+def geometric_mean(values):
+    values = [v for v in values if v]
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def digits(value):
+    return "" if value is None else f"{value:.3f}" if value < 0.0995 else f"{value:.2f}"
+
+
+class Rows:
+    """One model's rows of one run; ratios to ONNX Runtime FP32."""
+
+    def __init__(self, rows, suffix=""):
+        self.rows, self.suffix = rows, suffix
+        self.base = self.ms("ort_fp32")
+
+    def ms(self, peer, suffix=None):
+        return self.rows.get(peer + (self.suffix if suffix is None else suffix), {}).get("ms")
+
+    def ratio(self, peer, suffix=None):
+        ms = self.ms(peer, suffix)
+        return ms / self.base if ms and self.base else None
+
+    def best(self, names, suffix=None):
+        """(ratio, peer) of the fastest."""
+        return min(((self.ratio(n, suffix), n) for n in names if self.ratio(n, suffix)), default=(None, None))
+
+    def cosine(self, peer):
+        row = self.rows.get(peer, {})
+        return f"{row['cosine']:.4f} / {row['worst']:.3f}" if "cosine" in row else ""
+
+
+class Report:
+    def __init__(self, build, results):
+        self.build, self.results = build, results
+        self.peers = {p.name: p for p in peers.everyone()}
+        self.int8 = [p.name for p in self.peers.values() if p.kind == "int8"]
+        self.models = {name: Rows(rows) for name, rows in results["models"].items()}
+
+    def label(self, name):
+        return self.peers[name].label if name else ""
+
+    def machine(self):
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+            lines = [line.split(":", 1) for line in f if ":" in line]
+        about = {key.strip(): value.strip() for key, value in lines}
+        cores = sum(key.strip() == "processor" for key, _ in lines)
+        flags = [flag for flag in FLAGS if flag in about.get("flags", "").split()]
+        rows = [["processor", f"{about.get('model name', 'unknown')}, {cores} of it; {' '.join(flags)}"],
+                ["build", " ".join(run([f"{self.build}/quantd", "version"]).split("\n")[0:3])]]
+        found = {}
+        for models in self.results["models"].values():
+            for key, row in models.items():
+                name = key.split("+")[0]
+                if row.get("version") and not name.startswith("quantd"):
+                    found[self.peers[name].package] = row["version"]
+        rows += [["peers", ", ".join(f"{package} {version}" for package, version in sorted(found.items()))]]
+        return table(["", ""], rows)
+
+    def summary(self):
+        rows, columns = [], {key: [] for key in ("ema", "static", "best", "amx", "fp32")}
+        for name, m in self.models.items():
+            best, who = m.best(self.int8)
+            with_amx, who_amx = m.best(self.int8, "+amx")
+            values = {"ema": m.ratio("quantd_ema"), "static": m.ratio("quantd_static"), "best": best, "amx": with_amx,
+                      "fp32": m.ratio("quantd_fp32")}
+            for key, value in values.items():
+                columns[key].append(value)
+            learning = values["ema"] / values["static"] if values["ema"] and values["static"] else None
+            rows.append([name, f"{m.base:.3f}" if m.base else "", f"**{digits(values['ema'])}**" if values["ema"] else "refused",
+                         f"{digits(best)} {self.label(who)}", f"{digits(with_amx)} {self.label(who_amx)}", digits(values["fp32"]),
+                         f"{learning:.3f}" if learning else ""])
+        both = [(a, b) for a, b in zip(columns["ema"], columns["static"], strict=True) if a and b]
+        learning = geometric_mean([a / b for a, b in both])
+        rows.append(["geometric mean", "", f"**{digits(geometric_mean(columns['ema']))}**", digits(geometric_mean(columns["best"])),
+                     digits(geometric_mean(columns["amx"])), digits(geometric_mean(columns["fp32"])), f"{learning:.3f}" if learning else ""])
+        head = ["model", "ONNX Runtime FP32, ms", "quantd INT8", "best INT8 of a peer", "with AMX", "quantd FP32", "`ema` / `static`"]
+        return "## One core: time / ONNX Runtime FP32's\n" + table(head, rows)
+
+    def everybody(self):
+        """All peers, and under the table why some are missing."""
+        names = [n for n in self.peers if n not in ("ort_fp32",)]
+        reasons, rows = [], []
+        for model, m in self.models.items():
+            cells = []
+            for name in names:
+                row = m.rows.get(name, {})
+                if "refused" in row:
+                    text = f"{self.label(name)}: {row['refused']}"
+                    if text not in reasons:
+                        reasons.append(text)
+                    cells.append(f"[{reasons.index(text) + 1}]")
+                else:
+                    cells.append(digits(m.ratio(name)))
+            rows.append([model, *cells])
+        notes = "\n".join(f"{i + 1}. {text}" for i, text in enumerate(reasons))
+        return ("### Everybody\n" + table(["model", *map(self.label, names)], rows)
+                + ("\nNot measured, because:\n\n" + notes + "\n" if reasons else ""))
+
+    def accuracy(self):
+        names = ["quantd_ema", "quantd_static", *self.int8]
+        rows = [[model, *(m.cosine(name) for name in names)] for model, m in self.models.items() if m.cosine("ort_fp32")]
+        return "## Accuracy: cosine to FP32, mean / worst\n" + table(["model", *map(self.label, names)], rows)
+
+    def several(self):
+        threads = self.results["threads"]
+        if not self.results["several"]:
+            return ""
+        rows, scaling = [], []
+        for name, models in self.results["several"].items():
+            m = Rows(models, f"*{threads}")
+            best, who = m.best(self.int8)
+            one, many = m.ms("quantd_ema", ""), m.ms("quantd_ema")
+            scaling.append(one / many if one and many else None)
+            rows.append([name, f"{m.base:.3f}" if m.base else "", digits(m.ratio("quantd_ema")), f"{digits(best)} {self.label(who)}",
+                         f"{one / many:.2f}" if one and many else ""])
+        rows.append(["geometric mean", "", digits(geometric_mean([Rows(m, f"*{threads}").ratio("quantd_ema") for m in
+                                                                  self.results["several"].values()])), "",
+                     f"{geometric_mean(scaling):.2f}" if any(scaling) else ""])
+        head = ["model", "ONNX Runtime FP32, ms", "quantd INT8", "best INT8 of a peer", f"quantd, one thread / {threads}"]
+        return f"## All {threads} cores: time / ONNX Runtime FP32's on as many\n" + table(head, rows)
+
+    def daemon(self):
+        d = self.results.get("daemon")
+        if not d:
+            return ""
+        rows = []
+        for name, label in (("quantd", "quantd, the daemon over HTTP"), ("ort", "ONNX Runtime FP32, from C")):
+            cold, warm = d[name]["cold"], d[name]["warm"]
+            rows.append([label, f"{1000 * cold['seconds']:.0f}", f"{1000 * (cold['seconds'] - d['read']):.0f}", f"{1000 * warm['seconds']:.0f}",
+                         f"{warm['VmRSS']:.0f}", f"{warm['RssAnon']:.0f}", f"{warm['RssFile']:.0f}", f"{warm['VmRSS'] / d['file_mb']:.2f}"])
+        head = ["", "file not cached, ms", "beyond reading it, ms", "file cached, ms", "resident, MB", "anonymous", "of files", "resident / file"]
+        return (f"## {d['model']}: from start to the first answer, and memory after it\nThe file has {d['file_mb']:.0f} MB; reading it alone took "
+                f"{1000 * d['read']:.0f} ms. Medians.\n\n" + table(head, rows))
+
+    def kernels(self):
+        text = run([f"{self.build}/tests/bench/bench_kernels"])
+        return ("## Kernels\nOne thread. G multiply-adds a second; in brackets the share of the instruction's own ceiling, measured in the same run "
+                f"by independent accumulators. Shapes are m x n x k.\n\n```\n{text}\n```\n")
+
+    def remaining(self):
+        parts = ["## Where the remaining time goes\nThe slowest ratios of quantd's INT8; functions by their share of samples on one core.\n"]
+        for name, lines in self.results["profiles"].items():
+            m = self.models[name]
+            parts.append(f"{name}, {digits(m.ratio('quantd_ema'))} of ONNX Runtime FP32:\n\n```\n" + "\n".join(lines) + "\n```\n")
+        return "\n".join(parts)
+
+    def text(self):
+        amx = ("This processor has AMX, quantd has no kernels for it: peers that use it are measured without it (the kernel refuses them "
+               "its tiles), as on a processor with AVX512-VNNI alone, and once more with it, in a column of its own."
+               if any("+amx" in key for m in self.results["models"].values() for key in m) else "")
+        head = HEAD.format(date=datetime.date.today().isoformat(), machine=self.machine(), amx=amx, warm_ups=self.results["warm_ups"])
+        parts = (self.summary(), "![the same as a picture](pictures/benchmark.svg)\n", self.everybody(), self.accuracy(), self.several(),
+                 self.daemon(), self.kernels(), self.remaining(), RULES)
+        return head + "\n".join(part for part in parts if part)
+
+    def bars(self):
+        """For the chart: (model, quantd's ratio or None, the best peer's, its label)."""
+        for name, m in self.models.items():
+            best, who = m.best(self.int8)
+            yield name, m.ratio("quantd_ema"), best, self.label(who)
 
 
 def main():
-    parser = argparse.ArgumentParser(description="measure, and write docs/BENCHMARKS.md")
-    parser.add_argument("--build", default="build")
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("models", nargs="*")
+    parser = argparse.ArgumentParser(description="write docs/BENCHMARKS.md and its chart")
+    parser.add_argument("--build", default=f"{ROOT}/build")
+    parser.add_argument("results")
     options = parser.parse_args()
-    cpu, cores = processor()
-    version = " ".join(run([f"{options.build}/quantd", "version"]).split("\n")[0:3]).split()
-    text = HEAD.format(date=datetime.date.today().isoformat(), cpu=cpu, cores=cores, version=" ".join(version),
-                       kernels=run([f"{options.build}/tests/bench/bench_kernels"]),
-                       models=model_rows(options.build, options.seconds, [BUILTIN, *options.models]))
-    with open(os.path.join(ROOT, "docs", "BENCHMARKS.md"), "w", encoding="utf-8") as f:
+    with open(options.results, encoding="utf-8") as f:
+        report = Report(os.path.abspath(options.build), json.load(f))
+    text = report.text()
+    with open(f"{ROOT}/docs/BENCHMARKS.md", "w", encoding="utf-8") as f:
         f.write(text)
-    print(text)
+    with open(f"{ROOT}/docs/pictures/benchmark.svg", "w", encoding="utf-8") as f:
+        f.write(chart.draw(list(report.bars())))
+    print(report.summary())
 
 
 if __name__ == "__main__":
