@@ -131,7 +131,7 @@ class OnnxRuntimeDynamic(OnnxRuntime):
 
     def __init__(self, weights):
         self.weights = weights
-        self.name, self.label = f"ort_dynamic_{weights.lower()}", f"ONNX Runtime, dynamic, {weights} weights"
+        self.name, self.label = f"ort_dynamic_{weights.lower()}", f"ONNX Runtime, dynamic {weights}"
 
     def file(self, model):
         return model.made(f"{self.name}.onnx")
