@@ -298,8 +298,8 @@ def line(name, rows):
     return f"{name:24s} " + "; ".join(parts)
 
 
-def full(bench, models, peers):
-    """Everything that report.py shows, but the kernels."""
+def full(bench, models, peers, save):
+    """Everything that report.py shows, but the kernels; saved after every model."""
     result = {"models": {}, "several": {}, "profiles": {}, "threads": len(bench.all_cores), "warm_ups": WARM_UPS}
     for model in models:
         entries = [Entry(p) for p in peers] + [Entry(p, amx=True) for p in peers if p.uses_amx and has_amx()]
@@ -310,6 +310,7 @@ def full(bench, models, peers):
             entries = [Entry(p, len(bench.all_cores)) for p in able] + [Entry(p) for p in able if p.name == "quantd_ema"]
             result["several"][model.name] = bench.measure(model, entries, with_accuracy=False)
             print(line(model.name, result["several"][model.name]), flush=True)
+        save(result)
     ratios = {name: rows["quantd_ema"]["ms"] / rows["ort_fp32"]["ms"] for name, rows in result["models"].items()
               if "ms" in rows["quantd_ema"] and "ms" in rows["ort_fp32"]}
     by_name = {model.name: model for model in models}
@@ -317,7 +318,7 @@ def full(bench, models, peers):
         result["profiles"][name] = bench.profile(by_name[name], result["models"][name]["quantd_ema"]["ms"])
     if "minilm_l6" in by_name:
         result["daemon"] = daemon.measure(bench.options.build, by_name["minilm_l6"])
-    return result
+    save(result)
 
 
 def arguments():
@@ -335,8 +336,8 @@ def arguments():
     parser.add_argument("--full", metavar="JSON", help="all peers, one core and all, daemon and profiles; results are written there")
     options = parser.parse_args()
     options.rounds = 3 if options.quick else 5
-    options.seconds = options.seconds or (2.0 if options.quick else 8.0)
-    options.warm_seconds = 3.0 if options.quick else 10.0
+    options.seconds = options.seconds or (2.0 if options.quick else 6.0)
+    options.warm_seconds = 3.0 if options.quick else 5.0
     return options
 
 
@@ -349,9 +350,11 @@ def main():
     models = collect(options.models, options.work, options.only, resnet=not options.quick or "resnet50" in options.only)
     try:
         if options.full:
-            result = full(bench, models, peers)
-            with open(options.full, "w", encoding="utf-8") as f:
-                json.dump(result, f, indent=1)
+            def save(result):
+                with open(options.full, "w", encoding="utf-8") as f:
+                    json.dump(result, f, indent=1)
+
+            full(bench, models, peers, save)
         else:
             for model in models:
                 print(line(model.name, bench.measure(model, [Entry(p, amx=options.amx) for p in peers])), flush=True)
