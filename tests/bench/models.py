@@ -124,6 +124,26 @@ class Process:
             self.child.wait()
 
 
+class Frozen:
+    """quantd in mode `static`: the process of `ema`, frozen for the time of each command, so that both run one plan."""
+
+    def __init__(self, peer, learning):
+        self.peer, self.learning, self.version = peer, learning, learning.version
+
+    def ask(self, command):
+        self.learning.ask("freeze")
+        try:
+            return self.learning.ask(command)
+        finally:
+            self.learning.ask("unfreeze")
+
+    def run(self, count=1):
+        return float(self.ask(f"run {count}"))
+
+    def close(self):
+        """The other closes."""
+
+
 # ---------------------------------------------------------------- accuracy and time
 def cosine(got, want):
     got, want = np.asarray(got, np.float64).ravel(), np.asarray(want, np.float64).ravel()
@@ -163,7 +183,6 @@ def warm_up(process, model, seconds):
             process.ask(f"inputs {sets[done % len(sets)]}")
         process.run()
         done += 1
-    return done
 
 
 def take_turns(processes, seconds, min_rounds, pause=0.0):
@@ -229,9 +248,7 @@ class Bench:
         process = Process(peer, peer.command(self.options.build, model, entry.threads), cores, entry.amx)
         try:
             if peer.kind == "quantd":
-                process.warm_ups = warm_up(process, model, self.options.warm_seconds)
-                if peer.name == "quantd_static":
-                    process.ask("freeze")
+                warm_up(process, model, self.options.warm_seconds)
             process.ask(f"inputs {model.timed}")
             process.run()
         except Refused:
@@ -245,7 +262,10 @@ class Bench:
         try:
             for entry in entries:
                 try:
-                    processes[entry.key] = self.start(entry, model)
+                    if entry.peer.frozen and "quantd_ema" not in processes:
+                        raise Refused(rows.get("quantd_ema", {}).get("refused", "quantd_ema does not take part"))
+                    processes[entry.key] = (Frozen(entry.peer, processes["quantd_ema"]) if entry.peer.frozen
+                                            else self.start(entry, model))
                     rows[entry.key] = {"version": processes[entry.key].version}
                 except Refused as e:
                     rows[entry.key] = {"refused": str(e)}

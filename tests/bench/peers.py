@@ -53,6 +53,7 @@ class Peer:
     package = None  # what must be installed
     uses_amx = False  # measured a second time with AMX where there is any
     several = True  # measured on all cores as well
+    frozen = False  # quantd's mode `static`: needs quantd_ema beside it
 
     def version(self):
         try:

@@ -37,7 +37,7 @@ about this one on another day: compare what stands in one table only.
   from Python: some 10 µs a request, which counts below a millisecond.
 - quantd's time is a whole request: made, run, observed, folded into the ranges, freed. It has served {warm_ups} requests before (fewer where
   they would take more than five seconds) out of every other data set, the same half that the static quantizers calibrate on. `ema` goes
-  on learning while it is measured; `static` has its ranges frozen.
+  on learning while it is measured; `static` is the same process with its ranges frozen for the turn.
 - Peers: ONNX Runtime `quantize_dynamic` and `quantize_static` (QDQ, min-max) after its preprocessing, per channel where it can;
   OpenVINO with NNCF's default calibration; LiteRT with converted files where there are some (dynamic ranges); CTranslate2 with the
   weights out of the ONNX file.{amx}

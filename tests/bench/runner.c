@@ -6,7 +6,7 @@
  *     inputs FOLDER                  ok            reads FOLDER/input_0.pb, input_1.pb, ...
  *     run N                          ok NS         N requests, the median time of one
  *     save FOLDER                    ok            writes the last outputs' elements to FOLDER/output_J.raw
- *     freeze                         ok            learns no more
+ *     freeze, unfreeze               ok            learns no more, and again
  * The first line printed is `ok VERSION`. Whatever fails answers `error SENTENCE`. Not part of what is installed. */
 #include "tests/bench/runner.h"
 
@@ -118,6 +118,8 @@ static void answer(const char *command, const char *argument)
         status = save(argument, &error);
     else if (strcmp(command, "freeze") == 0 && backend->freeze)
         status = backend->freeze(&error);
+    else if (strcmp(command, "unfreeze") == 0 && backend->unfreeze)
+        status = backend->unfreeze(&error);
     else
         status = qd_fail(&error, QD_ERR_INVALID, "no such command");
     if (status)

@@ -30,8 +30,9 @@ struct bench_backend {
     enum qd_status (*run)(struct qd_error *error);
     size_t (*output_count)(void);
     enum qd_status (*output)(size_t i, struct qd_tensor *out, struct qd_error *error);
-    /* Stop learning; NULL when there is nothing to stop. */
+    /* Stop learning, and go on; NULL when there is nothing to stop. */
     enum qd_status (*freeze)(struct qd_error *error);
+    enum qd_status (*unfreeze)(struct qd_error *error);
     const char *(*version)(void);
 };
 

@@ -63,6 +63,8 @@ static enum qd_status output(size_t i, struct qd_tensor *out, struct qd_error *e
 
 static enum qd_status freeze(struct qd_error *error) { return qd_model_ranges_freeze(model, error); }
 
+static enum qd_status unfreeze(struct qd_error *error) { return qd_model_ranges_unfreeze(model, error); }
+
 static const char *version(void) { return qd_engine_isa(engine); }
 
 const struct bench_backend bench_quantd = {.name = "quantd",
@@ -72,4 +74,5 @@ const struct bench_backend bench_quantd = {.name = "quantd",
                                            .output_count = output_count,
                                            .output = output,
                                            .freeze = freeze,
+                                           .unfreeze = unfreeze,
                                            .version = version};
