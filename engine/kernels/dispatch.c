@@ -111,6 +111,8 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"mean_rows_f32", kernels->mean_rows_f32 != NULL},
         {"mean_rows_u8", kernels->mean_rows_u8 != NULL},
         {"weigh_rows_f32", kernels->weigh_rows_f32 != NULL},
+        {"exp_rows_f32", kernels->exp_rows_f32 != NULL},
+        {"exp_rows_u8", kernels->exp_rows_u8 != NULL},
         {"transpose_u8", kernels->transpose_u8 != NULL},
         {"transpose_f32", kernels->transpose_f32 != NULL},
         {"pointwise", kernels->pointwise != NULL},

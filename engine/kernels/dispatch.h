@@ -36,6 +36,9 @@ void qd_lstm_gates__scalar(const struct qd_gates *g, float *c, float *h);
 void qd_gru_reset__scalar(const struct qd_gates *g, const float *h, float *out);
 void qd_gru_gates__scalar(const struct qd_gates *g, float *h);
 void qd_rnn_gates__scalar(const struct qd_gates *g, float *h);
+void qd_exp_rows_f32__scalar(float *x, size_t rows, size_t n, size_t stride, float *sums);
+void qd_exp_rows_u8__scalar(const float *x, size_t rows, size_t n, size_t stride, uint8_t *q, size_t q_stride,
+                            float *sums);
 void qd_transpose_u8__scalar(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
                              size_t out_stride);
 void qd_transpose_f32__scalar(const float *in, size_t in_stride, size_t rows, size_t cols, float *out,

@@ -1,6 +1,7 @@
 /* A plan: compiling, references, and what a step makes of shapes. */
 #include "engine/plan/plan.h"
 
+#include "engine/plan/attention.h"
 #include "engine/plan/patterns.h"
 #include "engine/plan/place.h"
 #include "engine/plan/pointwise.h"
@@ -134,6 +135,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes, error);
     if (!status)
         status = qd_find_patterns(&plan->graph, plan->arena, error);
+    if (!status)
+        status = qd_find_attention(&plan->graph, plan->arena, error);
     if (!status)
         status = qd_fuse(&plan->graph, plan->arena, &units, &unit_count, error);
     if (!status)

@@ -21,6 +21,8 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .mean_rows_f32 = qd_mean_rows_f32__scalar,
         .mean_rows_u8 = qd_mean_rows_u8__scalar,
         .weigh_rows_f32 = qd_weigh_rows_f32__scalar,
+        .exp_rows_f32 = qd_exp_rows_f32__scalar,
+        .exp_rows_u8 = qd_exp_rows_u8__scalar,
         .transpose_u8 = qd_transpose_u8__scalar,
         .transpose_f32 = qd_transpose_f32__scalar,
         .layer_norm = qd_layer_norm__scalar,
