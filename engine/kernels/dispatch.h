@@ -64,6 +64,9 @@ void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *q
                             struct qd_observation *obs);
 void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx2(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
+void qd_exp_rows_f32__avx2(float *x, size_t rows, size_t n, size_t stride, float *sums);
+void qd_exp_rows_u8__avx2(const float *x, size_t rows, size_t n, size_t stride, uint8_t *q, size_t q_stride,
+                        float *sums);
 void qd_max_rows_u8__avx2(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
 void qd_max_rows_f32__avx2(const float *const *in, size_t rows, size_t n, float *out);
 void qd_mean_rows_f32__avx2(const float *const *in, size_t rows, size_t n, float factor, float *out);
@@ -96,6 +99,9 @@ void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qpar
                                   struct qd_observation *obs);
 void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
+void qd_exp_rows_f32__avx512vnni(float *x, size_t rows, size_t n, size_t stride, float *sums);
+void qd_exp_rows_u8__avx512vnni(const float *x, size_t rows, size_t n, size_t stride, uint8_t *q, size_t q_stride,
+                        float *sums);
 void qd_max_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out);
 void qd_max_rows_f32__avx512vnni(const float *const *in, size_t rows, size_t n, float *out);
 void qd_mean_rows_f32__avx512vnni(const float *const *in, size_t rows, size_t n, float factor, float *out);

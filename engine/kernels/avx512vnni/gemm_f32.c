@@ -1,6 +1,7 @@
 /* Float matrix product, tiles of 12 rows by 32 columns. */
 #include "engine/kernels/dispatch.h"
 #include "engine/kernels/gemm_run_simd.h"
+#include "engine/kernels/pack_simd.h"
 
 enum { MR = TILE_ROWS, NR = TILE_COLS };
 
@@ -9,8 +10,9 @@ static size_t packed_bytes(size_t n, size_t k) { return (n + NR - 1) / NR * NR *
 static void pack(size_t n, size_t k, const float *w, size_t row_stride, size_t col_stride, const float *factor,
                  void *packed)
 {
-    float *to = packed;
-    for (size_t col = 0; col < n; col += NR)
+    const size_t done = factor ? 0 : pack_panels_f32(n, k, w, row_stride, col_stride, packed);
+    float *to = (float *)packed + done * k;
+    for (size_t col = done; col < n; col += NR)
         for (size_t p = 0; p < k; p++)
             for (size_t j = col; j < col + NR; j++)
                 *to++ = j < n ? w[j * row_stride + p * col_stride] * (factor ? factor[j] : 1.0f) : 0.0f;

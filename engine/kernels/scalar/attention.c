@@ -1,6 +1,7 @@
 /* Rows of a softmax before their division, in portable C. */
 #include "engine/kernels/attention_plain.h"
 #include "engine/kernels/dispatch.h"
+#include "engine/kernels/functions.h"
 
 void qd_exp_rows_f32__scalar(float *x, size_t rows, size_t n, size_t stride, float *sums)
 {
@@ -8,7 +9,7 @@ void qd_exp_rows_f32__scalar(float *x, size_t rows, size_t n, size_t stride, flo
         const float most = attention_largest(x, n);
         float parts[ATTENTION_PARTS] = {0};
         for (size_t j = 0; j < n; j++) {
-            x[j] = expf(x[j] - most);
+            x[j] = qd_f_exp_below(x[j] - most);
             parts[j % ATTENTION_PARTS] += x[j];
         }
         sums[i] = attention_join(parts);
