@@ -60,8 +60,8 @@ static inline void attention_exp_rows_f32(float *x, size_t rows, size_t n, size_
     }
 }
 
-/* attention_byte of a vector. */
-QD_INLINE vi attention_bytes(vf below)
+/* attention_weight of a vector. */
+QD_INLINE vi attention_weights(vf below)
 {
     const vf rounder = vf_set(ATTENTION_ROUND);
     const vf y = vf_max(vf_mul(below, vf_set(ATTENTION_LOG2E)), vf_set(ATTENTION_LEAST));
@@ -72,29 +72,56 @@ QD_INLINE vi attention_bytes(vf below)
     return vi_from_vf(vf_from_bits(vi_add(vi_from_bits(p), vi_exponent_up(vi_from_bits(rounded)))));
 }
 
-static inline void attention_exp_rows_u8(const float *x, size_t rows, size_t n, size_t stride, uint8_t *q,
-                                         size_t q_stride, float *sums)
+static inline void attention_exp_rows_u16(const float *x, size_t rows, size_t n, size_t stride, uint8_t *high,
+                                          uint8_t *low, size_t out_stride, float *sums)
 {
-    for (size_t i = 0; i < rows; i++, x += stride, q += q_stride) {
+    for (size_t i = 0; i < rows; i++, x += stride, high += out_stride, low += out_stride) {
         const vf most = vf_set(attention_row_largest(x, n));
         int32_t parts[QD_SIMD_FLOATS];
         uint32_t sum = 0;
         vi total = vi_set(0);
         size_t j = 0;
         for (; j + QD_SIMD_FLOATS <= n; j += QD_SIMD_FLOATS) {
-            const vi bytes = attention_bytes(vf_sub(vf_load(x + j), most));
-            vi_store_u8(q + j, bytes, QD_SIMD_FLOATS);
-            total = vi_add(total, bytes);
+            const vi weights = attention_weights(vf_sub(vf_load(x + j), most));
+            vi_store_u8(high + j, vi_high_bytes(weights), QD_SIMD_FLOATS);
+            vi_store_u8(low + j, vi_low_byte(weights), QD_SIMD_FLOATS);
+            total = vi_add(total, weights);
         }
         vi_store(parts, total);
         for (size_t v = 0; v < QD_SIMD_FLOATS; v++)
             sum += (uint32_t)parts[v];
-        for (; j < n; j++)
-            sum += q[j] = attention_byte(x[j] - vf_reduce_max(most));
-        for (; j % 4; j++)
-            q[j] = 0;
+        sum += attention_rest(x, j, n, vf_reduce_max(most), high, low);
         sums[i] = (float)sum;
     }
+}
+
+static inline void attention_quantize_columns_s8(const float *x, size_t rows, size_t stride, size_t n, int8_t *q,
+                                                 float *scale)
+{
+    const vf zero = vf_set(0.0f), least = vf_set(-127.0f), highest = vf_set(127.0f);
+    size_t j = 0;
+    for (; j + QD_SIMD_FLOATS <= n; j += QD_SIMD_FLOATS) {
+        vf most = zero, poison = zero;
+        float inv[QD_SIMD_FLOATS];
+        for (size_t i = 0; i < rows; i++) {
+            const vf column = vf_load(x + i * stride + j);
+            most = vf_max(vf_abs(column), most);
+            poison = vf_fma(column, zero, poison); /* NaN from NaN and infinities, else 0 */
+        }
+        vf_store(scale + j, most);
+        for (size_t v = 0; v < QD_SIMD_FLOATS; v++) {
+            scale[j + v] = qd_weight_scale_s8(scale[j + v]);
+            inv[v] = 1.0f / scale[j + v];
+        }
+        vf_store(scale + j, vf_add(vf_load(scale + j), poison));
+        const vf factor = vf_load(inv);
+        for (size_t i = 0; i < rows; i++) {
+            const vf y = vf_min(vf_max(vf_mul(vf_load(x + i * stride + j), factor), least), highest);
+            vi_store_u8((uint8_t *)q + i * n + j, vi_low_byte(vi_from_vf(y)), QD_SIMD_FLOATS);
+        }
+    }
+    for (; j < n; j++)
+        attention_column(x + j, rows, stride, q + j, n, scale + j);
 }
 
 #endif

@@ -215,12 +215,16 @@ struct qd_kernels {
     void (*mean_rows_u8)(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor, float *out);
     /* out[j] = in[0][j] * weight[0] + in[1][j] * weight[1] + ..., two roundings a term. rows >= 1. */
     void (*weigh_rows_f32)(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
+    /* Columns with a scale each: scale[j] = the largest |x| of column j / 127 (1 for 0; NaN where something is not finite),
+     * q[i * n + j] = x[i * stride + j] / scale[j], rounded; never -128. */
+    void (*quantize_columns_s8)(const float *x, size_t rows, size_t stride, size_t n, int8_t *q, float *scale);
     /* Rows of n scores, `stride` apart, become exp(x - the row's largest) in place; sums[i] of row i, in sixteen parts
      * by column that a tree joins. What a softmax divides comes later. */
     void (*exp_rows_f32)(float *x, size_t rows, size_t n, size_t stride, float *sums);
-    /* The same as bytes, round(255 exp(x - largest)) within one; NaN gives 0. q: rows q_stride apart, zeros from n to
-     * the next multiple of four; sums of the bytes. */
-    void (*exp_rows_u8)(const float *x, size_t rows, size_t n, size_t stride, uint8_t *q, size_t q_stride, float *sums);
+    /* The same as integers w = round(65535 exp(x - largest)) within 7.5e-5 of them and a half; NaN gives 0. Their high and
+     * low bytes, in rows out_stride apart with zeros from n to the next multiple of four; sums of w. n <= 65536. */
+    void (*exp_rows_u16)(const float *x, size_t rows, size_t n, size_t stride, uint8_t *high, uint8_t *low,
+                         size_t out_stride, float *sums);
     /* out[c * out_stride + r] = in[r * in_stride + c], r < rows, c < cols; strides in elements. */
     void (*transpose_u8)(const uint8_t *in, size_t in_stride, size_t rows, size_t cols, uint8_t *out,
                          size_t out_stride);

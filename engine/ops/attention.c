@@ -88,7 +88,7 @@ bool attention_fit(const struct qd_call *call, struct attention *a)
     a->out_head = p->out_rows ? a->dv : a->m * a->dv;
     a->out_batch = a->m * a->heads * a->dv;
     a->integer = a->n <= INTEGER_KEYS;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 2; i++)
         a->integer = a->integer && call->in[i].dtype == QD_U8;
     return true;
 }
@@ -107,8 +107,8 @@ static enum qd_status prepare(const struct qd_node *node, struct qd_arena *arena
 
 static unsigned wants_q8(const struct qd_packing *packing)
 {
-    (void)packing;
-    return 7; /* Q, K and V */
+    const int *in = packing->node->in;
+    return in[2] == in[0] || in[2] == in[1] ? 7 : 3; /* V stays in floats, unless it lies in one tensor with others */
 }
 
 static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
@@ -139,7 +139,7 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 /* Rows of queries at a time: their scores stay in the second cache, and are whole tiles. */
 static size_t rows_at_once(const struct attention *a, size_t mr)
 {
-    size_t row = (size_t)a->n * 4 + (a->integer ? (size_t)a->n : 0), rows = ATTENTION_BLOCK_BYTES / (row + 1);
+    size_t row = (size_t)a->n * (a->integer ? 6 : 4), rows = ATTENTION_BLOCK_BYTES / (row + 1);
     size_t blocks, m = (size_t)a->m;
     rows = rows < mr ? mr : rows > ATTENTION_ROWS_MAX ? ATTENTION_ROWS_MAX / mr * mr : rows / mr * mr;
     if (m == 0)
@@ -168,16 +168,16 @@ void attention_memory(const struct qd_call *call, const struct attention *a, str
     m->k_bytes = qd_align_up(a->integer ? q8->packed_bytes(n, d) : f32->packed_bytes(n, d));
     m->v_bytes = qd_align_up(a->integer ? q8->packed_bytes(dv, depth) : f32->packed_bytes(dv, n));
     m->start_bytes = a->integer ? qd_align_up(n * sizeof(int32_t)) : 0;
-    m->head_bytes = m->k_bytes + m->v_bytes + m->start_bytes;
+    m->head_bytes = m->k_bytes + m->v_bytes + m->start_bytes + (a->integer ? qd_align_up(2 * dv * sizeof(float)) : 0);
     m->gemm_bytes = qd_align_up(a->integer ? most(q8->scratch_bytes(d), q8->scratch_bytes(depth))
                                            : most(f32->scratch_bytes(d), f32->scratch_bytes(n)));
     m->signed_bytes = a->integer ? qd_align_up(most(n * d, qd_align_up(depth * dv) + dv * sizeof(int32_t))) : 0;
-    size_t block = m->rows * (m->score_bytes + (a->integer ? m->weight_bytes : 0));
+    m->block_bytes = qd_align_up(m->rows * (m->score_bytes + (a->integer ? 2 * m->weight_bytes : 0)));
     size_t tail = qd_align_up(m->rows * dv * sizeof(float)) + qd_align_up(m->rows * dv) +
                   qd_align_up(m->rows * sizeof(float));
-    m->task_bytes = most(m->signed_bytes, qd_align_up(block) + tail + m->gemm_bytes) +
+    m->task_bytes = most(m->signed_bytes, m->block_bytes + tail + m->gemm_bytes) +
                     qd_align_up(sizeof(struct qd_observation));
-    m->scale_bytes = qd_align_up(n * sizeof(float)) + qd_align_up(dv * sizeof(float));
+    m->scale_bytes = qd_align_up(n * sizeof(float));
     for (int i = 0; i < 3; i++)
         if (!a->integer && call->in[i].dtype == QD_U8)
             m->float_bytes[i] = qd_align_up((size_t)qd_tensor_elems(&call->in[i]) * sizeof(float));

@@ -21,18 +21,19 @@ struct attention_side {
 struct attention {
     int64_t batch, heads, m, n, d, dv; /* m queries and n keys of depth d, values of depth dv */
     struct attention_side q, k, v;
-    bool masked, integer;
+    bool masked, integer; /* integer: Q and K are bytes; V is, or becomes some with a scale a column */
     int64_t mask_strides[4];
     int64_t out_batch, out_head, out_row;
     float scale;
 };
 
-/* Scratch: scales | of each head: packed K, packed V, start values | of each task: signed copies while packing, then a
+/* Scratch: scales | of each head: packed K, packed V, start values, scales of V twice | of each task: signed copies while packing, then a
  * block's scores, weights, results, their bytes, factors and the products' own; its observation | inputs as floats. */
 struct attention_memory {
     size_t rows, depth;               /* rows of a block; n, in whole units of the integer product */
     size_t score_bytes, weight_bytes; /* from row to row */
-    size_t k_bytes, v_bytes, start_bytes, head_bytes;
+    size_t block_bytes;               /* of a block's scores and weights */
+    size_t k_bytes, v_bytes, start_bytes, head_bytes; /* of a head */
     size_t signed_bytes, gemm_bytes, task_bytes, scale_bytes;
     size_t float_bytes[3];
 };

@@ -11,14 +11,14 @@ struct work {
     struct attention a;
     struct attention_memory mem;
     const void *data[3]; /* of Q, K, V: bytes when `integer`, else floats */
-    float *score_scale, *value_scale;
+    float *score_scale;
     char *heads, *tasks;
     int64_t task_count, blocks; /* of rows, a head */
 };
 
 /* The scratch of one task. */
 struct block {
-    char *scores, *weights;
+    char *scores, *weights; /* integer weights: all high bytes, then all low ones */
     float *result, *factor;
     uint8_t *bytes;
     void *gemm;
@@ -33,7 +33,7 @@ static struct block block_of(const struct work *w, int64_t task)
     size_t dv = (size_t)w->a.dv;
     b.scores = at + qd_align_up(sizeof *b.seen);
     b.weights = w->a.integer ? b.scores + m->rows * m->score_bytes : b.scores;
-    at = b.scores + qd_align_up(m->rows * (m->score_bytes + (w->a.integer ? m->weight_bytes : 0)));
+    at = b.scores + m->block_bytes;
     b.result = (float *)(void *)at;
     b.bytes = (uint8_t *)at + qd_align_up(m->rows * dv * sizeof(float));
     b.factor = (float *)(void *)(b.bytes + qd_align_up(m->rows * dv));
@@ -47,6 +47,12 @@ static int64_t side_at(const struct attention_side *side, int64_t batch, int64_t
 }
 
 /* ------------------------------------------------------------------ packing K and V */
+
+static void fill(float *x, int64_t n, float value)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = value;
+}
 
 /* rows x cols bytes as signed ones: less 128. Rows from `rows` to `whole` are zero. */
 static void make_signed(const uint8_t *from, int64_t stride, size_t rows, size_t cols, size_t whole, int8_t *to)
@@ -64,19 +70,42 @@ static void make_signed(const uint8_t *from, int64_t stride, size_t rows, size_t
     memset(to, 0, (whole - rows) * cols);
 }
 
+/* Of a packed head: for the high bytes of the weights, then for the low ones. */
+static float *value_scale(const struct work *w, const char *packed)
+{
+    return (float *)(uintptr_t)(packed + w->mem.k_bytes + w->mem.v_bytes + w->mem.start_bytes);
+}
+
+/* V of one head as signed bytes, rows of dv, and their scales. */
+static void pack_values(const struct work *w, int64_t batch, int64_t head, int8_t *to, float *scale)
+{
+    const struct attention *a = &w->a;
+    size_t n = (size_t)a->n, dv = (size_t)a->dv, depth = w->mem.depth;
+    int64_t at = side_at(&a->v, batch, head);
+    if (w->call->in[2].dtype == QD_U8) {
+        make_signed((const uint8_t *)w->data[2] + at, a->v.row_stride, n, dv, depth, to);
+        fill(scale, a->dv, w->call->in_qp[2]->scale);
+        return;
+    }
+    w->call->kernels->quantize_columns_s8((const float *)w->data[2] + at, n, (size_t)a->v.row_stride, dv, to, scale);
+    memset(to + n * dv, 0, (depth - n) * dv);
+}
+
 static void pack_integers(const struct work *w, int64_t batch, int64_t head, char *to, int8_t *room)
 {
     const struct attention *a = &w->a;
     const struct qd_gemm_q8 *gemm = &w->call->kernels->gemm_q8;
     const uint8_t *k = (const uint8_t *)w->data[1] + side_at(&a->k, batch, head);
-    const uint8_t *v = (const uint8_t *)w->data[2] + side_at(&a->v, batch, head);
     size_t n = (size_t)a->n, d = (size_t)a->d, dv = (size_t)a->dv, depth = w->mem.depth;
     int32_t *start = (int32_t *)(void *)(to + w->mem.k_bytes + w->mem.v_bytes);
     make_signed(k, a->k.row_stride, n, d, n, room);
     gemm->pack(n, d, room, d, 1, to, start);
     for (size_t j = 0; j < n; j++)
         start[j] *= -w->call->in_qp[0]->zero_point;
-    make_signed(v, a->v.row_stride, n, dv, depth, room);
+    float *scale = value_scale(w, to);
+    pack_values(w, batch, head, room, scale + dv);
+    for (size_t j = 0; j < dv; j++)
+        scale[j] = 256.0f * scale[dv + j];
     gemm->pack(dv, depth, room, 1, dv, to + w->mem.k_bytes, (int32_t *)(void *)(room + qd_align_up(depth * dv)));
 }
 
@@ -162,14 +191,16 @@ static void make_weights(const struct work *w, const struct place *p, const stru
 {
     size_t n = (size_t)w->a.n, stride = w->mem.score_bytes / sizeof(float);
     if (w->a.integer)
-        w->call->kernels->exp_rows_u8((const float *)(void *)b->scores, p->rows, n, stride, (uint8_t *)b->weights,
-                                      w->mem.weight_bytes, b->factor);
+        w->call->kernels->exp_rows_u16((const float *)(void *)b->scores, p->rows, n, stride, (uint8_t *)b->weights,
+                                       (uint8_t *)b->weights + w->mem.rows * w->mem.weight_bytes,
+                                       w->mem.weight_bytes, b->factor);
     else
         w->call->kernels->exp_rows_f32((float *)(void *)b->scores, p->rows, n, stride, b->factor);
     for (size_t i = 0; i < p->rows; i++)
         b->factor[i] = 1.0f / b->factor[i];
 }
 
+/* In integers twice: with the high bytes of the weights, then with the low ones added to that. */
 static void apply_weights(const struct work *w, const struct place *p, const struct block *b)
 {
     const struct attention *a = &w->a;
@@ -184,9 +215,15 @@ static void apply_weights(const struct work *w, const struct place *p, const str
               .taps = 1,
               .tap_bytes = w->mem.depth * (a->integer ? 1 : sizeof(float))},
         .b = p->packed + w->mem.k_bytes,
-        .epilogue = {.scale = w->value_scale, .out = b->result, .out_stride_elems = (size_t)a->dv},
+        .epilogue = {.scale = a->integer ? value_scale(w, p->packed) : NULL, .out = b->result, .out_stride_elems = (size_t)a->dv},
         .scratch = b->gemm,
     };
+    run_product(w, &args);
+    if (!a->integer)
+        return;
+    args.a.base = b->weights + w->mem.rows * w->mem.weight_bytes;
+    args.epilogue.scale += a->dv;
+    args.epilogue.residual = (struct qd_residual){.data = b->result, .stride_elems = (size_t)a->dv};
     run_product(w, &args);
 }
 
@@ -197,7 +234,7 @@ static void finish(const struct work *w, const struct place *p, const struct blo
     const struct qd_call *call = w->call;
     size_t dv = (size_t)a->dv;
     int64_t at = p->batch * a->out_batch + p->head * a->out_head + (int64_t)p->first * a->out_row;
-    float shift = a->integer ? call->in_qp[2]->scale * (float)(128 - call->in_qp[2]->zero_point) : 0.0f;
+    float shift = a->integer && call->in[2].dtype == QD_U8 ? call->in_qp[2]->scale * (float)(128 - call->in_qp[2]->zero_point) : 0.0f;
     float *out = call->out_qp ? b->result : (float *)call->out[0].data + at;
     size_t stride = call->out_qp ? dv : (size_t)a->out_row;
     for (size_t i = 0; i < p->rows; i++)
@@ -235,27 +272,15 @@ static void run_blocks(void *ctx, int64_t begin, int64_t end)
 
 /* ------------------------------------------------------------------ the call */
 
-static void fill(float *x, int64_t n, float value)
-{
-    for (int64_t i = 0; i < n; i++)
-        x[i] = value;
-}
-
 /* Divides the scratch; inputs that came as bytes become floats where not all three did. */
 static void lay_out(struct work *w)
 {
     const struct qd_call *call = w->call;
     struct attention *a = &w->a;
     char *at = call->scratch;
-    float score = a->scale, value = 1.0f;
-    if (a->integer) {
-        score *= call->in_qp[0]->scale * call->in_qp[1]->scale;
-        value = call->in_qp[2]->scale;
-    }
+    float score = a->integer ? a->scale * call->in_qp[0]->scale * call->in_qp[1]->scale : a->scale;
     w->score_scale = (float *)(void *)at;
-    w->value_scale = (float *)(void *)(at + qd_align_up((size_t)a->n * sizeof(float)));
     fill(w->score_scale, a->n, score);
-    fill(w->value_scale, a->dv, value);
     w->heads = at + w->mem.scale_bytes;
     w->tasks = w->heads + (size_t)(a->batch * a->heads) * w->mem.head_bytes;
     at = w->tasks + (size_t)w->task_count * w->mem.task_bytes;

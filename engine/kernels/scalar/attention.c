@@ -16,16 +16,15 @@ void qd_exp_rows_f32__scalar(float *x, size_t rows, size_t n, size_t stride, flo
     }
 }
 
-void qd_exp_rows_u8__scalar(const float *x, size_t rows, size_t n, size_t stride, uint8_t *q, size_t q_stride,
-                            float *sums)
+void qd_exp_rows_u16__scalar(const float *x, size_t rows, size_t n, size_t stride, uint8_t *high, uint8_t *low,
+                             size_t out_stride, float *sums)
 {
-    for (size_t i = 0; i < rows; i++, x += stride, q += q_stride) {
-        const float most = attention_largest(x, n);
-        uint32_t sum = 0;
-        for (size_t j = 0; j < n; j++)
-            sum += q[j] = attention_byte(x[j] - most);
-        for (size_t j = n; j % 4; j++)
-            q[j] = 0;
-        sums[i] = (float)sum;
-    }
+    for (size_t i = 0; i < rows; i++, x += stride, high += out_stride, low += out_stride)
+        sums[i] = (float)attention_rest(x, 0, n, attention_largest(x, n), high, low);
+}
+
+void qd_quantize_columns_s8__scalar(const float *x, size_t rows, size_t stride, size_t n, int8_t *q, float *scale)
+{
+    for (size_t j = 0; j < n; j++)
+        attention_column(x + j, rows, stride, q + j, n, scale + j);
 }
