@@ -177,7 +177,7 @@ void attention_memory(const struct qd_call *call, const struct attention *a, str
                   qd_align_up(m->rows * sizeof(float));
     m->task_bytes = most(m->signed_bytes, m->block_bytes + tail + m->gemm_bytes) +
                     qd_align_up(sizeof(struct qd_observation));
-    m->scale_bytes = qd_align_up(n * sizeof(float));
+    m->scale_bytes = qd_align_up(n * sizeof(float)) + qd_align_up(dv * sizeof(int32_t));
     for (int i = 0; i < 3; i++)
         if (!a->integer && call->in[i].dtype == QD_U8)
             m->float_bytes[i] = qd_align_up((size_t)qd_tensor_elems(&call->in[i]) * sizeof(float));

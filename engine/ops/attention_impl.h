@@ -27,7 +27,7 @@ struct attention {
     float scale;
 };
 
-/* Scratch: scales | of each head: packed K, packed V, start values, scales of V twice | of each task: signed copies while packing, then a
+/* Scratch: scales, start values of zero | of each head: packed K, packed V, start values, scales of V twice | of each task: signed copies while packing, then a
  * block's scores, weights, results, their bytes, factors and the products' own; its observation | inputs as floats. */
 struct attention_memory {
     size_t rows, depth;               /* rows of a block; n, in whole units of the integer product */

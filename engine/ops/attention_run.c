@@ -12,6 +12,7 @@ struct work {
     struct attention_memory mem;
     const void *data[3]; /* of Q, K, V: bytes when `integer`, else floats */
     float *score_scale;
+    int32_t *no_start; /* zeros, for the product with V */
     char *heads, *tasks;
     int64_t task_count, blocks; /* of rows, a head */
 };
@@ -215,7 +216,8 @@ static void apply_weights(const struct work *w, const struct place *p, const str
               .taps = 1,
               .tap_bytes = w->mem.depth * (a->integer ? 1 : sizeof(float))},
         .b = p->packed + w->mem.k_bytes,
-        .epilogue = {.scale = a->integer ? value_scale(w, p->packed) : NULL, .out = b->result, .out_stride_elems = (size_t)a->dv},
+        .epilogue = {.acc_init = w->no_start,
+                     .scale = a->integer ? value_scale(w, p->packed) : NULL, .out = b->result, .out_stride_elems = (size_t)a->dv},
         .scratch = b->gemm,
     };
     run_product(w, &args);
@@ -281,6 +283,8 @@ static void lay_out(struct work *w)
     float score = a->integer ? a->scale * call->in_qp[0]->scale * call->in_qp[1]->scale : a->scale;
     w->score_scale = (float *)(void *)at;
     fill(w->score_scale, a->n, score);
+    w->no_start = (int32_t *)(void *)(at + qd_align_up((size_t)a->n * sizeof(float)));
+    memset(w->no_start, 0, (size_t)a->dv * sizeof(int32_t));
     w->heads = at + w->mem.scale_bytes;
     w->tasks = w->heads + (size_t)(a->batch * a->heads) * w->mem.head_bytes;
     at = w->tasks + (size_t)w->task_count * w->mem.task_bytes;
