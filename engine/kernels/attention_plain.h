@@ -1,5 +1,5 @@
-/* Exponentials of a softmax that end as 16-bit integers, one value at a time: what attention_simd.h does many at a time, in the
- * same operations, so that every ISA writes the same ones. Private to engine/kernels. */
+/* Exponentials of a softmax that end as 16-bit integers, one value at a time: what attention_simd.h does many at a
+ * time, in the same operations, so that every ISA writes the same ones. Private to engine/kernels. */
 #ifndef QD_ENGINE_KERNELS_ATTENTION_PLAIN_H
 #define QD_ENGINE_KERNELS_ATTENTION_PLAIN_H
 
@@ -57,7 +57,8 @@ static inline float attention_largest(const float *x, size_t n)
 }
 
 /* One column of quantize_columns_s8. */
-static inline void attention_column(const float *x, size_t rows, size_t stride, int8_t *q, size_t q_stride, float *scale)
+static inline void attention_column(const float *x, size_t rows, size_t stride, int8_t *q, size_t q_stride,
+                                    float *scale)
 {
     float most = 0.0f, poison = 0.0f;
     for (size_t i = 0; i < rows; i++) {

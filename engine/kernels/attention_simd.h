@@ -1,5 +1,5 @@
-/* Rows of a softmax before their division, many values at a time; bit by bit what scalar/attention.c does. Private to the
- * kernel folders. */
+/* Rows of a softmax before their division, many values at a time; bit by bit what scalar/attention.c does. Private to
+ * the kernel folders. */
 #ifndef QD_ENGINE_KERNELS_ATTENTION_SIMD_H
 #define QD_ENGINE_KERNELS_ATTENTION_SIMD_H
 
@@ -122,6 +122,24 @@ static inline void attention_quantize_columns_s8(const float *x, size_t rows, si
     }
     for (; j < n; j++)
         attention_column(x + j, rows, stride, q + j, n, scale + j);
+}
+
+static inline void attention_join_rows(const struct qd_join *join)
+{
+    const vf shift = vf_set(join->shift);
+    const size_t n = join->n;
+    for (size_t i = 0; i < join->rows; i++) {
+        const float *a = join->a + i * n, *b = join->b ? join->b + i * n : NULL;
+        const vf factor = vf_set(join->factor[i]);
+        float *out = join->out + i * join->out_stride;
+        for (size_t j = 0; j < n; j += QD_SIMD_FLOATS) {
+            const vm some = vm_first(n - j < QD_SIMD_FLOATS ? n - j : QD_SIMD_FLOATS);
+            vf x = vf_load_some(a + j, some);
+            if (b)
+                x = vf_add(x, vf_load_some(b + j, some));
+            vf_store_some(out + j, some, vf_add(vf_mul(x, factor), shift));
+        }
+    }
 }
 
 #endif

@@ -112,6 +112,7 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"mean_rows_u8", kernels->mean_rows_u8 != NULL},
         {"weigh_rows_f32", kernels->weigh_rows_f32 != NULL},
         {"quantize_columns_s8", kernels->quantize_columns_s8 != NULL},
+        {"join_rows", kernels->join_rows != NULL},
         {"exp_rows_f32", kernels->exp_rows_f32 != NULL},
         {"exp_rows_u16", kernels->exp_rows_u16 != NULL},
         {"transpose_u8", kernels->transpose_u8 != NULL},

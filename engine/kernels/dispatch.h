@@ -36,6 +36,7 @@ void qd_lstm_gates__scalar(const struct qd_gates *g, float *c, float *h);
 void qd_gru_reset__scalar(const struct qd_gates *g, const float *h, float *out);
 void qd_gru_gates__scalar(const struct qd_gates *g, float *h);
 void qd_rnn_gates__scalar(const struct qd_gates *g, float *h);
+void qd_join_rows__scalar(const struct qd_join *join);
 void qd_quantize_columns_s8__scalar(const float *x, size_t rows, size_t stride, size_t n, int8_t *q, float *scale);
 void qd_exp_rows_f32__scalar(float *x, size_t rows, size_t n, size_t stride, float *sums);
 void qd_exp_rows_u16__scalar(const float *x, size_t rows, size_t n, size_t stride, uint8_t *high, uint8_t *low,
@@ -65,6 +66,7 @@ void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *q
                             struct qd_observation *obs);
 void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx2(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
+void qd_join_rows__avx2(const struct qd_join *join);
 void qd_quantize_columns_s8__avx2(const float *x, size_t rows, size_t stride, size_t n, int8_t *q, float *scale);
 void qd_exp_rows_f32__avx2(float *x, size_t rows, size_t n, size_t stride, float *sums);
 void qd_exp_rows_u16__avx2(const float *x, size_t rows, size_t n, size_t stride, uint8_t *high, uint8_t *low,
@@ -101,6 +103,7 @@ void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qpar
                                   struct qd_observation *obs);
 void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
+void qd_join_rows__avx512vnni(const struct qd_join *join);
 void qd_quantize_columns_s8__avx512vnni(const float *x, size_t rows, size_t stride, size_t n, int8_t *q, float *scale);
 void qd_exp_rows_f32__avx512vnni(float *x, size_t rows, size_t n, size_t stride, float *sums);
 void qd_exp_rows_u16__avx512vnni(const float *x, size_t rows, size_t n, size_t stride, uint8_t *high, uint8_t *low,

@@ -187,6 +187,16 @@ struct qd_gates {
     bool reset_after;
 };
 
+/* out[i * out_stride + j] = (a[i * n + j] + b[i * n + j]) * factor[i] + shift, rounded at each step; b may be NULL. */
+struct qd_join {
+    const float *a, *b;
+    size_t rows, n;
+    const float *factor;
+    float shift;
+    float *out;
+    size_t out_stride;
+};
+
 struct qd_kernels {
     const char *isa_name; /* of the highest level that contributed */
     enum qd_isa isa;
@@ -215,14 +225,15 @@ struct qd_kernels {
     void (*mean_rows_u8)(const uint8_t *const *in, size_t rows, size_t n, int32_t offset, float factor, float *out);
     /* out[j] = in[0][j] * weight[0] + in[1][j] * weight[1] + ..., two roundings a term. rows >= 1. */
     void (*weigh_rows_f32)(const float *const *in, const float *weight, size_t rows, size_t n, float *out);
-    /* Columns with a scale each: scale[j] = the largest |x| of column j / 127 (1 for 0; NaN where something is not finite),
-     * q[i * n + j] = x[i * stride + j] / scale[j], rounded; never -128. */
+    /* Columns with a scale each: scale[j] = the largest |x| of column j / 127 (1 for 0; NaN where something is not
+     * finite), q[i * n + j] = x[i * stride + j] / scale[j], rounded; never -128. */
     void (*quantize_columns_s8)(const float *x, size_t rows, size_t stride, size_t n, int8_t *q, float *scale);
+    void (*join_rows)(const struct qd_join *join);
     /* Rows of n scores, `stride` apart, become exp(x - the row's largest) in place; sums[i] of row i, in sixteen parts
      * by column that a tree joins. What a softmax divides comes later. */
     void (*exp_rows_f32)(float *x, size_t rows, size_t n, size_t stride, float *sums);
-    /* The same as integers w = round(65535 exp(x - largest)) within 7.5e-5 of them and a half; NaN gives 0. Their high and
-     * low bytes, in rows out_stride apart with zeros from n to the next multiple of four; sums of w. n <= 65536. */
+    /* The same as integers w = round(65535 exp(x - largest)) within 7.5e-5 of them and a half; NaN gives 0. Their high
+     * and low bytes, in rows out_stride apart with zeros from n to the next multiple of four; sums of w. n <= 65536. */
     void (*exp_rows_u16)(const float *x, size_t rows, size_t n, size_t stride, uint8_t *high, uint8_t *low,
                          size_t out_stride, float *sums);
     /* out[c * out_stride + r] = in[r * in_stride + c], r < rows, c < cols; strides in elements. */

@@ -9,7 +9,8 @@
 #ifdef QD_SIMD_FLOATS
 
 /* Whole panels of [k][TILE_COLS] floats; returns how many columns it did. Not for factors. */
-static inline size_t pack_panels_f32(size_t n, size_t k, const float *w, size_t row_stride, size_t col_stride, float *to)
+static inline size_t pack_panels_f32(size_t n, size_t k, const float *w, size_t row_stride, size_t col_stride,
+                                     float *to)
 {
     size_t col = 0;
     if (row_stride != 1 && col_stride != 1)
@@ -22,7 +23,8 @@ static inline size_t pack_panels_f32(size_t n, size_t k, const float *w, size_t 
         for (size_t p = 0; p < k; p++)
 #pragma GCC unroll 2
             for (size_t v = 0; v < TILE_VECTORS; v++)
-                vf_store(to + p * TILE_COLS + v * QD_SIMD_FLOATS, vf_load(w + p * col_stride + col + v * QD_SIMD_FLOATS));
+                vf_store(to + p * TILE_COLS + v * QD_SIMD_FLOATS,
+                         vf_load(w + p * col_stride + col + v * QD_SIMD_FLOATS));
     }
     return col;
 }

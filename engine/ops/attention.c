@@ -173,7 +173,7 @@ void attention_memory(const struct qd_call *call, const struct attention *a, str
                                            : most(f32->scratch_bytes(d), f32->scratch_bytes(n)));
     m->signed_bytes = a->integer ? qd_align_up(most(n * d, qd_align_up(depth * dv) + dv * sizeof(int32_t))) : 0;
     m->block_bytes = qd_align_up(m->rows * (m->score_bytes + (a->integer ? 2 * m->weight_bytes : 0)));
-    size_t tail = qd_align_up(m->rows * dv * sizeof(float)) + qd_align_up(m->rows * dv) +
+    size_t tail = qd_align_up(2 * m->rows * dv * sizeof(float)) + qd_align_up(m->rows * dv) +
                   qd_align_up(m->rows * sizeof(float));
     m->task_bytes = most(m->signed_bytes, m->block_bytes + tail + m->gemm_bytes) +
                     qd_align_up(sizeof(struct qd_observation));

@@ -27,12 +27,13 @@ struct attention {
     float scale;
 };
 
-/* Scratch: scales, start values of zero | of each head: packed K, packed V, start values, scales of V twice | of each task: signed copies while packing, then a
- * block's scores, weights, results, their bytes, factors and the products' own; its observation | inputs as floats. */
+/* Scratch: scales, start values of zero | of each head: packed K, packed V, start values, scales of V twice | of each
+ * task: signed copies while packing, then a block's scores, weights, results twice, their bytes, factors and the
+ * products' own; its observation | inputs as floats. */
 struct attention_memory {
-    size_t rows, depth;               /* rows of a block; n, in whole units of the integer product */
-    size_t score_bytes, weight_bytes; /* from row to row */
-    size_t block_bytes;               /* of a block's scores and weights */
+    size_t rows, depth;                               /* rows of a block; n, in whole units of the integer product */
+    size_t score_bytes, weight_bytes;                 /* from row to row */
+    size_t block_bytes;                               /* of a block's scores and weights */
     size_t k_bytes, v_bytes, start_bytes, head_bytes; /* of a head */
     size_t signed_bytes, gemm_bytes, task_bytes, scale_bytes;
     size_t float_bytes[3];

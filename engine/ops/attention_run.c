@@ -15,6 +15,7 @@ struct work {
     int32_t *no_start; /* zeros, for the product with V */
     char *heads, *tasks;
     int64_t task_count, blocks; /* of rows, a head */
+    bool mask_repeats;          /* its rows are all alike */
 };
 
 /* The scratch of one task. */
@@ -36,7 +37,7 @@ static struct block block_of(const struct work *w, int64_t task)
     b.weights = w->a.integer ? b.scores + m->rows * m->score_bytes : b.scores;
     at = b.scores + m->block_bytes;
     b.result = (float *)(void *)at;
-    b.bytes = (uint8_t *)at + qd_align_up(m->rows * dv * sizeof(float));
+    b.bytes = (uint8_t *)at + qd_align_up(2 * m->rows * dv * sizeof(float));
     b.factor = (float *)(void *)(b.bytes + qd_align_up(m->rows * dv));
     b.gemm = (char *)b.factor + qd_align_up(m->rows * sizeof(float));
     return b;
@@ -177,7 +178,7 @@ static void make_scores(const struct work *w, const struct place *p, const struc
                      .out_stride_elems = w->mem.score_bytes / sizeof(float)},
         .scratch = b->gemm,
     };
-    if (mask && ms[3] && ms[2] == 0)
+    if (mask && ms[3] && (ms[2] == 0 || w->mask_repeats))
         args.epilogue.bias = mask;
     else if (mask && ms[3])
         args.epilogue.residual = (struct qd_residual){.data = mask, .stride_elems = (size_t)ms[2]};
@@ -193,15 +194,15 @@ static void make_weights(const struct work *w, const struct place *p, const stru
     size_t n = (size_t)w->a.n, stride = w->mem.score_bytes / sizeof(float);
     if (w->a.integer)
         w->call->kernels->exp_rows_u16((const float *)(void *)b->scores, p->rows, n, stride, (uint8_t *)b->weights,
-                                       (uint8_t *)b->weights + w->mem.rows * w->mem.weight_bytes,
-                                       w->mem.weight_bytes, b->factor);
+                                       (uint8_t *)b->weights + w->mem.rows * w->mem.weight_bytes, w->mem.weight_bytes,
+                                       b->factor);
     else
         w->call->kernels->exp_rows_f32((float *)(void *)b->scores, p->rows, n, stride, b->factor);
     for (size_t i = 0; i < p->rows; i++)
         b->factor[i] = 1.0f / b->factor[i];
 }
 
-/* In integers twice: with the high bytes of the weights, then with the low ones added to that. */
+/* In integers twice: with the high bytes of the weights, then with the low ones, into the second half. */
 static void apply_weights(const struct work *w, const struct place *p, const struct block *b)
 {
     const struct attention *a = &w->a;
@@ -217,7 +218,9 @@ static void apply_weights(const struct work *w, const struct place *p, const str
               .tap_bytes = w->mem.depth * (a->integer ? 1 : sizeof(float))},
         .b = p->packed + w->mem.k_bytes,
         .epilogue = {.acc_init = w->no_start,
-                     .scale = a->integer ? value_scale(w, p->packed) : NULL, .out = b->result, .out_stride_elems = (size_t)a->dv},
+                     .scale = a->integer ? value_scale(w, p->packed) : NULL,
+                     .out = b->result,
+                     .out_stride_elems = (size_t)a->dv},
         .scratch = b->gemm,
     };
     run_product(w, &args);
@@ -225,7 +228,7 @@ static void apply_weights(const struct work *w, const struct place *p, const str
         return;
     args.a.base = b->weights + w->mem.rows * w->mem.weight_bytes;
     args.epilogue.scale += a->dv;
-    args.epilogue.residual = (struct qd_residual){.data = b->result, .stride_elems = (size_t)a->dv};
+    args.epilogue.out = b->result + w->mem.rows * (size_t)a->dv;
     run_product(w, &args);
 }
 
@@ -236,12 +239,20 @@ static void finish(const struct work *w, const struct place *p, const struct blo
     const struct qd_call *call = w->call;
     size_t dv = (size_t)a->dv;
     int64_t at = p->batch * a->out_batch + p->head * a->out_head + (int64_t)p->first * a->out_row;
-    float shift = a->integer && call->in[2].dtype == QD_U8 ? call->in_qp[2]->scale * (float)(128 - call->in_qp[2]->zero_point) : 0.0f;
+    float shift = a->integer && call->in[2].dtype == QD_U8
+                      ? call->in_qp[2]->scale * (float)(128 - call->in_qp[2]->zero_point)
+                      : 0.0f;
     float *out = call->out_qp ? b->result : (float *)call->out[0].data + at;
     size_t stride = call->out_qp ? dv : (size_t)a->out_row;
-    for (size_t i = 0; i < p->rows; i++)
-        for (size_t j = 0; j < dv; j++)
-            out[i * stride + j] = b->result[i * dv + j] * b->factor[i] + shift;
+    const struct qd_join join = {.a = b->result,
+                                 .b = a->integer ? b->result + w->mem.rows * dv : NULL,
+                                 .rows = p->rows,
+                                 .n = dv,
+                                 .factor = b->factor,
+                                 .shift = shift,
+                                 .out = out,
+                                 .out_stride = stride};
+    call->kernels->join_rows(&join);
     if (!call->out_qp)
         return;
     call->kernels->requantize_u8(b->result, p->rows * dv, call->out_qp, b->bytes, call->observe ? b->seen : NULL);
@@ -299,6 +310,20 @@ static void lay_out(struct work *w)
     }
 }
 
+/* A mask of which columns exist comes spread over all rows: then one of them, as a bias, is as good. */
+static bool mask_repeats(const struct qd_call *call, const struct attention *a)
+{
+    size_t bytes = (size_t)a->n * sizeof(float);
+    const char *at = call->in[3].data;
+    if (!a->masked || a->mask_strides[3] == 0 || a->mask_strides[2] == 0)
+        return false;
+    int64_t rows = qd_tensor_elems(&call->in[3]) / a->n;
+    for (int64_t i = 0; i < rows; i++, at += bytes)
+        if (i % a->m && memcmp(at, at - bytes, bytes) != 0)
+            return false;
+    return true;
+}
+
 /* Nothing to attend to. */
 static void write_zeros(const struct qd_call *call)
 {
@@ -322,6 +347,7 @@ enum qd_status attention_run(const struct qd_call *call, struct qd_error *error)
     }
     attention_memory(call, &w.a, &w.mem);
     lay_out(&w);
+    w.mask_repeats = mask_repeats(call, &w.a);
     w.blocks = (w.a.m - 1) / (int64_t)w.mem.rows + 1;
     qd_op_split(call, w.task_count, 1, pack_heads, &w);
     qd_op_split(call, w.task_count, 1, run_blocks, &w);

@@ -1,5 +1,6 @@
 /* Kernels of attention: exponentials of rows against libm and, bit by bit, the portable set; columns as signed bytes;
- * B packed from rows and from columns gives the same panels. Every level, odd sizes, canaries behind what is written. */
+ * rows put together; B packed from rows and from columns gives the same panels. Every level, odd sizes, canaries behind
+ * what is written. */
 #include "engine/kernels/kernels.h"
 #include "tests/kernels/random.h"
 
@@ -122,6 +123,32 @@ static void columns_as_bytes(void **unused)
     }
 }
 
+static void rows_joined(void **unused)
+{
+    (void)unused;
+    static float a[7 * 70], b[7 * 70], got[7 * 90], want[7 * 90];
+    float factor[7];
+    for (int isa = 0; isa < QD_ISA_COUNT; isa++) {
+        const struct qd_kernels *kernels = qd_kernels_at((enum qd_isa)isa);
+        for (size_t n = 1; kernels && n <= 70; n++) {
+            uint64_t s = n;
+            fill(&s, a, sizeof a / sizeof *a, 5, n % 9 == 0);
+            fill(&s, b, sizeof b / sizeof *b, 5, n % 11 == 0);
+            fill(&s, factor, 7, 2, false);
+            struct qd_join join = {a, n % 3 ? b : NULL, 7, n, factor, 0.3f, got, 90};
+            memset(got, CANARY, sizeof got);
+            memset(want, CANARY, sizeof want);
+            for (size_t i = 0; i < 7; i++)
+                for (size_t j = 0; j < n; j++) {
+                    float x = n % 3 ? a[i * n + j] + b[i * n + j] : a[i * n + j];
+                    want[i * 90 + j] = x * factor[i] + 0.3f;
+                }
+            kernels->join_rows(&join);
+            assert_true(same_floats(got, want, 7 * 90));
+        }
+    }
+}
+
 /* The same matrix given by rows, by columns and spread out. */
 static void packing_from_any_side(void **unused)
 {
@@ -170,9 +197,8 @@ static void packing_from_any_side(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exponentials_as_floats),
-        cmocka_unit_test(exponentials_as_integers),
-        cmocka_unit_test(columns_as_bytes),
+        cmocka_unit_test(exponentials_as_floats), cmocka_unit_test(exponentials_as_integers),
+        cmocka_unit_test(columns_as_bytes),       cmocka_unit_test(rows_joined),
         cmocka_unit_test(packing_from_any_side),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,13 +26,25 @@ struct graph {
     struct piece pieces[28];
 };
 
-#define LINEARS {"MatMul", "x wq", "q0", NULL}, {"MatMul", "x wk", "k0", NULL}, {"MatMul", "x wv", "v0", NULL}
-#define SPLIT(n, perm) {"Reshape", n "0 heads", n "1", NULL}, {"Transpose", n "1", n "2", perm}
+#define LINEARS                                                                                                        \
+    {"MatMul", "x wq", "q0", NULL}, {"MatMul", "x wk", "k0", NULL}, { "MatMul", "x wv", "v0", NULL }
+#define SPLIT(n, perm)                                                                                                 \
+    {"Reshape", n "0 heads", n "1", NULL}, { "Transpose", n "1", n "2", perm }
 #define HEADED SPLIT("q", "perm=[0,2,1,3]"), SPLIT("k", "perm=[0,2,3,1]"), SPLIT("v", "perm=[0,2,1,3]")
-#define PRODUCT {"MatMul", "q2 k2", "s0", NULL}
-#define SOFTMAX(x) {"Softmax", x, "p", "axis=-1"}
-#define END {"MatMul", "p v2", "o", NULL}, {"Transpose", "o", "ot", "perm=[0,2,1,3]"}, {"Reshape", "ot joined", "y", NULL}
-#define PART(n, i) {"Gather", "packed i" i, n "2", "axis=0"}
+#define PRODUCT                                                                                                        \
+    {                                                                                                                  \
+        "MatMul", "q2 k2", "s0", NULL                                                                                  \
+    }
+#define SOFTMAX(x)                                                                                                     \
+    {                                                                                                                  \
+        "Softmax", x, "p", "axis=-1"                                                                                   \
+    }
+#define END                                                                                                            \
+    {"MatMul", "p v2", "o", NULL}, {"Transpose", "o", "ot", "perm=[0,2,1,3]"}, { "Reshape", "ot joined", "y", NULL }
+#define PART(n, i)                                                                                                     \
+    {                                                                                                                  \
+        "Gather", "packed i" i, n "2", "axis=0"                                                                        \
+    }
 
 static const struct graph graphs[] = {
     {"scale by Mul", true, 0, {LINEARS, HEADED, PRODUCT, {"Mul", "s0 c", "s1", NULL}, SOFTMAX("s1"), END}},
@@ -48,58 +60,113 @@ static const struct graph graphs[] = {
     {"scale on both sides",
      true,
      0,
-     {LINEARS, SPLIT("q", "perm=[0,2,1,3]"), {"Mul", "q2 c", "q3", NULL}, SPLIT("k", "perm=[0,2,1,3]"),
-      {"Mul", "k2 c", "k3", NULL}, {"Transpose", "k3", "k4", "perm=[0,1,3,2]"}, SPLIT("v", "perm=[0,2,1,3]"),
-      {"MatMul", "q3 k4", "s0", NULL}, SOFTMAX("s0"), END}},
+     {LINEARS,
+      SPLIT("q", "perm=[0,2,1,3]"),
+      {"Mul", "q2 c", "q3", NULL},
+      SPLIT("k", "perm=[0,2,1,3]"),
+      {"Mul", "k2 c", "k3", NULL},
+      {"Transpose", "k3", "k4", "perm=[0,1,3,2]"},
+      SPLIT("v", "perm=[0,2,1,3]"),
+      {"MatMul", "q3 k4", "s0", NULL},
+      SOFTMAX("s0"),
+      END}},
     {"computed shapes",
      true,
      0,
-     {LINEARS, {"Shape", "q0", "sh", NULL}, {"Gather", "sh zero", "b", NULL}, {"Gather", "sh first", "r", NULL},
-      {"Unsqueeze", "b ax", "b1", NULL}, {"Unsqueeze", "r ax", "r1", NULL}, {"Concat", "b1 r1 two four", "t", "axis=0"},
-      {"Reshape", "q0 t", "q1", NULL}, {"Transpose", "q1", "q2", "perm=[0,2,1,3]"}, SPLIT("k", "perm=[0,2,3,1]"),
-      SPLIT("v", "perm=[0,2,1,3]"), PRODUCT, SOFTMAX("s0"), {"MatMul", "p v2", "o", NULL},
-      {"Transpose", "o", "ot", "perm=[0,2,1,3]"}, {"Concat", "b1 r1 least", "t2", "axis=0"},
+     {LINEARS,
+      {"Shape", "q0", "sh", NULL},
+      {"Gather", "sh zero", "b", NULL},
+      {"Gather", "sh first", "r", NULL},
+      {"Unsqueeze", "b ax", "b1", NULL},
+      {"Unsqueeze", "r ax", "r1", NULL},
+      {"Concat", "b1 r1 two four", "t", "axis=0"},
+      {"Reshape", "q0 t", "q1", NULL},
+      {"Transpose", "q1", "q2", "perm=[0,2,1,3]"},
+      SPLIT("k", "perm=[0,2,3,1]"),
+      SPLIT("v", "perm=[0,2,1,3]"),
+      PRODUCT,
+      SOFTMAX("s0"),
+      {"MatMul", "p v2", "o", NULL},
+      {"Transpose", "o", "ot", "perm=[0,2,1,3]"},
+      {"Concat", "b1 r1 least", "t2", "axis=0"},
       {"Reshape", "ot t2", "y", NULL}}},
     {"packed, parts by Gather",
      true,
      0,
-     {{"MatMul", "x w3", "all", NULL}, {"Reshape", "all heads3", "all1", NULL},
-      {"Transpose", "all1", "packed", "perm=[2,0,3,1,4]"}, PART("q", "0"), PART("k3", "1"), PART("v", "2"),
-      {"Transpose", "k32", "k2", "perm=[0,1,3,2]"}, PRODUCT, {"Mul", "s0 c", "s1", NULL}, SOFTMAX("s1"), END}},
+     {{"MatMul", "x w3", "all", NULL},
+      {"Reshape", "all heads3", "all1", NULL},
+      {"Transpose", "all1", "packed", "perm=[2,0,3,1,4]"},
+      PART("q", "0"),
+      PART("k3", "1"),
+      PART("v", "2"),
+      {"Transpose", "k32", "k2", "perm=[0,1,3,2]"},
+      PRODUCT,
+      {"Mul", "s0 c", "s1", NULL},
+      SOFTMAX("s1"),
+      END}},
     {"packed, parts by Split",
      true,
      0,
-     {{"MatMul", "x w3", "all", NULL}, {"Split", "all", "q0 k0 v0", "axis=-1"}, HEADED, PRODUCT,
-      {"Mul", "s0 c", "s1", NULL}, SOFTMAX("s1"), END}},
+     {{"MatMul", "x w3", "all", NULL},
+      {"Split", "all", "q0 k0 v0", "axis=-1"},
+      HEADED,
+      PRODUCT,
+      {"Mul", "s0 c", "s1", NULL},
+      SOFTMAX("s1"),
+      END}},
     {"heads stay apart",
      true,
      1,
-     {LINEARS, HEADED, PRODUCT, SOFTMAX("s0"), {"MatMul", "p v2", "o", NULL}, {"Transpose", "o", "ot", "perm=[0,2,3,1]"},
-      {"Transpose", "ot", "ou", "perm=[3,2,1,0]"}, {"Relu", "ou", "y", NULL}}},
+     {LINEARS,
+      HEADED,
+      PRODUCT,
+      SOFTMAX("s0"),
+      {"MatMul", "p v2", "o", NULL},
+      {"Transpose", "o", "ot", "perm=[0,2,3,1]"},
+      {"Transpose", "ot", "ou", "perm=[3,2,1,0]"},
+      {"Relu", "ou", "y", NULL}}},
     {"no heads",
      true,
      0,
-     {LINEARS, {"Transpose", "k0", "k2", "perm=[0,2,1]"}, {"MatMul", "q0 k2", "s0", NULL}, {"Mul", "s0 c", "s1", NULL},
-      SOFTMAX("s1"), {"MatMul", "p v0", "y", NULL}}},
+     {LINEARS,
+      {"Transpose", "k0", "k2", "perm=[0,2,1]"},
+      {"MatMul", "q0 k2", "s0", NULL},
+      {"Mul", "s0 c", "s1", NULL},
+      SOFTMAX("s1"),
+      {"MatMul", "p v0", "y", NULL}}},
     {"softmax over queries", false, 4, {LINEARS, HEADED, PRODUCT, {"Softmax", "s0", "p", "axis=2"}, END}},
     {"a vector as scale", false, 4, {LINEARS, HEADED, PRODUCT, {"Mul", "s0 row", "s1", NULL}, SOFTMAX("s1"), END}},
     {"probabilities read twice",
      false,
      4,
-     {LINEARS, HEADED, PRODUCT, SOFTMAX("s0"), {"MatMul", "p v2", "o", NULL}, {"ReduceSum", "p", "total", NULL},
-      {"Transpose", "o", "ot", "perm=[0,2,1,3]"}, {"Reshape", "ot joined", "y0", NULL}, {"Add", "y0 total", "y", NULL}}},
+     {LINEARS,
+      HEADED,
+      PRODUCT,
+      SOFTMAX("s0"),
+      {"MatMul", "p v2", "o", NULL},
+      {"ReduceSum", "p", "total", NULL},
+      {"Transpose", "o", "ot", "perm=[0,2,1,3]"},
+      {"Reshape", "ot joined", "y0", NULL},
+      {"Add", "y0 total", "y", NULL}}},
     {"keys not turned",
      false,
      4,
-     {LINEARS, SPLIT("q", "perm=[0,2,1,3]"), SPLIT("k", "perm=[0,2,1,3]"), {"Reshape", "k2 turned", "k3", NULL},
-      SPLIT("v", "perm=[0,2,1,3]"), {"MatMul", "q2 k3", "s0", NULL}, SOFTMAX("s0"), END}},
+     {LINEARS,
+      SPLIT("q", "perm=[0,2,1,3]"),
+      SPLIT("k", "perm=[0,2,1,3]"),
+      {"Reshape", "k2 turned", "k3", NULL},
+      SPLIT("v", "perm=[0,2,1,3]"),
+      {"MatMul", "q2 k3", "s0", NULL},
+      SOFTMAX("s0"),
+      END}},
 };
 
 static struct qd_mb build(const struct graph *g, bool separate)
 {
     static const float c = 0.37f;
-    static const int64_t heads[] = {0, -1, HEADS, DEPTH}, heads3[] = {0, -1, 3, HEADS, DEPTH}, joined[] = {0, -1, WIDTH},
-                         turned[] = {0, HEADS, DEPTH, -1}, index[] = {0, 1, 2}, two = HEADS, four = DEPTH, least = -1;
+    static const int64_t heads[] = {0, -1, HEADS, DEPTH}, heads3[] = {0, -1, 3, HEADS, DEPTH},
+                         joined[] = {0, -1, WIDTH}, turned[] = {0, HEADS, DEPTH, -1}, index[] = {0, 1, 2}, two = HEADS,
+                         four = DEPTH, least = -1;
     float full[BATCH * ROWS * ROWS];
     struct qd_mb b = {0};
     qd_mb_input(&b, "x", QD_F32, "B,S,8");

@@ -17,3 +17,5 @@ void qd_quantize_columns_s8__avx2(const float *x, size_t rows, size_t stride, si
 {
     attention_quantize_columns_s8(x, rows, stride, n, q, scale);
 }
+
+void qd_join_rows__avx2(const struct qd_join *join) { attention_join_rows(join); }

@@ -95,7 +95,7 @@ static inline void vi_store_u8(uint8_t *p, vi x, size_t n)
             p[i] = line[i];
     }
 }
-/* The bits from 8 on, and those below. */
+/* For vi_store_u8: the bits from 8 on, and those below. */
 static inline vi vi_high_bytes(vi x) { return _mm256_srli_epi32(x, 8); }
 static inline vi vi_low_byte(vi x) { return _mm256_and_si256(x, _mm256_set1_epi32(255)); }
 static inline vi vi_load_u8(const uint8_t *p, size_t n)

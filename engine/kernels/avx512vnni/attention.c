@@ -17,3 +17,5 @@ void qd_quantize_columns_s8__avx512vnni(const float *x, size_t rows, size_t stri
 {
     attention_quantize_columns_s8(x, rows, stride, n, q, scale);
 }
+
+void qd_join_rows__avx512vnni(const struct qd_join *join) { attention_join_rows(join); }

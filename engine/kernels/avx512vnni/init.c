@@ -16,6 +16,7 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels)
     kernels->dequantize_u8 = qd_dequantize_u8__avx512vnni;
     kernels->observe_f32 = qd_observe_f32__avx512vnni;
     kernels->quantize_columns_s8 = qd_quantize_columns_s8__avx512vnni;
+    kernels->join_rows = qd_join_rows__avx512vnni;
     kernels->exp_rows_f32 = qd_exp_rows_f32__avx512vnni;
     kernels->exp_rows_u16 = qd_exp_rows_u16__avx512vnni;
     kernels->max_rows_u8 = qd_max_rows_u8__avx512vnni;

@@ -70,9 +70,9 @@ static inline void vi_store_u8(uint8_t *p, vi x, size_t n)
     else
         _mm_mask_storeu_epi8(p, vm_first(n), bytes);
 }
-/* The bits from 8 on, and those below. */
+/* For vi_store_u8: the bits from 8 on, and those below. */
 static inline vi vi_high_bytes(vi x) { return _mm512_srli_epi32(x, 8); }
-static inline vi vi_low_byte(vi x) { return _mm512_and_si512(x, _mm512_set1_epi32(255)); }
+static inline vi vi_low_byte(vi x) { return x; } /* storing bytes cuts off the rest */
 static inline vi vi_load_u8(const uint8_t *p, size_t n)
 {
     if (n == QD_SIMD_FLOATS)

@@ -28,3 +28,13 @@ void qd_quantize_columns_s8__scalar(const float *x, size_t rows, size_t stride, 
     for (size_t j = 0; j < n; j++)
         attention_column(x + j, rows, stride, q + j, n, scale + j);
 }
+
+void qd_join_rows__scalar(const struct qd_join *join)
+{
+    for (size_t i = 0; i < join->rows; i++)
+        for (size_t j = 0; j < join->n; j++) {
+            const size_t at = i * join->n + j;
+            const float x = join->b ? join->a[at] + join->b[at] : join->a[at];
+            join->out[i * join->out_stride + j] = x * join->factor[i] + join->shift;
+        }
+}

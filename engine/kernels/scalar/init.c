@@ -22,6 +22,7 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .mean_rows_u8 = qd_mean_rows_u8__scalar,
         .weigh_rows_f32 = qd_weigh_rows_f32__scalar,
         .quantize_columns_s8 = qd_quantize_columns_s8__scalar,
+        .join_rows = qd_join_rows__scalar,
         .exp_rows_f32 = qd_exp_rows_f32__scalar,
         .exp_rows_u16 = qd_exp_rows_u16__scalar,
         .transpose_u8 = qd_transpose_u8__scalar,
