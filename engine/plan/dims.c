@@ -1,66 +1,19 @@
 /* Dimensions by one pass over the nodes: a rule an operator. What no rule says gets a symbol of its own, which equals
  * nothing else and so is always right. */
-#include "engine/plan/dims.h"
+#include "engine/plan/dims_impl.h"
 
 #include <math.h>
-#include <string.h>
 
-struct tracer {
-    const struct qd_graph *graph;
-    struct qd_dims *dims;
-    int64_t symbols; /* given out so far */
-};
-
-static int64_t fresh(struct tracer *t) { return QD_DIM_SYMBOLS - 1 - t->symbols++; }
-
-static const struct qd_dims *input(const struct tracer *t, const struct qd_node *node, int i)
-{
-    static const struct qd_dims unknown = {.rank = -1, .length = -1};
-    return i < node->in_count && node->in[i] != QD_NO_VALUE ? &t->dims[node->in[i]] : &unknown;
-}
-
-/* The numbers of input i, a list of constants. */
-static bool numbers(const struct tracer *t, const struct qd_node *node, int i, int64_t *out, int *count)
-{
-    const struct qd_dims *in = input(t, node, i);
-    for (int k = 0; k < in->length; k++)
-        if (!qd_dim_known(out[k] = in->list[k]))
-            return false;
-    *count = in->length;
-    return in->length >= 0;
-}
-
-/* Axes by attribute or by input 1. */
-static bool axes_of(const struct tracer *t, const struct qd_node *node, int64_t *axes, int *count)
-{
-    size_t given;
-    const int64_t *list = qd_attr_ints(node, "axes", &given);
-    if (!list)
-        return numbers(t, node, 1, axes, count);
-    if (given > QD_MAX_RANK)
-        return false;
-    memcpy(axes, list, given * sizeof *axes);
-    *count = (int)given;
-    return true;
-}
-
-static void all_fresh(struct tracer *t, struct qd_dims *out, int rank)
-{
-    out->rank = rank >= 0 && rank <= QD_MAX_RANK ? rank : -1;
-    for (int i = 0; i < out->rank; i++)
-        out->dims[i] = fresh(t);
-}
-
-static int64_t broadcast_dim(struct tracer *t, int64_t a, int64_t b)
+static int64_t broadcast_dim(struct dims_tracer *t, int64_t a, int64_t b)
 {
     if (a == b || b == 1)
         return a;
     if (a == 1)
         return b;
-    return qd_dim_known(a) ? a : qd_dim_known(b) ? b : fresh(t); /* a number above 1 wins over a symbol */
+    return qd_dim_known(a) ? a : qd_dim_known(b) ? b : dims_fresh(t); /* a number above 1 wins over a symbol */
 }
 
-static void broadcast(struct tracer *t, const struct qd_dims *a, const struct qd_dims *b, struct qd_dims *out)
+static void broadcast(struct dims_tracer *t, const struct qd_dims *a, const struct qd_dims *b, struct qd_dims *out)
 {
     int rank = a->rank > b->rank ? a->rank : b->rank;
     out->rank = a->rank < 0 || b->rank < 0 ? -1 : rank;
@@ -72,16 +25,16 @@ static void broadcast(struct tracer *t, const struct qd_dims *a, const struct qd
 
 /* ------------------------------------------------------------------ rules: they fill out->rank and dims, or lists */
 
-static void rule_same(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_same(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *in = input(t, node, 0);
+    const struct qd_dims *in = dims_input(t, node, 0);
     out->rank = in->rank;
     memcpy(out->dims, in->dims, sizeof out->dims);
 }
 
-static void rule_cast(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_cast(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *in = input(t, node, 0);
+    const struct qd_dims *in = dims_input(t, node, 0);
     enum qd_dtype to = qd_dtype_from_onnx(qd_attr_int(node, "to", 0));
     rule_same(t, node, out);
     if (to == QD_I64 || to == QD_I32) {
@@ -93,9 +46,9 @@ static void rule_cast(struct tracer *t, const struct qd_node *node, struct qd_di
     }
 }
 
-static void rule_sqrt(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_sqrt(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *in = input(t, node, 0);
+    const struct qd_dims *in = dims_input(t, node, 0);
     rule_same(t, node, out);
     out->has_number = in->has_number && in->number >= 0;
     out->number = out->has_number ? sqrt(in->number) : 0;
@@ -136,9 +89,9 @@ static int64_t element(const struct qd_dims *list, int i) { return list->list[li
 
 static bool small(int64_t x) { return x > -INT32_MAX && x < INT32_MAX; }
 
-static void rule_arithmetic(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_arithmetic(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *a = input(t, node, 0), *b = input(t, node, 1);
+    const struct qd_dims *a = dims_input(t, node, 0), *b = dims_input(t, node, 1);
     double number;
     broadcast(t, a, b, out);
     if (a->has_number && b->has_number)
@@ -149,50 +102,50 @@ static void rule_arithmetic(struct tracer *t, const struct qd_node *node, struct
         int64_t x = element(a, i), y = element(b, i);
         bool known = qd_dim_known(x) && qd_dim_known(y) && small(x) && small(y) &&
                      calculate(node->op, (double)x, (double)y, &number) && (node->op[0] != 'D' || (x >= 0 && y > 0));
-        out->list[i] = known ? (int64_t)number : fresh(t);
+        out->list[i] = known ? (int64_t)number : dims_fresh(t);
     }
 }
 
 /* Truth of lists: 0 or 1; dimensions are never negative. */
-static void rule_equal(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_equal(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *a = input(t, node, 0), *b = input(t, node, 1);
+    const struct qd_dims *a = dims_input(t, node, 0), *b = dims_input(t, node, 1);
     broadcast(t, a, b, out);
     if (!pair_up(a, b, out))
         return;
     for (int i = 0; i < out->length; i++) {
         int64_t x = element(a, i), y = element(b, i);
         bool differ = qd_dim_known(x) ? x < 0 || qd_dim_known(y) : qd_dim_known(y) && y < 0;
-        out->list[i] = x == y ? 1 : differ ? 0 : fresh(t);
+        out->list[i] = x == y ? 1 : differ ? 0 : dims_fresh(t);
     }
 }
 
-static void rule_where(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_where(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *c = input(t, node, 0), *a = input(t, node, 1), *b = input(t, node, 2);
+    const struct qd_dims *c = dims_input(t, node, 0), *a = dims_input(t, node, 1), *b = dims_input(t, node, 2);
     struct qd_dims both;
     broadcast(t, a, b, &both);
     broadcast(t, c, &both, out);
     if (!pair_up(a, b, out) || c->length != out->length)
         return;
     for (int i = 0; i < out->length; i++)
-        out->list[i] = c->list[i] == 1 ? element(a, i) : c->list[i] == 0 ? element(b, i) : fresh(t);
+        out->list[i] = c->list[i] == 1 ? element(a, i) : c->list[i] == 0 ? element(b, i) : dims_fresh(t);
 }
 
-static void rule_broadcast(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_broadcast(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    struct qd_dims sum = *input(t, node, 0);
+    struct qd_dims sum = *dims_input(t, node, 0);
     for (int i = 1; i < node->in_count; i++) {
         struct qd_dims left = sum;
-        broadcast(t, &left, input(t, node, i), &sum);
+        broadcast(t, &left, dims_input(t, node, i), &sum);
     }
     out->rank = sum.rank;
     memcpy(out->dims, sum.dims, sizeof out->dims);
 }
 
-static void rule_matmul(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_matmul(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *a = input(t, node, 0), *b = input(t, node, 1);
+    const struct qd_dims *a = dims_input(t, node, 0), *b = dims_input(t, node, 1);
     if (a->rank < 2 || b->rank < 2)
         return;
     struct qd_dims lead_a = *a, lead_b = *b;
@@ -203,9 +156,9 @@ static void rule_matmul(struct tracer *t, const struct qd_node *node, struct qd_
     out->dims[out->rank++] = b->dims[b->rank - 1];
 }
 
-static void rule_gemm(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_gemm(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *a = input(t, node, 0), *b = input(t, node, 1);
+    const struct qd_dims *a = dims_input(t, node, 0), *b = dims_input(t, node, 1);
     if (a->rank != 2 || b->rank != 2)
         return;
     out->rank = 2;
@@ -213,10 +166,10 @@ static void rule_gemm(struct tracer *t, const struct qd_node *node, struct qd_di
     out->dims[1] = b->dims[qd_attr_int(node, "transB", 0) ? 0 : 1];
 }
 
-static void rule_conv(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_conv(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *x = input(t, node, 0), *w = input(t, node, 1);
-    all_fresh(t, out, w->rank);
+    const struct qd_dims *x = dims_input(t, node, 0), *w = dims_input(t, node, 1);
+    dims_all_fresh(t, out, w->rank);
     if (out->rank < 3)
         return;
     if (w->rank == x->rank)
@@ -225,17 +178,17 @@ static void rule_conv(struct tracer *t, const struct qd_node *node, struct qd_di
 }
 
 /* Pools: batch and channels stay. */
-static void rule_pool(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_pool(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *in = input(t, node, 0);
-    all_fresh(t, out, in->rank);
+    const struct qd_dims *in = dims_input(t, node, 0);
+    dims_all_fresh(t, out, in->rank);
     for (int i = 0; i < 2 && i < out->rank; i++)
         out->dims[i] = in->dims[i];
 }
 
-static void rule_transpose(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_transpose(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *in = input(t, node, 0);
+    const struct qd_dims *in = dims_input(t, node, 0);
     size_t count;
     const int64_t *perm = qd_attr_ints(node, "perm", &count);
     if (in->rank < 0 || (perm && count != (size_t)in->rank))
@@ -249,7 +202,7 @@ static void rule_transpose(struct tracer *t, const struct qd_node *node, struct 
 }
 
 /* What -1 stands for: all of `in` without the other dimensions, when symbols cancel and numbers divide. */
-static int64_t remainder_of(struct tracer *t, const struct qd_dims *in, const struct qd_dims *out, int hole)
+static int64_t remainder_of(struct dims_tracer *t, const struct qd_dims *in, const struct qd_dims *out, int hole)
 {
     int64_t above = 1, below = 1, left = 0;
     bool used[QD_MAX_RANK] = {false};
@@ -260,20 +213,20 @@ static int64_t remainder_of(struct tracer *t, const struct qd_dims *in, const st
             continue;
         if (qd_dim_known(out->dims[i])) {
             if (out->dims[i] <= 0 || out->dims[i] > INT32_MAX || below > INT32_MAX)
-                return fresh(t);
+                return dims_fresh(t);
             below *= out->dims[i];
             continue;
         }
         while (k < in->rank && (used[k] || in->dims[k] != out->dims[i]))
             k++;
         if (k == in->rank)
-            return fresh(t);
+            return dims_fresh(t);
         used[k] = true;
     }
     for (int k = 0; k < in->rank; k++) {
         if (qd_dim_known(in->dims[k])) {
             if (in->dims[k] > INT32_MAX || above > INT32_MAX)
-                return fresh(t);
+                return dims_fresh(t);
             above *= in->dims[k];
         } else if (!used[k]) {
             left = in->dims[k];
@@ -282,46 +235,46 @@ static int64_t remainder_of(struct tracer *t, const struct qd_dims *in, const st
     }
     if (symbols == 0 && above % below == 0)
         return above / below;
-    return symbols == 1 && above == below ? left : fresh(t);
+    return symbols == 1 && above == below ? left : dims_fresh(t);
 }
 
-static void rule_reshape(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_reshape(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *in = input(t, node, 0), *target = input(t, node, 1);
+    const struct qd_dims *in = dims_input(t, node, 0), *target = dims_input(t, node, 1);
     int hole = -1;
     if (target->length < 0) {
-        const struct qd_dims *shape = input(t, node, 1);
-        all_fresh(t, out, shape->rank == 1 && qd_dim_known(shape->dims[0]) ? (int)shape->dims[0] : -1);
+        const struct qd_dims *shape = dims_input(t, node, 1);
+        dims_all_fresh(t, out, shape->rank == 1 && qd_dim_known(shape->dims[0]) ? (int)shape->dims[0] : -1);
         return;
     }
     out->rank = target->length;
     for (int i = 0; i < out->rank; i++) {
         int64_t dim = target->list[i];
         if (dim == 0 && !qd_attr_int(node, "allowzero", 0))
-            dim = i < in->rank ? in->dims[i] : fresh(t);
+            dim = i < in->rank ? in->dims[i] : dims_fresh(t);
         if (dim == -1)
             hole = i;
         out->dims[i] = dim;
     }
     if (hole >= 0)
-        out->dims[hole] = in->rank < 0 ? fresh(t) : remainder_of(t, in, out, hole);
+        out->dims[hole] = in->rank < 0 ? dims_fresh(t) : remainder_of(t, in, out, hole);
     out->length = out->rank <= 1 ? in->length : -1; /* a list stays one */
     memcpy(out->list, in->list, sizeof out->list);
 }
 
 /* ConstantOfShape, Expand: `i` is the input that holds the dimensions. */
-static void by_list(struct tracer *t, const struct qd_node *node, int i, struct qd_dims *out)
+static void by_list(struct dims_tracer *t, const struct qd_node *node, int i, struct qd_dims *out)
 {
-    const struct qd_dims *list = input(t, node, i);
+    const struct qd_dims *list = dims_input(t, node, i);
     if (list->length < 0) {
-        all_fresh(t, out, list->rank == 1 && qd_dim_known(list->dims[0]) ? (int)list->dims[0] : -1);
+        dims_all_fresh(t, out, list->rank == 1 && qd_dim_known(list->dims[0]) ? (int)list->dims[0] : -1);
         return;
     }
     out->rank = list->length;
     memcpy(out->dims, list->list, sizeof out->dims);
 }
 
-static void rule_constant_of_shape(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_constant_of_shape(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
     const struct qd_attr *value = qd_attr_find(node, "value");
     size_t count;
@@ -334,224 +287,16 @@ static void rule_constant_of_shape(struct tracer *t, const struct qd_node *node,
         out->list[i] = out->list[0];
 }
 
-static void rule_expand(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
+static void rule_expand(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
     struct qd_dims target = {.rank = -1};
     by_list(t, node, 1, &target);
-    broadcast(t, input(t, node, 0), &target, out);
-}
-
-static void rule_squeeze(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *in = input(t, node, 0);
-    int64_t axes[QD_MAX_RANK];
-    int count;
-    unsigned gone = 0;
-    out->length = in->length;
-    memcpy(out->list, in->list, sizeof out->list);
-    if (in->rank < 0 || !axes_of(t, node, axes, &count) || count == 0)
-        return;
-    for (int i = 0; i < count; i++) {
-        int64_t axis = axes[i] < 0 ? axes[i] + in->rank : axes[i];
-        if (axis < 0 || axis >= in->rank)
-            return;
-        gone |= 1u << axis;
-    }
-    out->rank = 0;
-    for (int i = 0; i < in->rank; i++)
-        if (!(gone >> i & 1))
-            out->dims[out->rank++] = in->dims[i];
-}
-
-static void rule_unsqueeze(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *in = input(t, node, 0);
-    int64_t axes[QD_MAX_RANK];
-    int count, taken = 0;
-    unsigned made = 0;
-    out->length = in->rank == 0 ? in->length : -1;
-    out->list[0] = in->list[0];
-    out->has_number = in->has_number;
-    out->number = in->number;
-    if (in->rank < 0 || !axes_of(t, node, axes, &count) || in->rank + count > QD_MAX_RANK)
-        return;
-    for (int i = 0; i < count; i++) {
-        int64_t axis = axes[i] < 0 ? axes[i] + in->rank + count : axes[i];
-        if (axis < 0 || axis >= in->rank + count || made >> axis & 1)
-            return;
-        made |= 1u << axis;
-    }
-    out->rank = in->rank + count;
-    for (int i = 0; i < out->rank; i++)
-        out->dims[i] = made >> i & 1 ? 1 : in->dims[taken++];
-}
-
-static void rule_shape(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *in = input(t, node, 0);
-    out->rank = 1;
-    out->dims[0] = fresh(t);
-    if (in->rank < 0)
-        return;
-    int64_t begin = qd_attr_int(node, "start", 0), end = qd_attr_int(node, "end", in->rank);
-    begin = begin < 0 ? begin + in->rank : begin;
-    end = end < 0 ? end + in->rank : end > in->rank ? in->rank : end;
-    if (begin < 0 || end < begin)
-        return;
-    out->length = (int)(end - begin);
-    memcpy(out->list, in->dims + begin, (size_t)out->length * sizeof out->list[0]);
-    out->dims[0] = out->length;
-}
-
-static void rule_concat(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *first = input(t, node, 0);
-    int64_t axis = qd_attr_int(node, "axis", 0);
-    rule_same(t, node, out);
-    if (axis < 0)
-        axis += first->rank;
-    if (first->rank < 0 || axis < 0 || axis >= first->rank) {
-        out->rank = -1;
-        return;
-    }
-    int64_t total = 0;
-    out->length = first->rank == 1 ? 0 : -1;
-    for (int i = 0; i < node->in_count; i++) {
-        const struct qd_dims *in = input(t, node, i);
-        bool fits = in->length >= 0 && out->length >= 0 && out->length + in->length <= QD_MAX_RANK;
-        if (fits)
-            memcpy(out->list + out->length, in->list, (size_t)in->length * sizeof in->list[0]);
-        out->length = fits ? out->length + in->length : -1;
-        bool known = total >= 0 && in->rank == first->rank && qd_dim_known(in->dims[axis]) &&
-                     in->dims[axis] <= INT32_MAX;
-        total = known ? total + in->dims[axis] : -1;
-    }
-    out->dims[axis] = total >= 0 ? total : fresh(t);
-}
-
-static void rule_gather(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *in = input(t, node, 0), *index = input(t, node, 1);
-    int64_t axis = qd_attr_int(node, "axis", 0), at[QD_MAX_RANK];
-    int count;
-    if (in->rank < 1 || index->rank < 0 || in->rank - 1 + index->rank > QD_MAX_RANK)
-        return;
-    axis = axis < 0 ? axis + in->rank : axis;
-    if (axis < 0 || axis >= in->rank)
-        return;
-    for (int i = 0; i < in->rank; i++) {
-        if (i != axis)
-            out->dims[i < axis ? i : i - 1 + index->rank] = in->dims[i];
-    }
-    memcpy(out->dims + axis, index->dims, (size_t)index->rank * sizeof out->dims[0]);
-    out->rank = in->rank - 1 + index->rank;
-    if (in->rank != 1 || in->length < 0 || !numbers(t, node, 1, at, &count))
-        return;
-    for (int i = 0; i < count; i++) {
-        at[i] = at[i] < 0 ? at[i] + in->length : at[i];
-        if (at[i] < 0 || at[i] >= in->length)
-            return;
-        out->list[i] = in->list[at[i]];
-    }
-    out->length = count;
-}
-
-/* One axis of numbers start, end, step from a Slice; false: another Slice. */
-static bool slice_range(const struct tracer *t, const struct qd_node *node, int64_t range[3], int64_t *axis)
-{
-    int64_t list[QD_MAX_RANK];
-    int count;
-    range[2] = 1;
-    *axis = 0;
-    if (node->opset < 10) {
-        static const char *const names[] = {"starts", "ends"};
-        size_t given;
-        for (int i = 0; i < 2; i++) {
-            const int64_t *values = qd_attr_ints(node, names[i], &given);
-            if (!values || given != 1)
-                return false;
-            range[i] = values[0];
-        }
-        const int64_t *axes = qd_attr_ints(node, "axes", &given);
-        if (axes && given == 1)
-            *axis = axes[0];
-        return !axes || given == 1;
-    }
-    for (int i = 1; i < 5; i++) {
-        if (i >= 3 && (i >= node->in_count || node->in[i] == QD_NO_VALUE))
-            continue;
-        if (!numbers(t, node, i, list, &count) || count != 1)
-            return false;
-        *(i < 3 ? &range[i - 1] : i == 3 ? axis : &range[2]) = list[0];
-    }
-    return true;
-}
-
-static void rule_range(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *start = input(t, node, 0), *limit = input(t, node, 1), *step = input(t, node, 2);
-    all_fresh(t, out, 1);
-    bool counts = start->length == 1 && limit->length == 1 && step->length == 1 && start->list[0] == 0 &&
-                  step->list[0] == 1 && !(qd_dim_known(limit->list[0]) && limit->list[0] < 0);
-    if (counts)
-        out->dims[0] = limit->list[0];
-}
-
-static void rule_slice(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *in = input(t, node, 0);
-    int64_t range[3], axis;
-    all_fresh(t, out, in->rank);
-    if (in->rank < 1 || !slice_range(t, node, range, &axis))
-        return;
-    axis = axis < 0 ? axis + in->rank : axis;
-    if (axis < 0 || axis >= in->rank)
-        return;
-    for (int i = 0; i < in->rank; i++)
-        if (i != axis)
-            out->dims[i] = in->dims[i];
-    int64_t size = in->dims[axis];
-    if (!qd_dim_known(size) || range[2] != 1)
-        return;
-    for (int i = 0; i < 2; i++) {
-        range[i] = range[i] < 0 ? range[i] + size : range[i];
-        range[i] = range[i] < 0 ? 0 : range[i] > size ? size : range[i];
-    }
-    out->dims[axis] = range[1] > range[0] ? range[1] - range[0] : 0;
-    if (in->rank == 1 && in->length >= 0) {
-        out->length = (int)out->dims[axis];
-        memmove(out->list, in->list + range[0], (size_t)out->length * sizeof out->list[0]);
-    }
-}
-
-static void rule_split(struct tracer *t, const struct qd_node *node, struct qd_dims *out)
-{
-    const struct qd_dims *in = input(t, node, 0);
-    int64_t axis = qd_attr_int(node, "axis", 0), sizes[QD_MAX_RANK];
-    size_t given;
-    int count = 0;
-    const int64_t *list = qd_attr_ints(node, "split", &given);
-    axis = axis < 0 ? axis + in->rank : axis;
-    bool named = list || (node->in_count > 1 && node->in[1] != QD_NO_VALUE);
-    bool known = list ? true : named && numbers(t, node, 1, sizes, &count);
-    if (list)
-        count = (int)given;
-    for (int o = 0; o < node->out_count && in->rank > 0 && axis >= 0 && axis < in->rank; o++) {
-        if (node->out[o] == QD_NO_VALUE)
-            continue;
-        struct qd_dims *to = o ? &t->dims[node->out[o]] : out;
-        to->rank = in->rank;
-        memcpy(to->dims, in->dims, sizeof to->dims);
-        bool even = !named && qd_dim_known(in->dims[axis]) && in->dims[axis] % node->out_count == 0;
-        to->dims[axis] = known && o < count ? (list ? list[o] : sizes[o])
-                         : even             ? in->dims[axis] / node->out_count
-                                            : fresh(t);
-    }
+    broadcast(t, dims_input(t, node, 0), &target, out);
 }
 
 static const struct {
     const char *op;
-    void (*rule)(struct tracer *t, const struct qd_node *node, struct qd_dims *out);
+    void (*rule)(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out);
 } rows[] = {
     {"Abs", rule_same},
     {"Add", rule_arithmetic},
@@ -560,7 +305,7 @@ static const struct {
     {"BatchNormalization", rule_same},
     {"Cast", rule_cast},
     {"Clip", rule_same},
-    {"Concat", rule_concat},
+    {"Concat", qd_dims_concat},
     {"ConstantOfShape", rule_constant_of_shape},
     {"Conv", rule_conv},
     {"Cos", rule_same},
@@ -572,7 +317,7 @@ static const struct {
     {"Erf", rule_same},
     {"Exp", rule_same},
     {"Expand", rule_expand},
-    {"Gather", rule_gather},
+    {"Gather", qd_dims_gather},
     {"Gelu", rule_same},
     {"Gemm", rule_gemm},
     {"Greater", rule_broadcast},
@@ -601,38 +346,38 @@ static const struct {
     {"Pow", rule_arithmetic},
     {"RMSNormalization", rule_same},
     {"Relu", rule_same},
-    {"Range", rule_range},
+    {"Range", qd_dims_range},
     {"Reshape", rule_reshape},
-    {"Shape", rule_shape},
+    {"Shape", qd_dims_shape},
     {"Sigmoid", rule_same},
     {"Sin", rule_same},
-    {"Slice", rule_slice},
+    {"Slice", qd_dims_slice},
     {"Softmax", rule_same},
     {"Softplus", rule_same},
-    {"Split", rule_split},
+    {"Split", qd_dims_split},
     {"Sqrt", rule_sqrt},
-    {"Squeeze", rule_squeeze},
+    {"Squeeze", qd_dims_squeeze},
     {"Sub", rule_arithmetic},
     {"Swish", rule_same},
     {"Tanh", rule_same},
     {"Transpose", rule_transpose},
-    {"Unsqueeze", rule_unsqueeze},
+    {"Unsqueeze", qd_dims_unsqueeze},
     {"Where", rule_where},
 };
 
 /* What the model declares fills what no rule said. */
-static void declared(struct tracer *t, int value)
+static void declared(struct dims_tracer *t, int value)
 {
     const struct qd_tensor *info = &t->graph->values[value].info;
     struct qd_dims *out = &t->dims[value];
     if (out->rank < 0)
-        all_fresh(t, out, info->shape.rank);
+        dims_all_fresh(t, out, info->shape.rank);
     for (int i = 0; i < out->rank && out->rank == info->shape.rank; i++)
         if (!qd_dim_known(out->dims[i]) && info->shape.dims[i] >= 0)
             out->dims[i] = info->shape.dims[i];
 }
 
-static void constant(struct tracer *t, int value)
+static void constant(struct dims_tracer *t, int value)
 {
     const struct qd_value *v = &t->graph->values[value];
     struct qd_dims *out = &t->dims[value];
@@ -648,7 +393,7 @@ static void constant(struct tracer *t, int value)
 
 struct qd_dims *qd_dims_find(const struct qd_graph *graph, struct qd_arena *arena)
 {
-    struct tracer t = {graph, qd_arena_alloc(arena, (size_t)graph->value_count + 1, sizeof(struct qd_dims)), 0};
+    struct dims_tracer t = {graph, qd_arena_alloc(arena, (size_t)graph->value_count + 1, sizeof(struct qd_dims)), 0};
     bool *made = qd_arena_alloc(arena, (size_t)graph->value_count + 1, sizeof *made);
     if (!t.dims || !made)
         return NULL;
