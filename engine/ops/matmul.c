@@ -5,6 +5,8 @@
 
 /* Columns of B packed at a time: bounds the scratch, gives threads something to share. */
 #define COLUMNS 512
+/* Rows that are worth packing B once more for another thread. */
+#define LEAST_ROWS 64
 
 /* ------------------------------------------------------------------ MatMul */
 
@@ -73,8 +75,8 @@ static size_t matmul_scratch(const struct qd_call *call)
 struct matmul_work {
     const struct qd_call *call;
     struct matmul mm;
-    struct qd_walk walk; /* over the batches; offsets in matrices */
-    int64_t blocks, tasks;
+    struct qd_walk walk;          /* over the batches; offsets in matrices */
+    int64_t blocks, parts, tasks; /* of columns, of rows; parts only where threads would have nothing to do */
     size_t slot_bytes;
 };
 
@@ -89,7 +91,7 @@ static int64_t matrix_of(const struct qd_walk *walk, int k, int64_t batch)
     return at;
 }
 
-/* Tasks begin..end: each has a place in scratch and every tasks-th block of columns of a batch. */
+/* Tasks begin..end: each has a place in scratch and every tasks-th block of columns and part of rows of a batch. */
 static void matmul_tasks(void *ctx, int64_t begin, int64_t end)
 {
     const struct matmul_work *w = ctx;
@@ -98,20 +100,21 @@ static void matmul_tasks(void *ctx, int64_t begin, int64_t end)
     size_t m = (size_t)mm->m, n = (size_t)mm->n, k = (size_t)mm->k;
     int64_t batches = qd_shape_span(&mm->batch, 0, mm->batch.rank);
     for (int64_t task = begin; task < end; task++)
-        for (int64_t item = task; item < batches * w->blocks; item += w->tasks) {
-            int64_t batch = item / w->blocks;
-            size_t first = (size_t)(item % w->blocks) * COLUMNS;
+        for (int64_t item = task; item < batches * w->blocks * w->parts; item += w->tasks) {
+            int64_t batch = item / w->parts / w->blocks, part = item % w->parts;
+            size_t first = (size_t)(item / w->parts % w->blocks) * COLUMNS;
+            size_t row = m * (size_t)part / (size_t)w->parts, stop = m * (size_t)(part + 1) / (size_t)w->parts;
             const float *a = call->in[0].data, *b = call->in[1].data;
             struct qd_product product = {
-                .m = m,
+                .m = stop - row,
                 .n = n - first < COLUMNS ? n - first : COLUMNS,
                 .k = k,
-                .a = k ? a + (size_t)matrix_of(&w->walk, 0, batch) * m * k : a,
+                .a = k ? a + ((size_t)matrix_of(&w->walk, 0, batch) * m + row) * k : a,
                 .a_stride = k,
                 .b = k ? b + (size_t)matrix_of(&w->walk, 1, batch) * n * k + first : b,
                 .b_depth = n,
                 .b_column = 1,
-                .out = (float *)call->out[0].data + (size_t)batch * m * n + first,
+                .out = (float *)call->out[0].data + ((size_t)batch * m + row) * n + first,
                 .out_stride = n,
             };
             qd_product_run(&product, call->kernels, (char *)call->scratch + (size_t)task * w->slot_bytes);
@@ -129,6 +132,10 @@ static enum qd_status matmul_run(const struct qd_call *call, struct qd_error *er
     qd_walk_broadcast(&work.walk, &work.mm.a_batch);
     qd_walk_broadcast(&work.walk, &work.mm.b_batch);
     work.blocks = (work.mm.n - 1) / COLUMNS + 1;
+    int64_t pieces = qd_shape_span(&work.mm.batch, 0, work.mm.batch.rank) * work.blocks;
+    work.parts = pieces < work.tasks ? (work.tasks - 1) / pieces + 1 : 1;
+    if (work.parts > work.mm.m / LEAST_ROWS)
+        work.parts = work.mm.m < LEAST_ROWS ? 1 : work.mm.m / LEAST_ROWS;
     work.slot_bytes = qd_product_bytes(call->kernels, columns(work.mm.n), (size_t)work.mm.k);
     qd_op_split(call, work.tasks, 1, matmul_tasks, &work);
     return QD_OK;
