@@ -63,7 +63,7 @@ static bool read_mask(struct attention *a, const struct qd_attention *p, const s
     return a->batch >= 0;
 }
 
-bool attention_fit(const struct qd_call *call, struct attention *a)
+bool qd_attention_fit(const struct qd_call *call, struct attention *a)
 {
     const struct qd_attention *p = call->prep;
     *a = (struct attention){.scale = p->scale};
@@ -121,7 +121,7 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
     if (status)
         return status;
     char q[160], k[160], v[160];
-    if (!attention_fit(call, &a))
+    if (!qd_attention_fit(call, &a))
         return qd_op_fail(call, error, QD_ERR_SHAPE, "queries %s, keys %s and values %s (or the mask) don't fit",
                           qd_shape_text(&call->in[0].shape, q, sizeof q),
                           qd_shape_text(&call->in[1].shape, k, sizeof k),
@@ -156,7 +156,7 @@ static size_t row_bytes(size_t bytes)
     return stride % 2048 == 0 ? stride + 64 : stride;
 }
 
-void attention_memory(const struct qd_call *call, const struct attention *a, struct attention_memory *m)
+void qd_attention_memory(const struct qd_call *call, const struct attention *a, struct attention_memory *m)
 {
     const struct qd_gemm_q8 *q8 = &call->kernels->gemm_q8;
     const struct qd_gemm_f32 *f32 = &call->kernels->gemm_f32;
@@ -187,9 +187,9 @@ static size_t scratch(const struct qd_call *call)
 {
     struct attention a;
     struct attention_memory m;
-    if (!attention_fit(call, &a))
+    if (!qd_attention_fit(call, &a))
         return 0;
-    attention_memory(call, &a, &m);
+    qd_attention_memory(call, &a, &m);
     return m.scale_bytes + (size_t)(a.batch * a.heads) * m.head_bytes + qd_op_threads(call) * m.task_bytes +
            m.float_bytes[0] + m.float_bytes[1] + m.float_bytes[2];
 }
@@ -199,4 +199,4 @@ const struct qd_op qd_op_attention = {.flags = QD_OP_READS_Q8 | QD_OP_WRITES_Q8,
                                       .wants_q8 = wants_q8,
                                       .infer = infer,
                                       .scratch = scratch,
-                                      .run = attention_run};
+                                      .run = qd_attention_run};

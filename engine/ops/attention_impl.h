@@ -40,8 +40,8 @@ struct attention_memory {
 };
 
 /* False: the shapes don't fit. */
-bool attention_fit(const struct qd_call *call, struct attention *a);
-void attention_memory(const struct qd_call *call, const struct attention *a, struct attention_memory *memory);
-enum qd_status attention_run(const struct qd_call *call, struct qd_error *error);
+bool qd_attention_fit(const struct qd_call *call, struct attention *a);
+void qd_attention_memory(const struct qd_call *call, const struct attention *a, struct attention_memory *memory);
+enum qd_status qd_attention_run(const struct qd_call *call, struct qd_error *error);
 
 #endif

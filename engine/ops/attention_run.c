@@ -334,10 +334,10 @@ static void write_zeros(const struct qd_call *call)
         memset(call->out[0].data, 0, elems * sizeof(float));
 }
 
-enum qd_status attention_run(const struct qd_call *call, struct qd_error *error)
+enum qd_status qd_attention_run(const struct qd_call *call, struct qd_error *error)
 {
     struct work w = {.call = call, .task_count = qd_op_threads(call)};
-    if (!attention_fit(call, &w.a))
+    if (!qd_attention_fit(call, &w.a))
         return qd_op_fail(call, error, QD_ERR_SHAPE, "the shapes don't fit");
     if (qd_tensor_elems(&call->out[0]) == 0)
         return QD_OK;
@@ -345,7 +345,7 @@ enum qd_status attention_run(const struct qd_call *call, struct qd_error *error)
         write_zeros(call);
         return QD_OK;
     }
-    attention_memory(call, &w.a, &w.mem);
+    qd_attention_memory(call, &w.a, &w.mem);
     lay_out(&w);
     w.mask_repeats = mask_repeats(call, &w.a);
     w.blocks = (w.a.m - 1) / (int64_t)w.mem.rows + 1;
