@@ -29,7 +29,7 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
     const struct qd_qparams *qp = &qd_learner_current(model->learner)->sites[i].qp;
     bool symmetric = model->plan->options.symmetric;
     *out = (struct qd_range_report){
-        .name = model->plan->graph.values[site->value].name,
+        .name = site->name,
         .mode = mode_in_force(model),
         .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .dtype = symmetric ? QD_I8 : QD_U8,
@@ -69,7 +69,7 @@ enum qd_status qd_model_ranges_freeze(struct qd_model *model, struct qd_error *e
     enum qd_status status = qd_learner_freeze(model->learner, &unseen);
     if (status == QD_ERR_CONFLICT)
         return qd_fail(error, status, "tensor '%s' has no observation yet: send a request before freezing",
-                       model->plan->graph.values[model->plan->sites[unseen].value].name);
+                       model->plan->sites[unseen].name);
     return status ? qd_fail(error, status, "no memory to freeze the ranges") : QD_OK;
 }
 
@@ -106,7 +106,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
                                           [QD_STEP_RELAYOUT] = "this node wants the other layout"};
     const struct qd_plan *plan = model->plan;
     const struct qd_step *step = &plan->steps[i];
-    bool own = step->kind == QD_STEP_OP || step->kind == QD_STEP_LINEAR;
+    bool own = step->kind == QD_STEP_OP || step->kind == QD_STEP_LINEAR || step->kind == QD_STEP_CONTROL;
     *out = (struct qd_step_report){
         .node = step->node ? step->node->name : "",
         .op = own ? step->node->op : conversions[step->kind],

@@ -1,6 +1,7 @@
 /* Running a plan. */
 #include "engine/plan/exec.h"
 
+#include "engine/plan/control.h"
 #include "engine/plan/convert.h"
 
 #include <math.h>
@@ -37,28 +38,54 @@ static void bind_slots(struct qd_lane *lane, const struct qd_tensor *inputs, uns
             lane->slots[i].data = lane->slots[root_of(shaped, i)].data;
 }
 
+/* The lane's slots and its workspace, which counts as the request's. */
+static enum qd_status bind_memory(struct qd_lane *lane, const struct qd_tensor *inputs, struct qd_error *error)
+{
+    size_t bytes = lane->shaped->workspace_bytes;
+    size_t most = lane->plan->options.request_bytes;
+    if (lane->taken_bytes > most || bytes > most - lane->taken_bytes)
+        return qd_fail(error, QD_ERR_TOO_LARGE, "no memory left for the request: it may take %zu MiB",
+                       most >> 20);
+    lane->workspace_bytes = bytes;
+    lane->workspace = qd_workspace_take(&lane->plan->workspaces, &lane->workspace_bytes);
+    lane->slots = qd_arena_alloc(lane->arena, (size_t)lane->plan->slot_count, sizeof *lane->slots);
+    if (!lane->slots || !lane->workspace)
+        return no_memory(error);
+    bind_slots(lane, inputs, lane->workspace);
+    lane->scratch = lane->workspace + lane->shaped->scratch_offset;
+    lane->taken_bytes += bytes;
+    lane->status = QD_OK;
+    return QD_OK;
+}
+
 enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs, struct qd_error *error)
 {
     size_t sites = (size_t)lane->plan->site_count;
-    lane->slots = qd_arena_alloc(lane->arena, (size_t)lane->plan->slot_count, sizeof *lane->slots);
     lane->observations = qd_arena_alloc(lane->arena, sites, sizeof *lane->observations);
     lane->guarded = qd_arena_alloc(lane->arena, sites, sizeof *lane->guarded);
     lane->qparams = qd_arena_alloc(lane->arena, sites, sizeof *lane->qparams);
     lane->utilization = qd_arena_alloc(lane->arena, sites, sizeof *lane->utilization);
-    lane->workspace_bytes = lane->shaped->workspace_bytes;
-    lane->workspace = qd_workspace_take(&lane->plan->workspaces, &lane->workspace_bytes);
-    if (!lane->slots || !lane->observations || !lane->guarded || !lane->qparams || !lane->utilization ||
-        !lane->workspace)
+    if (!lane->observations || !lane->guarded || !lane->qparams || !lane->utilization)
         return no_memory(error);
+    lane->params = lane->epoch ? lane->epoch->sites : NULL;
     for (size_t i = 0; i < sites; i++) {
         lane->observations[i] = qd_observation_empty();
-        lane->qparams[i] = lane->epoch->sites[i].qp;
+        lane->qparams[i] = lane->params[i].qp;
     }
-    bind_slots(lane, inputs, lane->workspace);
-    lane->scratch = lane->workspace + lane->shaped->scratch_offset;
-    lane->taken_bytes = lane->shaped->workspace_bytes;
-    lane->status = QD_OK;
-    return QD_OK;
+    lane->taken_bytes = 0;
+    return bind_memory(lane, inputs, error);
+}
+
+enum qd_status qd_lane_bind_body(struct qd_lane *lane, const struct qd_lane *parent, int site_base,
+                                 const struct qd_tensor *inputs, struct qd_error *error)
+{
+    lane->params = parent->params ? parent->params + site_base : NULL;
+    lane->observations = parent->observations + site_base;
+    lane->guarded = parent->guarded + site_base;
+    lane->qparams = parent->qparams + site_base;
+    lane->utilization = parent->utilization + site_base;
+    lane->rules = parent->rules;
+    return bind_memory(lane, inputs, error);
 }
 
 void qd_lane_release(struct qd_lane *lane)
@@ -127,6 +154,7 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
         qd_convert_relayout(plan->kernels, in, out, plan->parallel);
         break;
     case QD_STEP_OP: /* above */
+    case QD_STEP_CONTROL:
         break;
     }
 }
@@ -152,7 +180,7 @@ static float utilization(const struct qd_observation *seen, const struct qd_qpar
 static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scratch)
 {
     struct qd_observation *seen = &lane->observations[step->site];
-    const struct qd_site_params *site = &lane->epoch->sites[step->site];
+    const struct qd_site_params *site = &lane->params[step->site];
     struct qd_qparams *qp = &lane->qparams[step->site];
     pass(lane, step, seen, scratch);
     bool finite = seen->min <= seen->max;
@@ -166,7 +194,7 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
         if (lane->rules.action == QD_GUARDED_REJECT) {
             lane->status = qd_fail(&lane->error, QD_ERR_OUT_OF_RANGE,
                                    "tensor '%s' left its learned range [%.9g, %.9g]: it reached [%.9g, %.9g]",
-                                   lane->plan->graph.values[lane->plan->sites[step->site].value].name, site->lo,
+                                   lane->plan->sites[step->site].name, site->lo,
                                    site->hi, (double)seen->min, (double)seen->max);
         } else if (lane->rules.action == QD_GUARDED_WIDEN) {
             double lo = seen->min < site->lo ? seen->min : site->lo, hi = seen->max > site->hi ? seen->max : site->hi;
@@ -178,9 +206,10 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
 }
 
 /* Memory from the request's arena, as long as the request may have more. */
-static void *take(struct qd_lane *lane, size_t bytes)
+void *qd_lane_take(struct qd_lane *lane, size_t bytes)
 {
-    if (bytes > lane->plan->options.request_bytes - lane->taken_bytes)
+    size_t most = lane->plan->options.request_bytes;
+    if (lane->taken_bytes > most || bytes > most - lane->taken_bytes)
         return NULL;
     lane->taken_bytes += bytes;
     return qd_arena_alloc_raw(lane->arena, bytes);
@@ -206,12 +235,12 @@ static enum qd_status prepare_dynamic(struct qd_lane *lane, const struct qd_step
             continue;
         struct qd_tensor *out = &lane->slots[step->out[i]];
         bool view = i == 0 && step->kind == QD_STEP_OP && (step->op->flags & QD_OP_VIEW);
-        out->data = view ? lane->slots[step->in[0]].data : take(lane, qd_tensor_bytes(out));
+        out->data = view ? lane->slots[step->in[0]].data : qd_lane_take(lane, qd_tensor_bytes(out));
         if (!out->data && qd_tensor_elems(out))
             return too_large(lane, step);
     }
     size_t bytes = qd_step_scratch(lane->plan, step, lane->slots);
-    *scratch = bytes ? take(lane, bytes) : lane->scratch;
+    *scratch = bytes ? qd_lane_take(lane, bytes) : lane->scratch;
     return bytes && !*scratch ? too_large(lane, step) : QD_OK;
 }
 
@@ -220,6 +249,10 @@ static void run_step(struct qd_lane *lane, int index)
     const struct qd_step *step = &lane->plan->steps[index];
     const struct qd_shaped *shaped = lane->shaped;
     void *scratch = lane->scratch;
+    if (step->kind == QD_STEP_CONTROL) {
+        qd_control_run(lane, step);
+        return;
+    }
     if (index < shaped->static_steps) {
         if (shaped->done[index])
             return;

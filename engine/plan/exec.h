@@ -28,6 +28,7 @@ struct qd_lane {
     /* results */
     enum qd_status status;
     struct qd_error error;
+    const struct qd_site_params *params; /* [site_count] the epoch's */
     struct qd_observation *observations; /* [site_count] */
     uint32_t *guarded;                   /* [site_count] guard events */
     struct qd_qparams *qparams;          /* [site_count] in force for this lane */
@@ -35,6 +36,7 @@ struct qd_lane {
     struct qd_tensor *slots;             /* [slot_count] */
     void *scratch;                       /* shared by the lane's static steps */
     size_t taken_bytes;                  /* of the plan's request_bytes */
+    uint64_t iterations;                 /* of loops, bodies included */
 };
 
 /* Makes the lane's arrays in its arena, takes a workspace and binds the inputs (by graph.inputs; dtype QD_NONE = the
@@ -42,6 +44,12 @@ struct qd_lane {
 enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs, struct qd_error *error) QD_MUST_CHECK;
 /* Gives the workspace back; the lane's tensors are gone with it. */
 void qd_lane_release(struct qd_lane *lane);
+/* The same for a body of control flow: its sites are the parent's from site_base on, and its memory counts on top of
+ * lane->taken_bytes, which the caller has set. */
+enum qd_status qd_lane_bind_body(struct qd_lane *lane, const struct qd_lane *parent, int site_base,
+                                 const struct qd_tensor *inputs, struct qd_error *error) QD_MUST_CHECK;
+/* Memory of the request's arena that counts; NULL when the request may not have more. */
+void *qd_lane_take(struct qd_lane *lane, size_t bytes);
 /* Runs bound lanes of one plan. Outcomes are in lane->status. */
 void qd_exec_run(struct qd_lane *const *lanes, size_t count);
 

@@ -1,5 +1,6 @@
 /* Constant folding: runs once, when the plan is compiled, what would give the same in every request. */
 #include "engine/ops/op.h"
+#include "engine/plan/control.h"
 #include "engine/plan/fuse.h"
 
 #include <string.h>
@@ -116,13 +117,35 @@ static enum qd_status fold_node(struct qd_graph *graph, const struct qd_node *no
     return QD_OK;
 }
 
+/* The branch that an If with a known condition takes, or -1. */
+static int known_branch(const struct qd_graph *graph, const struct qd_node *node)
+{
+    if (qd_control_kind(node) != QD_CONTROL_IF || node->in_count < 1 || node->in[0] == QD_NO_VALUE)
+        return -1;
+    const struct qd_value *value = &graph->values[node->in[0]];
+    bool known = value->constant && !value->is_input && value->info.dtype == QD_BOOL && value->info.data &&
+                 qd_tensor_elems(&value->info) == 1;
+    return known ? !*(const unsigned char *)value->info.data : -1;
+}
+
 enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena, const struct qd_kernels *kernels,
                                  struct qd_parallel *parallel, size_t most_bytes, struct qd_error *error)
 {
     size_t left = budget(graph, most_bytes);
     int kept = 0;
     for (int i = 0; i < graph->node_count; i++) {
+        int branch = known_branch(graph, &graph->nodes[i]);
+        if (branch >= 0) {
+            enum qd_status status = qd_control_inline(graph, i--, branch, arena, error);
+            if (status)
+                return status;
+            continue;
+        }
         const struct qd_node *node = &graph->nodes[i];
+        if (qd_control_kind(node)) {
+            graph->nodes[kept++] = *node;
+            continue;
+        }
         const struct qd_op *op = qd_op_find(node, error);
         if (!op)
             return error ? error->status : QD_ERR_UNSUPPORTED;

@@ -3,6 +3,8 @@
  * floats is written as floats, and a quantize step makes the u8 for the others. */
 #include "engine/plan/forms.h"
 
+#include "engine/plan/control.h"
+
 #include <string.h>
 
 struct finder {
@@ -35,7 +37,7 @@ static enum qd_status choose(struct finder *f)
 {
     for (int u = 0; u < f->unit_count; u++) {
         const struct qd_node *node = node_of(f, u);
-        const struct qd_op *op = f->forms->ops[u] = qd_op_find(node, f->error);
+        const struct qd_op *op = f->forms->ops[u] = qd_control_kind(node) ? &qd_control_op : qd_op_find(node, f->error);
         bool linear = f->units[u].linear;
         const char *refusal = "no integer form of this operator";
         if (!op)

@@ -1,6 +1,7 @@
 /* Placing: slots and steps in the forms that were decided, with the conversions between them. */
 #include "engine/plan/place.h"
 
+#include "engine/plan/control.h"
 #include "engine/plan/forms.h"
 
 #include <stdio.h>
@@ -52,7 +53,7 @@ static int add_site(struct placer *p, int value)
     if (!grow(p, (void **)&p->plan->sites, p->plan->site_count, &p->site_room, sizeof *p->plan->sites))
         return -1;
     int id = p->plan->site_count++;
-    p->plan->sites[id] = (struct qd_site){.value = value, .slot = -1};
+    p->plan->sites[id] = (struct qd_site){.name = p->plan->graph.values[value].name, .value = value, .slot = -1};
     return id;
 }
 
@@ -283,6 +284,36 @@ static enum qd_status place_op(struct placer *p, int u)
     return QD_OK;
 }
 
+/* If, Loop, Scan: everything in and out as real numbers. */
+static enum qd_status place_control(struct placer *p, int u)
+{
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
+    const struct qd_control *control;
+    enum qd_status status = qd_control_compile(p->plan, node, &control, p->error);
+    if (status)
+        return status;
+    int *slots = qd_arena_alloc(p->plan->arena, (size_t)node->in_count, sizeof *slots);
+    for (int i = 0; slots && i < node->in_count; i++) {
+        slots[i] = node->in[i] == QD_NO_VALUE ? QD_NO_VALUE : get_slot(p, node->in[i], QD_FORM_REAL, node);
+        if (slots[i] < 0 && node->in[i] != QD_NO_VALUE)
+            return no_memory(p);
+    }
+    struct qd_step *step = slots ? add_step(p, QD_STEP_CONTROL, node, node->in_count, node->out_count) : NULL;
+    if (!step)
+        return no_memory(p);
+    memcpy((int *)step->in, slots, (size_t)node->in_count * sizeof slots[0]);
+    for (int i = 0; i < node->out_count; i++) {
+        int slot = node->out[i] == QD_NO_VALUE ? QD_NO_VALUE : add_slot(p, node->out[i], QD_FORM_REAL, -1);
+        if (slot < 0 && node->out[i] != QD_NO_VALUE)
+            return no_memory(p);
+        ((int *)step->out)[i] = slot;
+    }
+    step->control = control;
+    step->int8 = qd_control_int8(control);
+    step->reason = step->int8 ? "linear layers in its bodies" : "control flow";
+    return QD_OK;
+}
+
 /* Lists, per site, the nodes that read its integers. */
 static enum qd_status list_consumers(struct placer *p)
 {
@@ -343,7 +374,9 @@ enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int u
     if (!status)
         status = add_roots(&p);
     for (int u = 0; !status && u < unit_count; u++)
-        status = units[u].linear ? place_linear(&p, u) : place_op(&p, u);
+        status = units[u].linear                                     ? place_linear(&p, u)
+                 : qd_control_kind(&plan->graph.nodes[units[u].node]) ? place_control(&p, u)
+                                                                      : place_op(&p, u);
     if (!status)
         status = place_outputs(&p);
     return status ? status : list_consumers(&p);

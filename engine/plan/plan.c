@@ -2,6 +2,7 @@
 #include "engine/plan/plan.h"
 
 #include "engine/plan/attention.h"
+#include "engine/plan/control.h"
 #include "engine/plan/patterns.h"
 #include "engine/plan/place.h"
 #include "engine/plan/pointwise.h"
@@ -105,6 +106,10 @@ static uint32_t digest(const struct qd_plan *plan)
         const struct qd_step *step = &plan->steps[i];
         snprintf(text, sizeof text, "%d %d %d", step->kind, step->int8, step->site);
         hash = hash_text(hash_text(hash_text(hash, text), step->node ? step->node->name : ""), step->fused);
+        for (int b = 0; step->control && b < step->control->branch_count; b++) {
+            snprintf(text, sizeof text, "%08x", step->control->branches[b].plan->digest);
+            hash = hash_text(hash, text);
+        }
     }
     return hash;
 }
@@ -130,6 +135,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
     if (!status)
         status = copy_graph(plan, graph, error);
     if (!status)
+        status = qd_control_open(&plan->graph, plan->arena, error);
+    if (!status)
         status = align_constants(plan, error);
     if (!status)
         status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes, error);
@@ -143,6 +150,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         status = qd_fuse_pointwise(&plan->graph, plan->arena, units, &unit_count, error);
     if (!status)
         status = qd_place(plan, units, unit_count, error);
+    if (!status && plan->controls)
+        status = qd_control_join_sites(plan, error);
     if (!status)
         status = find_last_uses(plan, error);
     if (status) {
@@ -177,6 +186,7 @@ void qd_plan_unref(struct qd_plan **plan)
         next = shaped->next;
         qd_shaped_unref(&shaped);
     }
+    qd_control_release(p);
     pthread_mutex_destroy(&p->cache_lock);
     qd_workspaces_destroy(&p->workspaces);
     qd_arena_destroy(&p->arena);
@@ -251,6 +261,8 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
 {
     if (step->kind == QD_STEP_OP)
         return infer_op(plan, step, slots, error);
+    if (step->kind == QD_STEP_CONTROL)
+        return QD_ERR_NEEDS_DATA; /* known when it has run */
     const struct qd_tensor *in = &slots[step->in[0]];
     struct qd_tensor *out = &slots[step->out[0]];
     enum qd_form form = plan->slots[step->out[0]].form;
@@ -295,6 +307,7 @@ size_t qd_step_scratch(const struct qd_plan *plan, const struct qd_step *step, c
     case QD_STEP_DEQUANTIZE: /* integers on their way between layouts */
         return (size_t)qd_tensor_elems(&slots[step->in[0]]);
     case QD_STEP_RELAYOUT:
+    case QD_STEP_CONTROL: /* its bodies have workspaces of their own */
         return 0;
     }
     return 0;

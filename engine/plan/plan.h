@@ -31,7 +31,14 @@ struct qd_slot {
 
 struct qd_unit;
 
-enum qd_step_kind { QD_STEP_OP, QD_STEP_LINEAR, QD_STEP_QUANTIZE, QD_STEP_DEQUANTIZE, QD_STEP_RELAYOUT };
+enum qd_step_kind {
+    QD_STEP_OP,
+    QD_STEP_LINEAR,
+    QD_STEP_QUANTIZE,
+    QD_STEP_DEQUANTIZE,
+    QD_STEP_RELAYOUT,
+    QD_STEP_CONTROL, /* If, Loop, Scan: engine/plan/control.h */
+};
 
 struct qd_step {
     enum qd_step_kind kind;
@@ -47,11 +54,13 @@ struct qd_step {
     const struct qd_linear *linear;
     const struct qd_unit *unit; /* of a linear step: what it was made from */
     float int8_us, fp32_us;     /* of a linear step: measured while loading (engine/plan/choose.h); 0: not timed */
+    const struct qd_control *control;
 };
 
 struct qd_site {
-    int value;                    /* the tensor it is named after */
-    int slot;                     /* written in that form first */
+    const char *name;             /* of the tensor; of one in a body: "<node>.<body>/<tensor>" */
+    int value;                    /* the tensor it is named after; -1: in a body */
+    int slot;                     /* written in that form first; -1: in a body */
     const char *const *consumers; /* nodes that read its integers */
     int consumer_count;
 };
@@ -75,7 +84,8 @@ struct qd_plan_options {
 struct qd_shaped {
     struct qd_ref ref;
     struct qd_shaped *next;  /* in the plan's cache, the last used first */
-    struct qd_shape *inputs; /* the key: [graph->input_count] */
+    struct qd_shape *inputs; /* the key: [graph->input_count] ... */
+    enum qd_dtype *dtypes;   /* ... and what a body's inputs are, of which a file need not say it */
     struct qd_arena *arena;
     struct qd_tensor *slots; /* [slot_count] dtype, layout, shape; data: of constants and folded values, else NULL */
     size_t *offsets;         /* [slot_count] into a request's workspace; SIZE_MAX: not there */
@@ -92,12 +102,13 @@ struct qd_plan {
     const struct qd_kernels *kernels;
     struct qd_parallel *parallel;
     struct qd_plan_options options;
-    int slot_count, step_count, site_count;
+    int slot_count, step_count, site_count; /* sites of bodies of control flow stand behind the plan's own */
     struct qd_slot *slots;
     struct qd_step *steps;
     struct qd_site *sites;
     int *output_slots; /* [graph.output_count] */
     int *last_use;     /* [slot_count] last step that reads it; step_count for outputs */
+    struct qd_control *controls; /* a list; they own their bodies' plans */
     size_t packed_bytes;
     uint32_t digest;
     pthread_mutex_t cache_lock;
@@ -122,6 +133,9 @@ const struct qd_choice *qd_plan_choice(const struct qd_plan *plan, const struct 
  * cache or made now; a reference of the caller's. Errors: SHAPE naming a node, TOO_LARGE, NO_MEMORY. [any] */
 enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out,
                              struct qd_error *error) QD_MUST_CHECK;
+/* The same with the inputs' types, which a file need not declare in bodies of control flow. */
+enum qd_status qd_plan_shape_typed(struct qd_plan *plan, const struct qd_shape *inputs, const enum qd_dtype *dtypes,
+                                   struct qd_shaped **out, struct qd_error *error) QD_MUST_CHECK;
 void qd_shaped_unref(struct qd_shaped **shaped);
 
 /* Gives a tensor without elements an address that is neither read nor written: so data is NULL only while a value isn't

@@ -17,7 +17,8 @@ void qd_shaped_unref(struct qd_shaped **shaped)
     }
 }
 
-static enum qd_status start(const struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out)
+static enum qd_status start(const struct qd_plan *plan, const struct qd_shape *inputs, const enum qd_dtype *dtypes,
+                            struct qd_shaped **out)
 {
     struct qd_arena *arena;
     enum qd_status status = qd_arena_create(16 << 10, &arena);
@@ -29,21 +30,24 @@ static enum qd_status start(const struct qd_plan *plan, const struct qd_shape *i
         goto fail;
     s->arena = arena;
     s->inputs = qd_arena_alloc(arena, n, sizeof *s->inputs);
+    s->dtypes = qd_arena_alloc(arena, n, sizeof *s->dtypes);
     s->slots = qd_arena_alloc(arena, slots, sizeof *s->slots);
     s->offsets = qd_arena_alloc(arena, slots, sizeof *s->offsets);
     s->alias = qd_arena_alloc(arena, slots, sizeof *s->alias);
     s->done = qd_arena_alloc(arena, (size_t)plan->step_count, sizeof *s->done);
-    if (!s->inputs || !s->slots || !s->offsets || !s->alias || !s->done)
+    if (!s->inputs || !s->dtypes || !s->slots || !s->offsets || !s->alias || !s->done)
         goto fail;
     qd_ref_init(&s->ref);
-    memcpy(s->inputs, inputs, n * sizeof *inputs);
+    for (size_t i = 0; i < n; i++) {
+        s->inputs[i] = inputs[i];
+        s->dtypes[i] = dtypes ? dtypes[i] : plan->graph.values[plan->graph.inputs[i]].info.dtype;
+    }
     for (int i = 0; i < plan->slot_count; i++) {
         const struct qd_slot *slot = &plan->slots[i];
         s->offsets[i] = SIZE_MAX;
         s->alias[i] = -1;
         if (slot->input >= 0)
-            s->slots[i] = (struct qd_tensor){.dtype = plan->graph.values[slot->value].info.dtype,
-                                             .shape = inputs[slot->input]};
+            s->slots[i] = (struct qd_tensor){.dtype = s->dtypes[slot->input], .shape = inputs[slot->input]};
         else if (slot->constant)
             s->slots[i] = *slot->constant;
         if (slot->input >= 0)
@@ -162,12 +166,13 @@ static enum qd_status place_memory(const struct qd_plan *plan, struct qd_shaped 
     return status;
 }
 
-static struct qd_shaped *find(struct qd_plan *plan, const struct qd_shape *inputs)
+static struct qd_shaped *find(struct qd_plan *plan, const struct qd_shape *inputs, const enum qd_dtype *dtypes)
 {
     for (struct qd_shaped **link = &plan->cache; *link; link = &(*link)->next) {
         struct qd_shaped *s = *link;
         int i = 0;
-        while (i < plan->graph.input_count && qd_shape_equal(&s->inputs[i], &inputs[i]))
+        while (i < plan->graph.input_count && qd_shape_equal(&s->inputs[i], &inputs[i]) &&
+               (!dtypes || dtypes[i] == s->dtypes[i]))
             i++;
         if (i < plan->graph.input_count)
             continue;
@@ -198,8 +203,14 @@ static void keep(struct qd_plan *plan, struct qd_shaped *s)
 enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs, struct qd_shaped **out,
                              struct qd_error *error)
 {
+    return qd_plan_shape_typed(plan, inputs, NULL, out, error);
+}
+
+enum qd_status qd_plan_shape_typed(struct qd_plan *plan, const struct qd_shape *inputs, const enum qd_dtype *dtypes,
+                                   struct qd_shaped **out, struct qd_error *error)
+{
     pthread_mutex_lock(&plan->cache_lock);
-    struct qd_shaped *s = find(plan, inputs);
+    struct qd_shaped *s = find(plan, inputs, dtypes);
     pthread_mutex_unlock(&plan->cache_lock);
     if (s) {
         *out = s;
@@ -211,7 +222,7 @@ enum qd_status qd_plan_shape(struct qd_plan *plan, const struct qd_shape *inputs
             return qd_fail(error, QD_ERR_TOO_LARGE, "input '%s' is too large to address",
                            plan->graph.values[plan->graph.inputs[i]].name);
     }
-    enum qd_status status = start(plan, inputs, &s);
+    enum qd_status status = start(plan, inputs, dtypes, &s);
     if (status)
         return qd_fail(error, status, "no memory for a plan of these shapes");
     status = infer_all(plan, s, error);
