@@ -14,9 +14,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def operators():
-    """(domain, type) of every row of ops.def."""
+    """(domain, type) of every row of ops.def, and control flow, which plans do."""
     with open(os.path.join(ROOT, "engine/ops/ops.def"), encoding="utf-8") as f:
-        return set(re.findall(r'^QD_OP\("([^"]*)", "(\w+)"', f.read(), re.M))
+        rows = set(re.findall(r'^QD_OP\("([^"]*)", "(\w+)"', f.read(), re.M))
+    return rows | {("", "If"), ("", "Loop"), ("", "Scan")}
 
 
 def cases():
