@@ -61,6 +61,16 @@ enum qd_status qd_infer_create(struct qd_model *model, const struct qd_infer_opt
     return status;
 }
 
+/* One element may be given as [1] (or [1, 1]...) where the model wants a scalar, as peers allow: it becomes the scalar.
+ */
+static struct qd_shape as_declared(const struct qd_infer *infer, size_t input, const struct qd_shape *shape)
+{
+    bool scalar = input < qd_model_input_count(infer->model) && qd_model_input(infer->model, input)->shape.rank == 0;
+    for (int i = 0; i < shape->rank; i++)
+        scalar = scalar && shape->dims[i] == 1;
+    return scalar ? (struct qd_shape){.rank = 0} : *shape;
+}
+
 static enum qd_status check_input(const struct qd_infer *infer, size_t input, enum qd_dtype dtype,
                                   const struct qd_shape *shape, struct qd_error *error)
 {
@@ -89,10 +99,10 @@ static enum qd_status check_input(const struct qd_infer *infer, size_t input, en
 enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum qd_dtype dtype,
                                     const struct qd_shape *shape, void **data, struct qd_error *error)
 {
-    enum qd_status status = check_input(infer, input, dtype, shape, error);
+    struct qd_tensor tensor = {.dtype = dtype, .shape = as_declared(infer, input, shape)};
+    enum qd_status status = check_input(infer, input, dtype, &tensor.shape, error);
     if (status)
         return status;
-    struct qd_tensor tensor = {.dtype = dtype, .shape = *shape};
     tensor.data = qd_arena_alloc_raw(infer->arena, qd_tensor_bytes(&tensor));
     if (!tensor.data)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for input '%s'", qd_model_input(infer->model, input)->name);
@@ -104,9 +114,12 @@ enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum q
 enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor,
                                      struct qd_error *error)
 {
-    enum qd_status status = check_input(infer, input, tensor->dtype, &tensor->shape, error);
-    if (!status)
+    struct qd_shape shape = as_declared(infer, input, &tensor->shape);
+    enum qd_status status = check_input(infer, input, tensor->dtype, &shape, error);
+    if (!status) {
         infer->inputs[input] = *tensor;
+        infer->inputs[input].shape = shape;
+    }
     return status;
 }
 
