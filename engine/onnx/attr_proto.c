@@ -32,14 +32,16 @@ static const struct attr_row rows[TYPE_COUNT] = {
     [14] = {0, QD_WIRE_BYTES, true, "types"},
 };
 
-/* The name and the type; whether there is a reference to a function's attribute. */
-static enum qd_status read_head(struct qd_import *im, struct qd_text message, const char **name, int64_t *type)
+/* The name, the type, and the name of the function's attribute that it refers to. */
+static enum qd_status read_head(struct qd_import *im, struct qd_text message, const char **name, int64_t *type,
+                                struct qd_text *reference)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
     struct qd_text text = {0};
-    bool sound = true, reference = false;
+    bool sound = true;
     *type = 0;
+    *reference = (struct qd_text){0};
     while (qd_wire_next(&cursor, &field)) {
         if (field.number == 1) {
             sound = sound && field.type == QD_WIRE_BYTES;
@@ -49,7 +51,7 @@ static enum qd_status read_head(struct qd_import *im, struct qd_text message, co
             *type = (int32_t)(uint32_t)field.value;
         } else if (field.number == 21) {
             sound = sound && field.type == QD_WIRE_BYTES;
-            reference = reference || field.bytes.length > 0;
+            *reference = field.bytes;
         }
     }
     if (cursor.bad || !sound)
@@ -59,9 +61,6 @@ static enum qd_status read_head(struct qd_import *im, struct qd_text message, co
         return status;
     if (!**name)
         return qd_fail(im->error, QD_ERR_FORMAT, "an attribute has no name");
-    if (reference)
-        return qd_fail(im->error, QD_ERR_FORMAT, "attribute '%s' refers to an attribute of a function, outside of one",
-                       *name);
     if (*type <= 0 || *type >= TYPE_COUNT)
         return qd_fail(im->error, QD_ERR_FORMAT, "attribute '%s' has %s type", *name, *type == 0 ? "no" : "an unknown");
     if (rows[*type].field == 0)
@@ -183,13 +182,37 @@ static enum qd_status take_list(struct qd_scope *scope, struct qd_text message, 
     return status;
 }
 
-enum qd_status qd_import_attr(struct qd_scope *scope, struct qd_text message, struct qd_attr *out)
+/* What the attribute refers to, in its place. */
+static enum qd_status follow(struct qd_scope *scope, struct qd_text reference, struct qd_attr *out, int64_t type,
+                             struct qd_text *message, bool *given)
+{
+    int64_t found;
+    const char *name;
+    if (!scope->now)
+        return qd_fail(scope->im->error, QD_ERR_FORMAT,
+                       "attribute '%s' refers to an attribute of a function, outside of one", out->name);
+    *given = qd_import_dereference(&scope->now, reference, message);
+    if (!*given)
+        return QD_OK;
+    enum qd_status status = read_head(scope->im, *message, &name, &found, &reference);
+    if (status == QD_OK && found != type)
+        return qd_fail(scope->im->error, QD_ERR_FORMAT, "attribute '%s' refers to one of another type", out->name);
+    return status;
+}
+
+enum qd_status qd_import_attr(struct qd_scope *scope, struct qd_text message, struct qd_attr *out, bool *given)
 {
     int64_t type;
+    struct qd_text reference;
+    struct qd_call_space *now = scope->now;
     *out = (struct qd_attr){.name = ""};
-    enum qd_status status = read_head(scope->im, message, &out->name, &type);
-    if (status)
-        return status;
-    out->type = (enum qd_attr_type)type;
-    return rows[type].list ? take_list(scope, message, out) : take_single(scope, message, out);
+    *given = true;
+    enum qd_status status = read_head(scope->im, message, &out->name, &type, &reference);
+    if (status == QD_OK && reference.length > 0)
+        status = follow(scope, reference, out, type, &message, given);
+    out->type = status ? QD_ATTR_NONE : (enum qd_attr_type)type;
+    if (status == QD_OK && *given)
+        status = rows[type].list ? take_list(scope, message, out) : take_single(scope, message, out);
+    scope->now = now; /* a graph that the caller gives was read by the caller's names */
+    return status;
 }

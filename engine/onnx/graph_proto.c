@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { NODE = 1, NAME = 2, INITIALIZER = 5, INPUT = 11, OUTPUT = 12, VALUE_INFO = 13, SPARSE_INITIALIZER = 15 };
+enum { FUNCTION_NODE = 7 };
 enum { NODE_INPUT = 1, NODE_OUTPUT, NODE_NAME, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 7, NODE_OVERLOAD = 8 };
 
 static enum qd_status no_memory(struct qd_import *im)
@@ -13,50 +14,7 @@ static enum qd_status no_memory(struct qd_import *im)
     return qd_fail(im->error, QD_ERR_NO_MEMORY, "no memory to import the model");
 }
 
-/* ---------------------------------------------------------------- values and their names */
-
-static enum qd_status add_value(struct qd_scope *scope, const char *name, int *id)
-{
-    if (scope->value_count == scope->value_room) {
-        size_t room = scope->value_room ? (size_t)scope->value_room * 2 : 32;
-        struct qd_value *values = NULL;
-        if (room > INT_MAX || room / 2 * sizeof *values > scope->im->budget_bytes)
-            return qd_fail(scope->im->error, QD_ERR_TOO_LARGE, "the model has too many values for its size");
-        values = qd_realloc(scope->values, room, sizeof *values);
-        if (!values)
-            return no_memory(scope->im);
-        scope->values = values;
-        scope->value_room = (int)room;
-    }
-    *id = scope->value_count++;
-    scope->values[*id] = (struct qd_value){.name = name, .info.shape.rank = -1, .producer = -1, .outer = QD_NO_VALUE};
-    return qd_map_put(&scope->names, name, strlen(name), *id) == QD_OK ? QD_OK : no_memory(scope->im);
-}
-
-/* The id of a name in this graph; a name of a graph around it gets a value of its own here. *id stays QD_NO_VALUE when
- * nobody has it. */
-static enum qd_status find_value(struct qd_scope *scope, struct qd_text name, int *id)
-{
-    int outer;
-    *id = QD_NO_VALUE;
-    if (qd_map_find(&scope->names, name.bytes, name.length, id) || !scope->parent)
-        return QD_OK;
-    enum qd_status status = find_value(scope->parent, name, &outer); /* as deep as graphs nest */
-    if (status || outer == QD_NO_VALUE)
-        return status;
-    status = add_value(scope, scope->parent->values[outer].name, id);
-    if (status)
-        return status;
-    const struct qd_value *from = &scope->parent->values[outer];
-    struct qd_value *value = &scope->values[*id];
-    value->info = from->info;
-    memcpy(value->dim_names, from->dim_names, sizeof value->dim_names);
-    value->outer = outer;
-    value->constant = from->constant && !from->is_input; /* a request may replace an input's default */
-    if (!value->constant)
-        value->info.data = NULL;
-    return QD_OK;
-}
+/* ---------------------------------------------------------------- values */
 
 static bool is_known(const struct qd_scope *scope, const char *name)
 {
@@ -76,7 +34,7 @@ static enum qd_status add_initializer(struct qd_scope *scope, struct qd_text mes
         return qd_fail(scope->im->error, QD_ERR_FORMAT, "an initializer has no name");
     if (is_known(scope, name))
         return qd_fail(scope->im->error, QD_ERR_FORMAT, "two initializers are called '%s'", name);
-    status = add_value(scope, name, &id);
+    status = qd_scope_add(scope, name, &id);
     if (status)
         return status;
     scope->values[id].info = tensor;
@@ -132,7 +90,7 @@ static enum qd_status add_input(struct qd_scope *scope, struct qd_text message)
     bool known = qd_map_find(&scope->names, name, strlen(name), &id);
     if (known && scope->values[id].is_input)
         return qd_fail(scope->im->error, QD_ERR_FORMAT, "two inputs are called '%s'", name);
-    status = known ? check_default(scope, &scope->values[id], &info) : add_value(scope, name, &id);
+    status = known ? check_default(scope, &scope->values[id], &info) : qd_scope_add(scope, name, &id);
     if (status || (known && scope->im->ir_version < FIRST_IR_WITH_CONSTANTS))
         return status;
     if (!known && !scope->parent && info.dtype == QD_NONE)
@@ -163,10 +121,11 @@ static enum qd_status declare(struct qd_scope *scope, struct qd_text message, co
 static enum qd_status add_output(struct qd_scope *scope, struct qd_text message)
 {
     const char *name;
+    bool found;
     int id;
     enum qd_status status = qd_import_value_name(scope->im, message, "an output", &name);
     if (status == QD_OK)
-        status = find_value(scope, (struct qd_text){name, strlen(name)}, &id);
+        status = qd_scope_find(scope, scope->space, (struct qd_text){name, strlen(name)}, &id, &found);
     if (status)
         return status;
     if (id == QD_NO_VALUE)
@@ -207,6 +166,18 @@ static enum qd_status bad_node(struct qd_import *im, const struct qd_node *node,
     return name_in_error(im, node);
 }
 
+/* A name for a sentence; "" when it is no text. */
+static const char *name_of(struct qd_scope *scope, struct qd_text bytes)
+{
+    const char *name;
+    struct qd_error *error = scope->im->error, unheard;
+    scope->im->error = &unheard;
+    if (qd_import_name(scope->im, bytes, "a name", &name) != QD_OK)
+        name = "";
+    scope->im->error = error;
+    return name;
+}
+
 struct node_parts {
     struct qd_text name, op, domain, overload;
     size_t in_count, out_count, attr_count;
@@ -239,9 +210,9 @@ static enum qd_status read_parts(struct qd_import *im, struct qd_text message, s
     return QD_OK;
 }
 
-/* Name, operator, domain and opset: what sentences need. */
+/* Name, operator, domain and opset: what sentences need. *function: the model's own that it calls, or -1. */
 static enum qd_status name_node(struct qd_import *im, struct qd_text message, const struct node_parts *parts,
-                                struct qd_node *node)
+                                const struct qd_call_space *space, struct qd_node *node, int *function)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
@@ -253,6 +224,8 @@ static enum qd_status name_node(struct qd_import *im, struct qd_text message, co
         }
     enum qd_status status = qd_import_name(im, name, "a node's name", &node->name);
     if (status == QD_OK)
+        status = qd_scope_qualify(im, space, &node->name);
+    if (status == QD_OK)
         status = qd_import_name(im, parts->op, "an operator's name", &node->op);
     if (status == QD_OK)
         status = qd_import_domain(im, parts->domain, &node->domain);
@@ -260,22 +233,18 @@ static enum qd_status name_node(struct qd_import *im, struct qd_text message, co
         return status;
     if (!*node->op)
         return qd_fail(im->error, QD_ERR_FORMAT, "node '%s' names no operator", node->name);
-    bool function;
-    status = qd_import_find_function(im, node->domain, node->op, parts->overload, &function);
-    if (status)
+    status = qd_import_find_function(im, node->domain, node->op, parts->overload, function);
+    if (status || *function >= 0)
         return status;
-    if (function)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED,
-                       "node '%s' calls the model's own function '%s': not supported yet", node->name, node->op);
-    node->opset = qd_import_opset(im, node->domain);
+    node->opset = qd_import_opset(im, space, node->domain);
     if (node->opset == 0)
         return qd_fail(im->error, QD_ERR_FORMAT, "node '%s': the model imports no opset of domain '%s' for its %s",
                        node->name, *node->domain ? node->domain : "ai.onnx", node->op);
     return QD_OK;
 }
 
-static enum qd_status declare_outputs(struct qd_scope *scope, struct qd_text message, struct qd_node *node,
-                                      size_t count, int producer)
+static enum qd_status declare_outputs(struct qd_scope *scope, struct qd_text message, struct qd_call_space *space,
+                                      struct qd_node *node, size_t count, int producer)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
@@ -286,15 +255,15 @@ static enum qd_status declare_outputs(struct qd_scope *scope, struct qd_text mes
     while (qd_wire_next(&cursor, &field)) {
         if (field.number != NODE_OUTPUT)
             continue;
-        const char *name;
         int id = QD_NO_VALUE;
-        enum qd_status status = qd_import_name(scope->im, field.bytes, "an output's name", &name);
-        if (status == QD_OK && *name && is_known(scope, name))
-            return bad_node(scope->im, node, "output '%s' has a name that is taken", name);
-        if (status == QD_OK && *name)
-            status = add_value(scope, name, &id);
+        bool taken = false;
+        enum qd_status status = QD_OK;
+        if (field.bytes.length > 0)
+            status = qd_scope_declare(scope, space, field.bytes, &id, &taken);
         if (status)
             return status;
+        if (taken)
+            return bad_node(scope->im, node, "output '%s' has a name that is taken", name_of(scope, field.bytes));
         if (id != QD_NO_VALUE)
             scope->values[id].producer = producer;
         out[node->out_count++] = id;
@@ -316,8 +285,11 @@ static enum qd_status read_attrs(struct qd_scope *scope, struct qd_text message,
         if (field.number != NODE_ATTRIBUTE)
             continue;
         struct qd_attr *attr = &attrs[node->attr_count];
-        if (qd_import_attr(scope, field.bytes, attr) != QD_OK)
+        bool given;
+        if (qd_import_attr(scope, field.bytes, attr, &given) != QD_OK)
             return name_in_error(scope->im, node);
+        if (!given)
+            continue;
         if (qd_attr_find(node, attr->name))
             return bad_node(scope->im, node, "two attributes are called '%s'", attr->name);
         node->attr_count++;
@@ -367,56 +339,140 @@ static enum qd_status take_constant(struct qd_scope *scope, struct qd_text messa
     return QD_OK;
 }
 
-static enum qd_status declare_node(struct qd_scope *scope, struct qd_text message)
+/* Room for one more node. */
+static enum qd_status grow_nodes(struct qd_scope *scope)
 {
     struct qd_graph *graph = scope->graph;
-    struct qd_node *node = &graph->nodes[graph->node_count];
-    struct node_parts parts;
-    *node = (struct qd_node){.name = "", .op = "", .domain = ""};
-    enum qd_status status = read_parts(scope->im, message, &parts);
-    if (status == QD_OK)
-        status = name_node(scope->im, message, &parts, node);
-    if (status)
-        return status;
-    bool constant = !*node->domain && strcmp(node->op, "Constant") == 0;
-    status = declare_outputs(scope, message, node, parts.out_count, constant ? -1 : graph->node_count);
-    if (status)
-        return status;
-    if (constant)
-        return take_constant(scope, message, node, parts.attr_count);
-    scope->messages[graph->node_count++] = message;
+    if (graph->node_count < scope->node_room)
+        return QD_OK;
+    size_t room = (size_t)scope->node_room * 2 + 16;
+    struct qd_node *nodes = room > INT_MAX / 2 ? NULL : qd_import_alloc(scope->im, room, sizeof *nodes);
+    if (!nodes)
+        return room > INT_MAX / 2 ? qd_fail(scope->im->error, QD_ERR_TOO_LARGE, "the graph has too many parts")
+                                  : scope->im->error->status;
+    struct qd_pending *pending = qd_realloc(scope->pending, room, sizeof *pending);
+    if (!pending)
+        return no_memory(scope->im);
+    if (graph->node_count)
+        memcpy(nodes, graph->nodes, (size_t)graph->node_count * sizeof *nodes);
+    scope->pending = pending;
+    graph->nodes = nodes;
+    scope->node_room = (int)room;
     return QD_OK;
 }
 
-static enum qd_status fill_node(struct qd_scope *scope, struct qd_text message, struct qd_node *node)
+/* An output of a function that is one of its inputs: what the call calls it is a value of its own. */
+static enum qd_status hand_on(struct qd_scope *scope, struct qd_call_space *space, struct qd_text from,
+                              struct qd_text to)
 {
-    struct qd_cursor cursor = qd_wire_open(message);
+    bool taken;
+    int *id = qd_import_alloc(scope->im, 1, sizeof *id);
+    enum qd_status status = id ? grow_nodes(scope) : scope->im->error->status;
+    if (status == QD_OK)
+        status = qd_scope_declare(scope, space->caller, to, id, &taken);
+    if (status)
+        return status;
+    if (taken)
+        return qd_fail(scope->im->error, QD_ERR_FORMAT, "node '%s': an output's name is taken", space->name);
+    struct qd_graph *graph = scope->graph;
+    scope->values[*id].producer = graph->node_count;
+    scope->pending[graph->node_count] = (struct qd_pending){.handed_on = from, .space = space};
+    graph->nodes[graph->node_count++] = (struct qd_node){
+        .name = space->name, .op = "Identity", .domain = "", .opset = graph->opset, .out_count = 1, .out = id};
+    return QD_OK;
+}
+
+static enum qd_status declare_node(struct qd_scope *scope, struct qd_text message, struct qd_call_space *space);
+
+/* The body of a function in the place of a call. */
+static enum qd_status expand(struct qd_scope *scope, struct qd_text message, struct qd_call_space *caller, int function,
+                             const char *name)
+{
+    struct qd_call_space *space;
     struct qd_wire_field field;
+    enum qd_status status = qd_import_open_call(scope, caller, function, message, name, &space);
+    if (status)
+        return status;
+    struct qd_cursor cursor = qd_wire_open(space->function);
+    while (status == QD_OK && qd_wire_next(&cursor, &field))
+        if (field.number == FUNCTION_NODE)
+            status = field.type == QD_WIRE_BYTES ? declare_node(scope, field.bytes, space)
+                                                 : qd_import_malformed(scope->im, "function");
+    for (int i = 0; status == QD_OK && i < space->given_output_count; i++) {
+        int id;
+        bool made = false;
+        struct qd_text output = space->outputs[i];
+        if (space->given_outputs[i].length == 0 || qd_map_find(&space->names, output.bytes, output.length, &id))
+            continue;
+        for (int k = 0; k < space->input_count; k++)
+            made = made || (space->inputs[k].length == output.length &&
+                            memcmp(space->inputs[k].bytes, output.bytes, output.length) == 0);
+        status = made ? hand_on(scope, space, output, space->given_outputs[i])
+                      : qd_fail(scope->im->error, QD_ERR_FORMAT, "node '%s': its function never makes output %d", name,
+                                i);
+    }
+    return status;
+}
+
+static enum qd_status declare_node(struct qd_scope *scope, struct qd_text message, struct qd_call_space *space)
+{
+    struct qd_graph *graph = scope->graph;
+    struct qd_node node = {.name = "", .op = "", .domain = ""};
     struct node_parts parts;
+    int function;
     enum qd_status status = read_parts(scope->im, message, &parts);
     if (status == QD_OK)
-        status = read_attrs(scope, message, node, parts.attr_count);
+        status = name_node(scope->im, message, &parts, space, &node, &function);
+    if (status)
+        return status;
+    if (function >= 0)
+        return expand(scope, message, space, function, node.name); /* as deep as calls nest */
+    bool constant = !*node.domain && strcmp(node.op, "Constant") == 0;
+    status = declare_outputs(scope, message, space, &node, parts.out_count, constant ? -1 : graph->node_count);
+    if (status == QD_OK)
+        status = grow_nodes(scope);
+    if (status)
+        return status;
+    scope->now = space;
+    if (constant)
+        return take_constant(scope, message, &node, parts.attr_count);
+    scope->pending[graph->node_count] = (struct qd_pending){.message = message, .space = space};
+    graph->nodes[graph->node_count++] = node;
+    return QD_OK;
+}
+
+static enum qd_status declare_own_node(struct qd_scope *scope, struct qd_text message)
+{
+    return declare_node(scope, message, scope->space);
+}
+
+static enum qd_status find_input(struct qd_scope *scope, const struct qd_call_space *space, struct qd_node *node,
+                                 struct qd_text name, int *id)
+{
+    bool found = true;
+    *id = QD_NO_VALUE;
+    enum qd_status status = name.length > 0 ? qd_scope_find(scope, space, name, id, &found) : QD_OK;
+    return status || found ? status : bad_node(scope->im, node, "input '%s' comes from nowhere", name_of(scope, name));
+}
+
+static enum qd_status fill_node(struct qd_scope *scope, const struct qd_pending *pending, struct qd_node *node)
+{
+    struct qd_wire_field field;
+    struct node_parts parts = {.in_count = 1};
+    scope->now = pending->space;
+    enum qd_status status = pending->message.bytes ? read_parts(scope->im, pending->message, &parts) : QD_OK;
+    if (status == QD_OK && pending->message.bytes)
+        status = read_attrs(scope, pending->message, node, parts.attr_count);
     int *in = status ? NULL : qd_import_alloc(scope->im, parts.in_count, sizeof *in);
     if (!in)
         return scope->im->error->status;
     node->in = in;
-    while (qd_wire_next(&cursor, &field)) {
-        if (field.number != NODE_INPUT)
-            continue;
-        int id = QD_NO_VALUE;
-        if (field.bytes.length > 0) {
-            const char *name = "";
-            status = find_value(scope, field.bytes, &id);
-            if (status == QD_OK && id == QD_NO_VALUE)
-                status = qd_import_name(scope->im, field.bytes, "an input's name", &name);
-            if (status == QD_OK && id == QD_NO_VALUE)
-                return bad_node(scope->im, node, "input '%s' comes from nowhere", name);
-            if (status)
-                return status;
-        }
-        in[node->in_count++] = id;
-    }
-    return QD_OK;
+    if (!pending->message.bytes)
+        status = find_input(scope, pending->space, node, pending->handed_on, &in[node->in_count++]);
+    for (struct qd_cursor c = qd_wire_open(pending->message); status == QD_OK && qd_wire_next(&c, &field);)
+        if (field.number == NODE_INPUT)
+            status = find_input(scope, pending->space, node, field.bytes, &in[node->in_count++]);
+    return status;
 }
 
 /* ---------------------------------------------------------------- the whole graph */
@@ -461,8 +517,9 @@ static enum qd_status open_graph(struct qd_scope *scope, struct qd_text message)
     graph->nodes = graph->outputs ? qd_import_alloc(im, counts[NODE], sizeof *graph->nodes) : NULL;
     if (!graph->nodes)
         return im->error->status;
-    scope->messages = qd_calloc(counts[NODE], sizeof *scope->messages);
-    return scope->messages ? qd_import_name(im, name, "a graph's name", &graph->name) : no_memory(im);
+    scope->pending = qd_calloc(counts[NODE], sizeof *scope->pending);
+    scope->node_room = (int)counts[NODE];
+    return scope->pending ? qd_import_name(im, name, "a graph's name", &graph->name) : no_memory(im);
 }
 
 static enum qd_status fill_graph(struct qd_scope *scope, struct qd_text message)
@@ -473,7 +530,7 @@ static enum qd_status fill_graph(struct qd_scope *scope, struct qd_text message)
     } steps[] = {{SPARSE_INITIALIZER, refuse_sparse},
                  {INITIALIZER, add_initializer},
                  {INPUT, add_input},
-                 {NODE, declare_node},
+                 {NODE, declare_own_node},
                  {OUTPUT, add_output},
                  {VALUE_INFO, add_value_info}};
     struct qd_graph *graph = scope->graph;
@@ -481,7 +538,7 @@ static enum qd_status fill_graph(struct qd_scope *scope, struct qd_text message)
     for (size_t i = 0; status == QD_OK && i < sizeof steps / sizeof steps[0]; i++)
         status = each(scope, message, steps[i].field, steps[i].visit);
     for (int i = 0; status == QD_OK && i < graph->node_count; i++)
-        status = fill_node(scope, scope->messages[i], &graph->nodes[i]);
+        status = fill_node(scope, &scope->pending[i], &graph->nodes[i]);
     if (status)
         return status;
     graph->values = qd_import_alloc(scope->im, (size_t)scope->value_count, sizeof *graph->values);
@@ -496,7 +553,8 @@ static enum qd_status fill_graph(struct qd_scope *scope, struct qd_text message)
 enum qd_status qd_import_graph(struct qd_import *im, struct qd_scope *parent, struct qd_text message,
                                struct qd_graph **out)
 {
-    struct qd_scope scope = {.im = im, .parent = parent, .depth = parent ? parent->depth + 1 : 0};
+    struct qd_scope scope = {
+        .im = im, .parent = parent, .space = parent ? parent->now : NULL, .depth = parent ? parent->depth + 1 : 0};
     if (scope.depth >= QD_IMPORT_MAX_DEPTH)
         return qd_fail(im->error, QD_ERR_UNSUPPORTED, "more than %d graphs within each other", QD_IMPORT_MAX_DEPTH);
     scope.graph = qd_import_alloc(im, 1, sizeof *scope.graph);
@@ -506,14 +564,14 @@ enum qd_status qd_import_graph(struct qd_import *im, struct qd_scope *parent, st
         .arena = im->arena,
         .parent = parent ? parent->graph : NULL,
         .name = "",
-        .opset = qd_import_opset(im, ""),
+        .opset = qd_import_opset(im, NULL, ""),
         .ir_version = im->ir_version,
         .digest = im->digest,
     };
     enum qd_status status = fill_graph(&scope, message);
     qd_map_clear(&scope.names);
     qd_free(scope.values);
-    qd_free(scope.messages);
+    qd_free(scope.pending);
     *out = scope.graph;
     return status;
 }

@@ -1,4 +1,4 @@
-/* ModelProto: versions, opsets, the model's functions, and the way in for whole models and lone tensors. The memory of
+/* ModelProto: versions, opsets and the way in for whole models and lone tensors. The memory of
  * an import is bounded here by a multiple of the file. Not for graphs (graph_proto.c) or tensors (tensor_proto.c). */
 #include "engine/onnx/internal.h"
 
@@ -71,110 +71,56 @@ enum qd_status qd_import_domain(struct qd_import *im, struct qd_text bytes, cons
     return qd_import_name(im, bytes, "a domain's name", out);
 }
 
-/* ---------------------------------------------------------------- opsets and functions */
+/* ---------------------------------------------------------------- opsets */
 
-int64_t qd_import_opset(const struct qd_import *im, const char *domain)
+int64_t qd_import_opset(const struct qd_import *im, const struct qd_call_space *space, const char *domain)
 {
-    for (int i = 0; i < im->opset_count; i++)
-        if (strcmp(im->opsets[i].domain, domain) == 0)
-            return im->opsets[i].version;
+    const struct qd_opset *opsets = space ? space->opsets : im->opsets;
+    int count = space ? space->opset_count : im->opset_count;
+    for (int i = 0; i < count; i++)
+        if (strcmp(opsets[i].domain, domain) == 0)
+            return opsets[i].version;
     return 0;
 }
 
-static enum qd_status add_opset(struct qd_import *im, struct qd_text message)
+static const char *shown(const char *domain) { return *domain ? domain : "ai.onnx"; }
+
+enum qd_status qd_import_read_opset(struct qd_import *im, struct qd_text message, struct qd_opset *out)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
     struct qd_text domain = {0};
-    struct qd_opset *opset = &im->opsets[im->opset_count];
-    int64_t version = 0;
     bool sound = true;
+    out->version = 0;
     while (qd_wire_next(&cursor, &field)) {
         if (field.number == 1) {
             sound = sound && field.type == QD_WIRE_BYTES;
             domain = field.bytes;
         } else if (field.number == 2) {
             sound = sound && field.type == QD_WIRE_VARINT;
-            version = (int64_t)field.value;
+            out->version = (int64_t)field.value;
         }
     }
     if (cursor.bad || !sound)
         return qd_import_malformed(im, "opset_import");
+    enum qd_status status = qd_import_domain(im, domain, &out->domain);
+    if (status == QD_OK && out->version <= 0)
+        return qd_fail(im->error, QD_ERR_FORMAT, "opset %" PRId64 " of domain '%s'", out->version, shown(out->domain));
+    return status;
+}
+
+static enum qd_status add_opset(struct qd_import *im, struct qd_text message)
+{
+    struct qd_opset *opset = &im->opsets[im->opset_count];
     if (im->opset_count == QD_IMPORT_MAX_OPSETS)
         return qd_fail(im->error, QD_ERR_UNSUPPORTED, "more than %d imported opsets", QD_IMPORT_MAX_OPSETS);
-    enum qd_status status = qd_import_domain(im, domain, &opset->domain);
+    enum qd_status status = qd_import_read_opset(im, message, opset);
     if (status)
         return status;
-    const char *shown = *opset->domain ? opset->domain : "ai.onnx";
-    if (version <= 0)
-        return qd_fail(im->error, QD_ERR_FORMAT, "opset %" PRId64 " of domain '%s'", version, shown);
-    int64_t before = qd_import_opset(im, opset->domain);
-    if (before && before != version)
-        return qd_fail(im->error, QD_ERR_FORMAT, "two opsets of domain '%s' are imported", shown);
-    opset->version = version;
+    int64_t before = qd_import_opset(im, NULL, opset->domain);
+    if (before && before != opset->version)
+        return qd_fail(im->error, QD_ERR_FORMAT, "two opsets of domain '%s' are imported", shown(opset->domain));
     im->opset_count += before == 0;
-    return QD_OK;
-}
-
-/* What tells functions apart, in one text; names hold no zero byte, so that can stand between them. */
-static size_t function_key(char *to, struct qd_text domain, struct qd_text name, struct qd_text overload)
-{
-    const struct qd_text parts[] = {domain, name, overload};
-    size_t n = 0;
-    for (int i = 0; i < 3; i++) {
-        if (to && parts[i].length)
-            memcpy(to + n, parts[i].bytes, parts[i].length);
-        n += parts[i].length + 1;
-    }
-    return n;
-}
-
-static enum qd_status add_function(struct qd_import *im, struct qd_text message)
-{
-    struct qd_cursor cursor = qd_wire_open(message);
-    struct qd_wire_field field;
-    struct qd_text name = {0}, domain_bytes = {0}, overload = {0};
-    const char *domain;
-    int value;
-    while (qd_wire_next(&cursor, &field)) {
-        if (field.number == 1)
-            name = field.bytes;
-        else if (field.number == 10)
-            domain_bytes = field.bytes;
-        else if (field.number == 13)
-            overload = field.bytes;
-    }
-    if (cursor.bad)
-        return qd_import_malformed(im, "function");
-    enum qd_status status = qd_import_domain(im, domain_bytes, &domain);
-    if (status)
-        return status;
-    struct qd_text domain_text = {domain, strlen(domain)};
-    size_t length = function_key(NULL, domain_text, name, overload);
-    char *key = qd_import_alloc(im, length, 1);
-    if (!key)
-        return im->error->status;
-    function_key(key, domain_text, name, overload);
-    if (!qd_map_find(&im->functions, key, length, &value) && qd_map_put(&im->functions, key, length, 0) != QD_OK)
-        return qd_fail(im->error, QD_ERR_NO_MEMORY, "no memory to import the model");
-    return QD_OK;
-}
-
-enum qd_status qd_import_find_function(struct qd_import *im, const char *domain, const char *op,
-                                       struct qd_text overload, bool *found)
-{
-    int value;
-    *found = false;
-    if (im->functions.count == 0)
-        return QD_OK;
-    struct qd_text domain_text = {domain, strlen(domain)}, name = {op, strlen(op)};
-    size_t length = function_key(NULL, domain_text, name, overload);
-    char *key = qd_calloc(length, 1);
-    if (!key)
-        return qd_fail(im->error, QD_ERR_NO_MEMORY, "no memory to import the model");
-    function_key(key, domain_text, name, overload);
-    *found = qd_map_find(&im->functions, key, length, &value);
-    qd_free(key);
     return QD_OK;
 }
 
@@ -207,7 +153,7 @@ static enum qd_status read_model(struct qd_import *im, struct qd_text file, stru
         } else if (field.number == MODEL_OPSET) {
             status = add_opset(im, field.bytes);
         } else if (field.number == MODEL_FUNCTION) {
-            status = add_function(im, field.bytes);
+            status = qd_import_add_function(im, field.bytes);
         }
     }
     if (status)
@@ -244,6 +190,8 @@ enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **
     if (status == QD_OK)
         status = qd_import_graph(&im, NULL, graph, &root);
     qd_map_clear(&im.functions);
+    for (struct qd_call_space *call = im.calls; call; call = call->next)
+        qd_map_clear(&call->names);
     if (status)
         qd_arena_destroy(&im.arena);
     else

@@ -24,10 +24,33 @@ struct qd_import {
         budget_bytes; /* of the arena; a multiple of the file's size, so that no file makes more than that of itself */
     int opset_count;
     struct qd_opset opsets[QD_IMPORT_MAX_OPSETS];
-    struct qd_map functions; /* "domain:name:overload" of the model's own functions */
+    struct qd_map functions;       /* "domain:name:overload" of the model's own functions: index in function_list */
+    struct qd_text *function_list; /* FunctionProtos */
+    int function_count, function_room;
+    struct qd_call_space *calls; /* all of them */
     int64_t ir_version;
     uint64_t digest;
     bool node_named; /* the error's sentence names a node: the innermost is enough */
+};
+
+/* One call of a function, whose body's nodes stand in the graph in the place of the call. */
+struct qd_call_space {
+    struct qd_call_space *caller; /* of the call itself: the function it stands in, or NULL */
+    struct qd_scope *scope;       /* the graph that receives the nodes */
+    struct qd_text function, call; /* FunctionProto, NodeProto */
+    const char *name;              /* the call's: what the body's names are shown behind */
+    struct qd_map names;           /* of the body -> value ids in scope */
+    const struct qd_text *inputs, *outputs, *given_inputs, *given_outputs; /* the function's names, the call's */
+    int input_count, output_count, given_input_count, given_output_count, opset_count, depth;
+    struct qd_opset *opsets;
+    struct qd_call_space *next;
+};
+
+/* A node whose inputs and attributes are still to be read, once every name is declared. */
+struct qd_pending {
+    struct qd_text message; /* NULL bytes: a node that hands on what `handed_on` names */
+    struct qd_text handed_on;
+    struct qd_call_space *space;
 };
 
 /* A graph being imported. Its value ids are final; node ids are until the sort. */
@@ -35,10 +58,13 @@ struct qd_scope {
     struct qd_import *im;
     struct qd_scope *parent; /* NULL: the outermost */
     struct qd_graph *graph;  /* in the arena; its arrays are set when they are complete */
+    struct qd_call_space *space; /* of the node that has this graph as an attribute, or NULL */
+    struct qd_call_space *now;   /* of the node being read */
     struct qd_map names;     /* value name -> id */
     struct qd_value *values; /* grows; becomes graph->values in the end */
     int value_count, value_room, depth;
-    struct qd_text *messages; /* of graph->nodes, until they are complete */
+    struct qd_pending *pending; /* of graph->nodes, until they are complete */
+    int node_room;
 };
 
 /* Zeroed memory of the model's arena within the budget; NULL with the error filled. */
@@ -68,14 +94,37 @@ enum qd_status qd_import_value_name(struct qd_import *im, struct qd_text message
 enum qd_status qd_import_value_info(struct qd_import *im, struct qd_text message, const char *name,
                                     struct qd_tensor *info, const char *dim_names[QD_MAX_RANK]) QD_MUST_CHECK;
 
-/* The version of the domain's operators; 0 when it isn't imported. */
-int64_t qd_import_opset(const struct qd_import *im, const char *domain);
-/* Whether the model brings a function of that name: then the node is a call of it. Errors: NO_MEMORY. */
-enum qd_status qd_import_find_function(struct qd_import *im, const char *domain, const char *op,
-                                       struct qd_text overload, bool *found) QD_MUST_CHECK;
+/* The version of the domain's operators, in a function's body by the function's own list; 0 when it isn't imported. */
+int64_t qd_import_opset(const struct qd_import *im, const struct qd_call_space *space, const char *domain);
+enum qd_status qd_import_read_opset(struct qd_import *im, struct qd_text message, struct qd_opset *out) QD_MUST_CHECK;
 
-/* An AttributeProto of a node in `scope`. Graphs in it become scopes below. */
-enum qd_status qd_import_attr(struct qd_scope *scope, struct qd_text message, struct qd_attr *out) QD_MUST_CHECK;
+enum qd_status qd_import_add_function(struct qd_import *im, struct qd_text message) QD_MUST_CHECK;
+/* The model's function of that name, of which the node is a call then; -1: none. Errors: NO_MEMORY. */
+enum qd_status qd_import_find_function(struct qd_import *im, const char *domain, const char *op,
+                                       struct qd_text overload, int *function) QD_MUST_CHECK;
+/* Opens a call of a function in `scope`. Errors: FORMAT (it calls itself, too many inputs), UNSUPPORTED (depth). */
+enum qd_status qd_import_open_call(struct qd_scope *scope, struct qd_call_space *caller, int function,
+                                   struct qd_text call, const char *name, struct qd_call_space **out) QD_MUST_CHECK;
+/* The AttributeProto that a reference in *space means, and the space its own names stand in; false: it is left out. */
+bool qd_import_dereference(struct qd_call_space **space, struct qd_text reference, struct qd_text *message);
+
+/* A value of that name in the graph. */
+enum qd_status qd_scope_add(struct qd_scope *scope, const char *name, int *id) QD_MUST_CHECK;
+/* What a name means to a node of `space`; a value of a graph around gets a value of its own here. Not *found: nobody
+ * has it. *found and QD_NO_VALUE: an input that a call leaves out. */
+enum qd_status qd_scope_find(struct qd_scope *scope, const struct qd_call_space *space, struct qd_text name, int *id,
+                             bool *found) QD_MUST_CHECK;
+/* A node's output. *taken: there is such a value already. */
+enum qd_status qd_scope_declare(struct qd_scope *scope, struct qd_call_space *space, struct qd_text name, int *id,
+                                bool *taken) QD_MUST_CHECK;
+/* *name becomes "call/name" in a call's body. */
+enum qd_status qd_scope_qualify(struct qd_import *im, const struct qd_call_space *space,
+                                const char **name) QD_MUST_CHECK;
+
+/* An AttributeProto of a node in `scope`, of scope->now. Graphs in it become scopes below. *given stays false when it
+ * refers to an attribute that the call leaves out. */
+enum qd_status qd_import_attr(struct qd_scope *scope, struct qd_text message, struct qd_attr *out,
+                              bool *given) QD_MUST_CHECK;
 
 /* A GraphProto; `parent` is NULL for the outermost. */
 enum qd_status qd_import_graph(struct qd_import *im, struct qd_scope *parent, struct qd_text message,

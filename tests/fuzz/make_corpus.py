@@ -180,9 +180,30 @@ def metadata():
     return made
 
 
+@runnable
 @seed
-def bad_function_call():
+def functions():
+    """Calls within calls, an attribute by reference and one left out, a body with a graph, an input handed on."""
+    scaled = h.make_function("own", "Scaled", ["a"], ["b"], [h.make_node("LeakyRelu", ["a"], ["b"])],
+                             [h.make_opsetid("", 17)], attributes=["slope"])
+    scaled.node[0].attribute.append(onnx.AttributeProto(name="alpha", type=1, ref_attr_name="slope"))
+    then = h.make_graph([h.make_node("Scaled", ["s"], ["t"], domain="own", slope=.5)], "then", [], [value("t")])
+    other = h.make_graph([h.make_node("Neg", ["s"], ["e"])], "else", [], [value("e")])
+    nodes = [h.make_node("Scaled", ["a"], ["s"], domain="own"),
+             h.make_node("If", ["c"], ["b"], then_branch=then, else_branch=other)]
+    either = h.make_function("own", "Either", ["a", "c"], ["b", "a"], nodes,
+                             [h.make_opsetid("", 17), h.make_opsetid("own", 1)])
+    made = model([h.make_node("Either", ["x", "c"], ["y", "z"], "call", domain="own")],
+                 [value("x"), value("c", (), T.BOOL)], [value("y"), value("z")], others=[("own", 1)])
+    made.functions.extend([scaled, either])
+    return made
+
+
+@seed
+def bad_recursion():
     made = unused_function()
+    made.functions[0].node[0].CopyFrom(h.make_node("Twice", ["a"], ["b"], domain="own"))
+    made.functions[0].opset_import.append(h.make_opsetid("own", 1))
     made.graph.node.append(h.make_node("Twice", ["y"], ["z"], domain="own"))
     return made
 
@@ -407,6 +428,41 @@ def big_dimensions():
     nodes = [h.make_node("ConstantOfShape", ["s"], ["c"]), h.make_node("Tile", ["c", "r"], ["t"]),
              h.make_node("Add", ["t", "x"], ["y"])]
     return model(nodes, [value("x", (1,))], [value("y", None)], [ints("s", 2**20, 1), ints("r", 1, 2**20)])
+
+
+@runnable
+def linear_bodies():
+    """A matrix product in a loop's body and in both branches of an If, of which one is known when the plan is made."""
+    then = h.make_graph([h.make_node("MatMul", ["x", "w"], ["t"])], "then", [], [value("t", None)])
+    other = h.make_graph([h.make_node("Neg", ["x"], ["e"])], "else", [], [value("e", None)])
+    nest = h.make_graph([h.make_node("If", ["yes"], ["m"], then_branch=then, else_branch=other)], "nest", [],
+                        [value("m", None)])
+    body = h.make_graph([h.make_node("MatMul", ["s", "w"], ["p"], "product"), h.make_node("Relu", ["p"], ["next"]),
+                         h.make_node("Less", ["i", "two"], ["still"])], "body",
+                        [value("i", (), T.INT64), value("go", (), T.BOOL), value("s", (2, 2))],
+                        [value("still", (), T.BOOL), value("next", (2, 2)), value("p", (2, 2))], [ints("two", 2)])
+    body.initializer[0].ClearField("dims")
+    return model([h.make_node("If", ["c"], ["a"], "choice", then_branch=nest, else_branch=other),
+                  h.make_node("Loop", ["", "c", "a"], ["y", "ys"], "again", body=body)],
+                 [value("x", (2, 2)), value("c", (), T.BOOL)], [value("y", None), value("ys", None)],
+                 [weights("w", 2, 2), numpy_helper.from_array(np.array(True), "yes")])
+
+
+@runnable
+def scan_of_opset_8():
+    body = h.make_graph([h.make_node("Add", ["s", "e"], ["n"]), h.make_node("Identity", ["n"], ["o"])], "body",
+                        [value("s"), value("e")], [value("n"), value("o")])
+    return model([h.make_node("Scan", ["", "x", "seq"], ["y", "ys"], body=body, num_scan_inputs=1, directions=[1])],
+                 [value("x", (2, 2)), value("seq", (2, "t", 2))], [value("y", (2, 2)), value("ys", (2, "t", 2))], opset=8)
+
+
+@runnable
+def scan_by_axes():
+    body = h.make_graph([h.make_node("MatMul", ["s", "w"], ["n"]), h.make_node("Add", ["n", "e"], ["o"])], "body",
+                        [value("s", (1, 2)), value("e", (1, 2))], [value("n", (1, 2)), value("o", (1, 2))], [weights("w", 2, 2)])
+    return model([h.make_node("Scan", ["x", "seq"], ["y", "ys"], body=body, num_scan_inputs=1, scan_input_axes=[-1],
+                              scan_input_directions=[1], scan_output_axes=[2], scan_output_directions=[1])],
+                 [value("x", (1, 2)), value("seq", (1, 2, "t"))], [value("y", None), value("ys", None)])
 
 
 def main():
