@@ -188,7 +188,9 @@ static enum qd_status build(struct qd_model *model, const void *bytes, size_t si
     struct qd_plan_options options = qd_model_plan_options(model);
     struct qd_learner_rules rules = learner_rules(&model->options);
     model->file_bytes = size;
-    enum qd_status status = qd_onnx_import(bytes, size, &model->graph, error);
+    enum qd_status status = qd_onnx_import_beneath(bytes, size, model->externals, &model->graph, error);
+    if (!status && model->externals)
+        model->file_bytes += qd_externals_bytes(model->externals);
     if (!status)
         status = describe_signature(model, error);
     if (!status)
@@ -204,8 +206,10 @@ static enum qd_status build(struct qd_model *model, const void *bytes, size_t si
     model->utilization = qd_calloc(sites, sizeof *model->utilization);
     if (!model->utilization || qd_learner_create(&rules, sites, &model->learner) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
-    if (model->file.bytes && !model->plan->options.fp32)
-        qd_file_release(&model->file); /* the packed weights are what requests read */
+    if (model->file.bytes && !model->plan->options.fp32) { /* the packed weights are what requests read */
+        qd_file_release(&model->file);
+        qd_externals_release(model->externals);
+    }
     return QD_OK;
 }
 
@@ -256,6 +260,8 @@ enum qd_status qd_model_load_file(struct qd_engine *engine, const char *name, co
         return status;
     status = qd_file_map(path, &model->file, error);
     if (!status)
+        status = qd_externals_open(path, &model->externals, error);
+    if (!status)
         status = build(model, model->file.bytes, model->file.size, error);
     if (status)
         qd_model_unref(&model);
@@ -281,6 +287,7 @@ void qd_model_unref(struct qd_model **model)
     qd_plan_unref(&m->plan);
     qd_graph_destroy(&m->graph);
     qd_file_unmap(&m->file);
+    qd_externals_close(&m->externals);
     pthread_mutex_destroy(&m->fp32_lock);
     qd_free(m->utilization);
     qd_free(m->name);

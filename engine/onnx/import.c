@@ -134,6 +134,19 @@ static uint64_t fnv1a(const unsigned char *bytes, size_t size)
     return hash;
 }
 
+void qd_import_mix(struct qd_import *im, const void *bytes, size_t size)
+{
+    const unsigned char *at = bytes;
+    size_t words = size / sizeof(uint64_t);
+    for (size_t i = 0; i < words; i++) { /* by words: such files are large */
+        uint64_t word;
+        memcpy(&word, at + i * sizeof word, sizeof word);
+        im->digest = (im->digest ^ word ^ (word >> 32)) * 0x100000001b3u;
+    }
+    for (size_t i = words * sizeof(uint64_t); i < size; i++)
+        im->digest = (im->digest ^ at[i]) * 0x100000001b3u;
+}
+
 static enum qd_status read_model(struct qd_import *im, struct qd_text file, struct qd_text *graph)
 {
     struct qd_cursor cursor = qd_wire_open(file);
@@ -176,6 +189,12 @@ static enum qd_status open_import(struct qd_import *im, size_t size, struct qd_e
 
 enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **out, struct qd_error *error)
 {
+    return qd_onnx_import_beneath(bytes, size, NULL, out, error);
+}
+
+enum qd_status qd_onnx_import_beneath(const void *bytes, size_t size, struct qd_externals *externals,
+                                      struct qd_graph **out, struct qd_error *error)
+{
     struct qd_error local;
     struct qd_import im;
     struct qd_text graph = {0};
@@ -185,10 +204,13 @@ enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **
         return status;
     if (qd_arena_create(ARENA_CHUNK_BYTES, &im.arena) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to import the model");
+    im.externals = externals;
     im.digest = fnv1a(bytes, size);
     status = read_model(&im, (struct qd_text){bytes, size}, &graph);
     if (status == QD_OK)
         status = qd_import_graph(&im, NULL, graph, &root);
+    if (status == QD_OK)
+        root->digest = im.digest; /* with what other files held */
     qd_map_clear(&im.functions);
     for (struct qd_call_space *call = im.calls; call; call = call->next)
         qd_map_clear(&call->names);

@@ -14,10 +14,25 @@
  * sorts topologically. Which opsets an operator is known from is the registry's to say. Tensors whose data is
  * misaligned in the file or stored in typed fields (float_data, int64_data...) are copied into the arena; nothing else
  * is. Initializers become constants; Constant nodes too. Subgraphs (If, Loop, Scan) are imported with outer values
- * resolved by name. Errors: FORMAT, UNSUPPORTED (external data for now, strings, sparse), NO_MEMORY; the sentence names
- * the tensor or node. [any] */
+ * resolved by name. The model's own functions are put in the place of their calls. Errors: FORMAT, UNSUPPORTED
+ * (strings, sparse, data in other files), NO_MEMORY; the sentence names the tensor or node. [any] */
 enum qd_status qd_onnx_import(const void *bytes, size_t size, struct qd_graph **out,
                               struct qd_error *error) QD_MUST_CHECK;
+
+/* Files beneath the folder of a model's file that hold its large tensors ("external data"). */
+struct qd_externals;
+/* Errors: IO, NO_MEMORY. */
+enum qd_status qd_externals_open(const char *model_path, struct qd_externals **out,
+                                 struct qd_error *error) QD_MUST_CHECK;
+/* Unmaps; after the graph that views them. */
+void qd_externals_close(struct qd_externals **externals);
+/* As qd_file_release, for each. */
+void qd_externals_release(const struct qd_externals *externals);
+size_t qd_externals_bytes(const struct qd_externals *externals);
+
+/* As qd_onnx_import, for a model whose tensors may lie in `externals` (which then live as long as the graph). */
+enum qd_status qd_onnx_import_beneath(const void *bytes, size_t size, struct qd_externals *externals,
+                                      struct qd_graph **out, struct qd_error *error) QD_MUST_CHECK;
 
 /* One TensorProto (of a test data set): *out views `bytes` where it can, otherwise memory of the arena. */
 enum qd_status qd_onnx_tensor(const void *bytes, size_t size, struct qd_arena *arena, struct qd_tensor *out,

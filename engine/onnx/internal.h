@@ -4,7 +4,7 @@
 #define QD_ENGINE_ONNX_INTERNAL_H
 
 #include "base/map.h"
-#include "engine/onnx/import.h"
+#include "engine/onnx/external.h"
 #include "engine/onnx/reader.h"
 
 #define QD_IMPORT_MAX_DEPTH  16  /* graphs within graphs */
@@ -30,6 +30,7 @@ struct qd_import {
     struct qd_call_space *calls; /* all of them */
     int64_t ir_version;
     uint64_t digest;
+    struct qd_externals *externals; /* NULL: there are none to be had */
     bool node_named; /* the error's sentence names a node: the innermost is enough */
 };
 
@@ -79,6 +80,9 @@ enum qd_status qd_import_name(struct qd_import *im, struct qd_text bytes, const 
 enum qd_status qd_import_domain(struct qd_import *im, struct qd_text bytes, const char **out) QD_MUST_CHECK;
 /* FORMAT: "malformed <what>". */
 enum qd_status qd_import_malformed(struct qd_import *im, const char *what);
+
+/* Mixes the bytes of another file into the digest. */
+void qd_import_mix(struct qd_import *im, const void *bytes, size_t size);
 
 /* TensorProto.DataType to a dtype; UNDEFINED gives QD_NONE and OK. `kind` and `name` are for the sentence. Errors:
  * UNSUPPORTED. */

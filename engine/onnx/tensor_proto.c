@@ -58,7 +58,9 @@ struct proto {
     int64_t onnx_type;
     struct qd_shape shape;
     size_t dims, stored[STORAGE_COUNT];
-    bool has_raw, external, segmented;
+    bool has_raw, segmented;
+    int64_t data_location; /* 1: in another file */
+    size_t external_keys;
     struct qd_text raw;
 };
 
@@ -110,10 +112,10 @@ static bool read_field(struct proto *p, const struct qd_wire_field *field, struc
         p->has_raw = true;
         return field->type == QD_WIRE_BYTES;
     case 13:
-        p->external = true;
+        p->external_keys++;
         return field->type == QD_WIRE_BYTES;
     case 14:
-        p->external = p->external || field->value != 0;
+        p->data_location = (int32_t)(uint32_t)field->value;
         return field->type == QD_WIRE_VARINT;
     default:
         return true;
@@ -207,6 +209,103 @@ static enum qd_status take_typed(struct qd_import *im, const struct proto *p, st
     return QD_OK;
 }
 
+/* What external_data says, before it is believed. */
+struct place {
+    struct qd_text location;
+    uint64_t offset, length;
+    bool has_length;
+};
+
+static bool read_number(struct qd_text text, uint64_t *out)
+{
+    *out = 0;
+    for (size_t i = 0; i < text.length; i++) {
+        unsigned digit = (unsigned)(unsigned char)text.bytes[i] - '0';
+        if (digit > 9 || __builtin_mul_overflow(*out, 10u, out) || __builtin_add_overflow(*out, digit, out))
+            return false;
+    }
+    return text.length > 0;
+}
+
+static bool is_key(struct qd_text key, const char *name)
+{
+    return key.length == strlen(name) && memcmp(key.bytes, name, key.length) == 0;
+}
+
+/* One key and its value. Unknown keys are refused: nobody can say what was meant. */
+static bool read_entry(struct qd_text message, struct place *place)
+{
+    struct qd_cursor cursor = qd_wire_open(message);
+    struct qd_wire_field field;
+    struct qd_text key = {0}, value = {0};
+    while (qd_wire_next(&cursor, &field))
+        if (field.type == QD_WIRE_BYTES && field.number == 1)
+            key = field.bytes;
+        else if (field.type == QD_WIRE_BYTES && field.number == 2)
+            value = field.bytes;
+    if (cursor.bad)
+        return false;
+    if (is_key(key, "location"))
+        place->location = value;
+    else if (is_key(key, "offset"))
+        return read_number(value, &place->offset);
+    else if (is_key(key, "length"))
+        return (place->has_length = read_number(value, &place->length));
+    else
+        return is_key(key, "checksum"); /* of the whole file, by SHA-1: for tools */
+    return true;
+}
+
+static enum qd_status read_place(struct qd_import *im, struct qd_text message, const struct proto *p,
+                                 struct place *place)
+{
+    struct qd_cursor cursor = qd_wire_open(message);
+    struct qd_wire_field field;
+    *place = (struct place){.offset = 0};
+    while (qd_wire_next(&cursor, &field))
+        if (field.number == 13 && !read_entry(field.bytes, place))
+            return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': malformed external_data", p->name);
+    if (place->location.length == 0)
+        return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': external_data without a location", p->name);
+    return QD_OK;
+}
+
+/* Data in another file become the tensor's raw data; what is there is then checked like any other. */
+static enum qd_status take_external(struct qd_import *im, struct qd_text message, struct proto *p, size_t bytes)
+{
+    struct place place;
+    const char *location;
+    const struct qd_file *file;
+    bool first;
+    if (!im->externals)
+        return qd_fail(im->error, QD_ERR_UNSUPPORTED,
+                       "tensor '%s': its data lie in another file, which only a model loaded from a file may have",
+                       p->name);
+    if (p->has_raw)
+        return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': raw_data and external_data at once", p->name);
+    enum qd_status status = read_place(im, message, p, &place);
+    if (status == QD_OK)
+        status = qd_import_name(im, place.location, "a location of external data", &location);
+    if (status)
+        return status;
+    if (qd_externals_find(im->externals, location, &file, &first, im->error) != QD_OK)
+        return qd_error_prefix(im->error, "tensor '%s'", p->name);
+    if (first) {
+        qd_import_mix(im, file->bytes, file->size);
+        if (!qd_size_add(im->budget_bytes, file->size, &im->budget_bytes))
+            im->budget_bytes = SIZE_MAX;
+    }
+    uint64_t length = place.has_length ? place.length : bytes;
+    if (place.offset > file->size || length > file->size - place.offset)
+        return qd_fail(im->error, QD_ERR_FORMAT,
+                       "tensor '%s': '%s' has %zu bytes, %" PRIu64 " at offset %" PRIu64 " are wanted", p->name, location,
+                       file->size, length, place.offset);
+    p->has_raw = true;
+    p->raw = length ? (struct qd_text){(const char *)file->bytes + place.offset, (size_t)length}
+                    : (struct qd_text){"", 0};
+    return QD_OK;
+}
+
 /* The sentences of section "what is stored is what the shape says". */
 static enum qd_status check_amount(struct qd_import *im, const struct proto *p, const struct qd_tensor *t, size_t elems,
                                    size_t bytes)
@@ -234,7 +333,7 @@ static enum qd_status check_amount(struct qd_import *im, const struct proto *p, 
 }
 
 /* The constructor: the only place that makes a tensor out of a file's bytes. */
-static enum qd_status finish(struct qd_import *im, const struct proto *p, struct qd_text message, struct qd_tensor *out)
+static enum qd_status finish(struct qd_import *im, struct proto *p, struct qd_text message, struct qd_tensor *out)
 {
     int64_t elems;
     size_t bytes;
@@ -243,7 +342,9 @@ static enum qd_status finish(struct qd_import *im, const struct proto *p, struct
             return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': dimension %d is negative", p->name, i);
     if (!qd_shape_elems(&out->shape, &elems) || !qd_size_mul((size_t)elems, qd_dtype_bytes(out->dtype), &bytes))
         return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': the product of its dimensions is too large", p->name);
-    enum qd_status status = check_amount(im, p, out, (size_t)elems, bytes);
+    enum qd_status status = p->data_location ? take_external(im, message, p, bytes) : QD_OK;
+    if (status == QD_OK)
+        status = check_amount(im, p, out, (size_t)elems, bytes);
     if (status || bytes == 0)
         return status;
     return p->has_raw ? take_raw(im, p, bytes, out) : take_typed(im, p, message, bytes, out);
@@ -259,8 +360,8 @@ enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, bo
     if (status)
         return status;
     *name = p.name;
-    if (p.external)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "tensor '%s': external data is not supported yet", p.name);
+    if (p.data_location < 0 || p.data_location > 1 || (p.external_keys && !p.data_location))
+        return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': external_data and data_location don't agree", p.name);
     if (p.segmented)
         return qd_fail(im->error, QD_ERR_UNSUPPORTED, "tensor '%s': data in segments is not supported", p.name);
     status = qd_import_dtype(im, p.onnx_type, "tensor", p.name, &out->dtype);

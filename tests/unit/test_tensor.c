@@ -287,10 +287,10 @@ static void test_refused_kinds(void **state)
     put_text(&entry, 1, "location");
     put_text(&entry, 2, "../secret");
     put_message(&w, 13, &entry);
-    refuse(f, &w, QD_ERR_UNSUPPORTED, "tensor 't': external data is not supported yet");
+    refuse(f, &w, QD_ERR_FORMAT, "tensor 't': external_data and data_location don't agree");
     w = typed(1, 1);
     put_varint(&w, 14, 1);
-    refuse(f, &w, QD_ERR_UNSUPPORTED, "external data");
+    refuse(f, &w, QD_ERR_UNSUPPORTED, "data lie in another file");
     w = typed(1, 1);
     put_bytes(&w, 3, "", 0);
     refuse(f, &w, QD_ERR_UNSUPPORTED, "segments");
