@@ -74,6 +74,10 @@ void qd_control_release(struct qd_plan *plan);
 /* Whether any body computes in integers. */
 bool qd_control_int8(const struct qd_control *control);
 
+/* Types and shapes of a control-flow step's outputs, written to slots[]; QD_ERR_NEEDS_DATA when they show only in
+ * running. Also shapes the bodies, whose plans remember it. */
+enum qd_status qd_control_infer(const struct qd_step *step, struct qd_tensor *slots,
+                                struct qd_error *error) QD_MUST_CHECK;
 /* Runs a control-flow step of a lane and binds its outputs; memory comes from the request's arena and counts as the
  * request's. The outcome is in lane->status. [worker] */
 void qd_control_run(struct qd_lane *lane, const struct qd_step *step);

@@ -159,7 +159,14 @@ bool qd_body_carry(struct qd_body_run *run, int output, struct qd_tensor *was)
 
 /* ---------------------------------------------------------------- outputs of the step */
 
-bool qd_control_make(struct qd_lane *lane, const struct qd_step *step, struct qd_tensor *tensor)
+/* The slot of an output whose shape, and so whose place, the plan knew beforehand; NULL when it didn't. */
+static const struct qd_tensor *planned(const struct qd_lane *lane, const struct qd_step *step, int output)
+{
+    bool wanted = output < step->out_count && step->out[output] != QD_NO_VALUE;
+    return wanted && step - lane->plan->steps < lane->shaped->static_steps ? &lane->slots[step->out[output]] : NULL;
+}
+
+bool qd_control_make(struct qd_lane *lane, const struct qd_step *step, int output, struct qd_tensor *tensor)
 {
     int64_t elems;
     size_t bytes;
@@ -169,8 +176,12 @@ bool qd_control_make(struct qd_lane *lane, const struct qd_step *step, struct qd
                                     tensor->dtype == QD_STR ? "not supported" : "not known"));
     bool fits = qd_shape_elems(&tensor->shape, &elems) &&
                 qd_size_mul((size_t)elems, qd_dtype_bytes(tensor->dtype), &bytes);
-    tensor->data = fits ? qd_lane_take(lane, bytes) : NULL;
     tensor->layout = QD_PLAIN;
+    const struct qd_tensor *slot = planned(lane, step, output);
+    if (slot && (slot->dtype != tensor->dtype || !qd_shape_equal(&slot->shape, &tensor->shape)))
+        return failed(lane, qd_fail(&lane->error, QD_ERR_INTERNAL, "node '%s': output %d is not what was planned",
+                                    step->node->name, output));
+    tensor->data = slot ? slot->data : fits ? qd_lane_take(lane, bytes) : NULL;
     return tensor->data || too_large(lane, step);
 }
 
@@ -185,7 +196,7 @@ bool qd_control_give(struct qd_lane *lane, const struct qd_step *step, int outpu
     struct qd_tensor tensor = *from;
     if (output >= step->out_count || step->out[output] == QD_NO_VALUE)
         return true;
-    if (!qd_control_make(lane, step, &tensor))
+    if (!qd_control_make(lane, step, output, &tensor))
         return false;
     if (qd_tensor_bytes(&tensor))
         memcpy(tensor.data, from->data, qd_tensor_bytes(&tensor));
@@ -302,13 +313,10 @@ static bool start_loop(struct loop *loop, struct qd_lane *lane, const struct qd_
                                         step->node->name, i));
         loop->values[i] = lane->slots[step->in[2 + i]];
     }
-    const struct qd_graph *graph = &loop->run.branch->plan->graph;
-    struct qd_tensor *given[] = {&loop->run.inputs[0], &loop->run.inputs[1]};
-    *given[0] = (struct qd_tensor){.dtype = QD_I64, .data = &loop->trip};
-    *given[1] = (struct qd_tensor){.dtype = QD_BOOL, .data = &loop->condition};
-    for (int i = 0; i < 2; i++) /* some exporters declare [1] for what the standard has as scalars */
-        if (graph->values[graph->inputs[i]].info.shape.rank == 1)
-            given[i]->shape = (struct qd_shape){.rank = 1, .dims = {1}};
+    loop->run.inputs[0] = (struct qd_tensor){.dtype = QD_I64, .data = &loop->trip};
+    loop->run.inputs[1] = (struct qd_tensor){.dtype = QD_BOOL, .data = &loop->condition};
+    for (int i = 0; i < 2; i++)
+        qd_loop_declare(loop->run.branch, i, &loop->run.inputs[i]);
     return true;
 }
 
@@ -347,7 +355,7 @@ static void finish_loop(struct loop *loop, struct qd_lane *lane, const struct qd
         if (!qd_control_stack_shape(lane, step, &part.shape, 0, loop->trip, &all.shape))
             return;
         all.data = pile->bytes;
-        if (!pile->used && !qd_control_make(lane, step, &all))
+        if (!pile->used && !qd_control_make(lane, step, loop->carried + i, &all))
             return;
         qd_control_bind(lane, step, loop->carried + i, &all);
     }

@@ -40,14 +40,18 @@ void qd_body_turn(struct qd_body_run *run);
 /* Copies an output to where the next iteration may read it. `was`: the value before, whose type it must have. */
 bool qd_body_carry(struct qd_body_run *run, int output, struct qd_tensor *was);
 
-/* Memory for output `output` of the step, with that type and shape, or its bytes copied from `from->data`. Outputs that
- * nobody reads are passed over (give) or get memory all the same (make). */
-bool qd_control_make(struct qd_lane *lane, const struct qd_step *step, struct qd_tensor *tensor);
+/* Memory for output `output` of the step, of that type and shape: where the plan has put it, or the request's. An output
+ * that nobody reads is passed over by give, and gets memory all the same by make. */
+bool qd_control_make(struct qd_lane *lane, const struct qd_step *step, int output, struct qd_tensor *tensor);
 bool qd_control_give(struct qd_lane *lane, const struct qd_step *step, int output, const struct qd_tensor *from);
 void qd_control_bind(struct qd_lane *lane, const struct qd_step *step, int output, const struct qd_tensor *tensor);
 /* Shape of `part` with `count` put in at `axis`; false with a sentence when the rank grows too large. */
 bool qd_control_stack_shape(struct qd_lane *lane, const struct qd_step *step, const struct qd_shape *part, int axis,
                             int64_t count, struct qd_shape *out);
+
+/* A Loop's trip count or condition as the body declares it: some exporters write [1] for what the standard has as a
+ * scalar. */
+void qd_loop_declare(const struct qd_branch *branch, int input, struct qd_tensor *tensor);
 
 void qd_scan_run(struct qd_lane *lane, const struct qd_step *step);
 

@@ -66,7 +66,7 @@ static bool open_stack(struct scan *s, struct stack *stack, enum qd_dtype dtype,
     stack->all.shape = shape;
     if (s->how->batched && !qd_control_stack_shape(s->lane, s->step, &shape, 0, s->batch, &stack->all.shape))
         return false;
-    if (!qd_control_make(s->lane, s->step, &stack->all))
+    if (!qd_control_make(s->lane, s->step, (int)(stack - s->stacks), &stack->all))
         return false;
     if (s->how->batched && qd_tensor_bytes(&stack->all)) /* shorter rows end in zeros */
         memset(stack->all.data, 0, qd_tensor_bytes(&stack->all));

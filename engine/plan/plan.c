@@ -262,7 +262,7 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
     if (step->kind == QD_STEP_OP)
         return infer_op(plan, step, slots, error);
     if (step->kind == QD_STEP_CONTROL)
-        return QD_ERR_NEEDS_DATA; /* known when it has run */
+        return qd_control_infer(step, slots, error);
     const struct qd_tensor *in = &slots[step->in[0]];
     struct qd_tensor *out = &slots[step->out[0]];
     enum qd_form form = plan->slots[step->out[0]].form;
