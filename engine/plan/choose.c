@@ -2,6 +2,7 @@
  * same the next time. */
 #include "engine/plan/choose.h"
 
+#include "engine/plan/control.h"
 #include "engine/plan/convert.h"
 #include "engine/plan/fuse.h"
 
@@ -16,6 +17,7 @@ struct bench {
     const struct qd_plan *plan;
     const struct qd_shaped *shaped;
     struct qd_arena *arena; /* of one step */
+    uint64_t start_ns;
 };
 
 static uint64_t now_ns(void)
@@ -113,20 +115,49 @@ static enum qd_status time_step(const struct bench *b, const struct qd_step *ste
 }
 
 static enum qd_status time_all(struct qd_plan *plan, struct bench *b, struct qd_choice *choices, bool *changes,
+                               struct qd_error *error);
+
+/* The bodies of a control-flow step, under the shapes that they were asked for last. */
+static enum qd_status time_bodies(struct qd_plan *plan, const struct bench *b, const struct qd_step *step,
+                                  struct qd_choice *choice, bool *changes, struct qd_error *error)
+{
+    enum qd_status status = QD_OK;
+    for (int i = 0; !status && i < step->control->branch_count; i++) {
+        struct qd_plan *body = step->control->branches[i].plan;
+        struct bench inner = *b;
+        if (!body->cache)
+            continue;
+        inner.plan = body;
+        inner.shaped = body->cache;
+        struct qd_choice *choices = qd_arena_alloc(plan->arena, (size_t)body->graph.node_count, sizeof *choices);
+        if (!choices)
+            return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to time the layers");
+        choice->bodies[i] = choices;
+        choice->body_counts[i] = body->graph.node_count;
+        status = time_all(body, &inner, choices, changes, error);
+    }
+    return status;
+}
+
+static enum qd_status time_all(struct qd_plan *plan, struct bench *b, struct qd_choice *choices, bool *changes,
                                struct qd_error *error)
 {
-    uint64_t start = now_ns();
     enum qd_status status = QD_OK;
-    for (int s = 0; !status && s < b->shaped->static_steps && now_ns() - start < QD_CHOOSE_BUDGET_NS; s++) {
+    for (int s = 0; !status && s < plan->step_count && now_ns() - b->start_ns < QD_CHOOSE_BUDGET_NS; s++) {
         struct qd_step *step = &plan->steps[s];
         double int8 = 0, fp32 = 0;
-        if (step->kind != QD_STEP_LINEAR || !step->int8)
+        if (step->kind == QD_STEP_CONTROL) {
+            status = time_bodies(plan, b, step, &choices[step->node - plan->graph.nodes], changes, error);
+            continue;
+        }
+        if (step->kind != QD_STEP_LINEAR || !step->int8 || s >= b->shaped->static_steps)
             continue;
         status = time_step(b, step, &int8, &fp32, error);
         step->int8_us = (float)(int8 / 1e3);
         step->fp32_us = (float)(fp32 / 1e3);
         bool slower = !status && int8 > fp32 * 1.1 && int8 - fp32 > MARGIN_NS;
-        choices[step->node - plan->graph.nodes] = (struct qd_choice){slower, step->int8_us, step->fp32_us};
+        choices[step->node - plan->graph.nodes] = (struct qd_choice){
+            .fp32 = slower, .int8_us = step->int8_us, .fp32_us = step->fp32_us};
         *changes |= slower;
         qd_arena_reset(b->arena);
     }
@@ -138,7 +169,7 @@ enum qd_status qd_plan_time(struct qd_plan *plan, const struct qd_shape *inputs,
 {
     struct qd_error ignored;
     struct qd_shaped *shaped;
-    struct bench b = {.plan = plan};
+    struct bench b = {.plan = plan, .start_ns = now_ns()};
     bool changes = false;
     *choices = NULL;
     enum qd_status status = qd_plan_shape(plan, inputs, &shaped, &ignored);

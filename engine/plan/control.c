@@ -144,7 +144,9 @@ enum qd_status qd_control_compile(struct qd_plan *plan, const struct qd_node *no
             return no_memory(error);
         branch->body = &bodies->bodies[b];
         struct qd_plan_options options = plan->options;
-        options.choices = NULL; /* they speak of the plan's own nodes */
+        const struct qd_choice *choice = qd_plan_choice(plan, node);
+        options.choices = choice ? choice->bodies[b] : NULL;
+        options.choice_count = choice ? choice->body_counts[b] : 0;
         status = take_constants(plan, node, branch, graph, error);
         if (!status)
             status = qd_plan_compile(graph, plan->kernels, plan->parallel, &options, &branch->plan, error);

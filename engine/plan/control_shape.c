@@ -109,8 +109,6 @@ static enum qd_status infer_loop(const struct qd_step *step, struct qd_tensor *s
     int carried = step->control->own_inputs - 2;
     struct qd_tensor own[2] = {{.dtype = QD_I64}, {.dtype = QD_BOOL}};
     struct qd_shaped *shaped = NULL;
-    if (step->out_count > carried)
-        return QD_ERR_NEEDS_DATA;
     for (int i = 0; i < 2; i++) {
         qd_loop_declare(branch, i, &own[i]);
         set(given, i, &own[i]);
@@ -121,7 +119,7 @@ static enum qd_status infer_loop(const struct qd_step *step, struct qd_tensor *s
         set(given, 2 + i, &slots[step->in[2 + i]]);
     }
     enum qd_status status = shape_body(branch, given, &shaped);
-    if (!status && !keeps_shapes(branch, shaped, given, 1, 2, carried))
+    if (!status && (step->out_count > carried || !keeps_shapes(branch, shaped, given, 1, 2, carried)))
         status = QD_ERR_NEEDS_DATA;
     for (int i = 0; !status && i < step->out_count; i++)
         put(step, slots, i, given->dtypes[2 + i], &given->shapes[2 + i]);

@@ -69,6 +69,8 @@ struct qd_site {
 struct qd_choice {
     bool fp32;
     float int8_us, fp32_us;
+    const struct qd_choice *bodies[2]; /* of a control-flow node: by node of each compiled body, or NULL */
+    int body_counts[2];
 };
 
 struct qd_plan_options {
