@@ -1,6 +1,7 @@
 /* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in
  * engine/report.c. */
 #include "engine/model.h"
+#include "engine/plan/control.h"
 #include "engine/plan/choose.h"
 
 #include <string.h>
@@ -171,14 +172,13 @@ static enum qd_status count_macs(struct qd_model *model, struct qd_error *error)
     struct qd_arena *arena = model->graph->arena;
     struct qd_shaped *shaped;
     struct qd_shape *shapes = shapes_of(model, 1);
-    model->step_macs = qd_arena_alloc(arena, (size_t)model->plan->step_count, sizeof *model->step_macs);
+    model->step_macs = qd_arena_alloc(arena, qd_plan_all_steps(model->plan), sizeof *model->step_macs);
     if (!shapes || !model->step_macs)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
     enum qd_status status = qd_plan_shape(model->plan, shapes, &shaped, error);
     if (status)
         return status == QD_ERR_NO_MEMORY ? status : QD_OK;
-    for (int s = 0; s < shaped->static_steps; s++)
-        model->step_macs[s] = qd_step_macs(&model->plan->steps[s], shaped);
+    qd_plan_all_macs(model->plan, shaped, model->step_macs);
     qd_shaped_unref(&shaped);
     return QD_OK;
 }

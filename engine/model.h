@@ -31,7 +31,7 @@ struct qd_model {
     pthread_mutex_t fp32_lock;
     struct qd_learner *learner; /* [loop] */
     float *utilization;         /* [site_count] of the last request; [loop] */
-    uint64_t *step_macs;        /* [step_count] at the signature's shape */
+    uint64_t *step_macs;        /* [qd_plan_all_steps] at the signature's shape */
 };
 
 struct qd_infer {

@@ -1,5 +1,6 @@
 /* Reports: what was learned and what the plan is, in the words of engine/engine.h; and test data files. */
 #include "engine/model.h"
+#include "engine/plan/control.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,8 +66,10 @@ enum qd_status qd_model_ranges_reset(struct qd_model *model, struct qd_error *er
 
 enum qd_status qd_model_ranges_freeze(struct qd_model *model, struct qd_error *error)
 {
-    size_t unseen = 0;
-    enum qd_status status = qd_learner_freeze(model->learner, &unseen);
+    size_t unseen = 0, needed = 0;
+    while (needed < (size_t)model->plan->site_count && model->plan->sites[needed].value >= 0)
+        needed++; /* behind them stand the sites of bodies, which may never run */
+    enum qd_status status = qd_learner_freeze(model->learner, needed, &unseen);
     if (status == QD_ERR_CONFLICT)
         return qd_fail(error, status, "tensor '%s' has no observation yet: send a request before freezing",
                        model->plan->sites[unseen].name);
@@ -86,14 +89,14 @@ void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
     const struct qd_plan *plan = model->plan;
     *out = (struct qd_plan_report){
         .digest = plan->digest,
-        .steps = (size_t)plan->step_count,
+        .steps = qd_plan_all_steps(plan),
         .model_file_bytes = model->file_bytes,
         .packed_bytes = plan->packed_bytes,
         .opset = model->graph->opset,
         .nodes = (size_t)model->graph->node_count,
     };
-    for (int i = 0; i < plan->step_count; i++)
-        out->macs[step_precision(&plan->steps[i])] += model->step_macs[i];
+    for (size_t i = 0; i < out->steps; i++)
+        out->macs[step_precision(qd_plan_any_step(plan, i))] += model->step_macs[i];
 }
 
 void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report *out)
@@ -105,7 +108,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
                                           [QD_STEP_DEQUANTIZE] = "this node reads floats",
                                           [QD_STEP_RELAYOUT] = "this node wants the other layout"};
     const struct qd_plan *plan = model->plan;
-    const struct qd_step *step = &plan->steps[i];
+    const struct qd_step *step = qd_plan_any_step(plan, i);
     bool own = step->kind == QD_STEP_OP || step->kind == QD_STEP_LINEAR || step->kind == QD_STEP_CONTROL;
     *out = (struct qd_step_report){
         .node = step->node ? step->node->name : "",

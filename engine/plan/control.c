@@ -205,6 +205,44 @@ bool qd_control_int8(const struct qd_control *control)
     return false;
 }
 
+size_t qd_plan_all_steps(const struct qd_plan *plan)
+{
+    size_t count = (size_t)plan->step_count;
+    for (const struct qd_control *c = plan->controls; c; c = c->next)
+        for (int b = 0; b < c->branch_count; b++)
+            count += qd_plan_all_steps(c->branches[b].plan);
+    return count;
+}
+
+const struct qd_step *qd_plan_any_step(const struct qd_plan *plan, size_t index)
+{
+    for (int s = 0; s < plan->step_count; s++) {
+        const struct qd_control *control = plan->steps[s].control;
+        if (index-- == 0)
+            return &plan->steps[s];
+        for (int b = 0; control && b < control->branch_count; b++) {
+            size_t inner = qd_plan_all_steps(control->branches[b].plan);
+            if (index < inner)
+                return qd_plan_any_step(control->branches[b].plan, index);
+            index -= inner;
+        }
+    }
+    return NULL;
+}
+
+void qd_plan_all_macs(const struct qd_plan *plan, const struct qd_shaped *shaped, uint64_t *macs)
+{
+    for (int s = 0; s < plan->step_count; s++) {
+        const struct qd_control *control = plan->steps[s].control;
+        *macs++ = shaped && s < shaped->static_steps ? qd_step_macs(&plan->steps[s], shaped) : 0;
+        for (int b = 0; control && b < control->branch_count; b++) {
+            const struct qd_plan *body = control->branches[b].plan;
+            qd_plan_all_macs(body, body->cache, macs);
+            macs += qd_plan_all_steps(body);
+        }
+    }
+}
+
 void qd_control_release(struct qd_plan *plan)
 {
     for (struct qd_control *c = plan->controls; c; c = c->next)

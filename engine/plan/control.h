@@ -78,6 +78,13 @@ bool qd_control_int8(const struct qd_control *control);
  * running. Also shapes the bodies, whose plans remember it. */
 enum qd_status qd_control_infer(const struct qd_step *step, struct qd_tensor *slots,
                                 struct qd_error *error) QD_MUST_CHECK;
+/* The steps of a plan with those of bodies, each body's behind the step that has it: how many, and the one of an index.
+ */
+size_t qd_plan_all_steps(const struct qd_plan *plan);
+const struct qd_step *qd_plan_any_step(const struct qd_plan *plan, size_t index);
+/* Multiply-adds of each of them, of bodies under the shapes they were asked for last; 0 where shapes aren't known. */
+void qd_plan_all_macs(const struct qd_plan *plan, const struct qd_shaped *shaped, uint64_t *macs);
+
 /* Runs a control-flow step of a lane and binds its outputs; memory comes from the request's arena and counts as the
  * request's. The outcome is in lane->status. [worker] */
 void qd_control_run(struct qd_lane *lane, const struct qd_step *step);

@@ -168,13 +168,20 @@ enum qd_status qd_learner_reset(struct qd_learner *learner)
     return QD_OK;
 }
 
-enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t *unseen_site)
+enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size_t *unseen_site)
 {
-    for (size_t i = 0; i < learner->site_count; i++)
-        if (learner->ranges[i].n == 0) {
+    bool any = learner->site_count == 0;
+    *unseen_site = 0;
+    for (size_t i = 0; i < learner->site_count; i++) {
+        bool seen = learner->ranges[i].n > 0;
+        any |= seen;
+        if (i < needed && !seen) {
             *unseen_site = i;
             return QD_ERR_CONFLICT;
         }
+    }
+    if (!any)
+        return QD_ERR_CONFLICT;
     return learner->frozen ? QD_OK : publish(learner, true);
 }
 

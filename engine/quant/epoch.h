@@ -61,8 +61,9 @@ bool qd_learner_frozen(const struct qd_learner *learner);
 
 /* Errors of the three: NO_MEMORY, then nothing has changed. */
 enum qd_status qd_learner_reset(struct qd_learner *learner) QD_MUST_CHECK;
-/* CONFLICT while a site has no observation: there would be nothing to serve it by. */
-enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t *unseen_site) QD_MUST_CHECK;
+/* CONFLICT while one of the first `needed` sites, or every site, has no observation: there would be nothing to serve it
+ * by. The others go on by each request's own range until they are seen. */
+enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size_t *unseen_site) QD_MUST_CHECK;
 enum qd_status qd_learner_unfreeze(struct qd_learner *learner) QD_MUST_CHECK;
 
 #endif

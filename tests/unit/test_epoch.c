@@ -122,14 +122,14 @@ static void test_freeze_needs_observations_and_stops_learning(void **state)
     struct qd_learner_rules rules = defaults();
     struct qd_learner *learner = make(&rules, 2);
     size_t unseen = 99;
-    assert_int_equal(qd_learner_freeze(learner, &unseen), QD_ERR_CONFLICT);
+    assert_int_equal(qd_learner_freeze(learner, 2, &unseen), QD_ERR_CONFLICT);
     assert_int_equal(unseen, 0);
     struct qd_observation o[2] = {qd_observation_empty(), qd_observation_empty()};
     uint32_t guarded[2] = {0, 0};
     o[0].min = o[1].min = -1;
     o[0].max = o[1].max = 1;
     qd_learner_fold(learner, o, guarded, 1);
-    assert_int_equal(qd_learner_freeze(learner, &unseen), QD_OK);
+    assert_int_equal(qd_learner_freeze(learner, 2, &unseen), QD_OK);
     assert_true(qd_learner_frozen(learner) && qd_learner_current(learner)->frozen);
     assert_true(qd_learner_current(learner)->sites[1].ready); /* frozen before it was warm: served all the same */
     uint64_t frozen = current(learner);
