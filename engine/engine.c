@@ -1,8 +1,8 @@
 /* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in
  * engine/report.c. */
 #include "engine/model.h"
-#include "engine/plan/control.h"
 #include "engine/plan/choose.h"
+#include "engine/plan/control.h"
 
 #include <string.h>
 

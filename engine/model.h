@@ -21,7 +21,7 @@ struct qd_model {
     struct qd_engine *engine; /* borrowed */
     struct qd_quant_options options;
     char *name;
-    struct qd_file file; /* mapped, or bytes == NULL when the bytes are the caller's */
+    struct qd_file file;            /* mapped, or bytes == NULL when the bytes are the caller's */
     struct qd_externals *externals; /* of a model from a file */
     size_t file_bytes;
     struct qd_graph *graph;

@@ -138,8 +138,8 @@ static enum qd_status map_beneath(int folder, const char *location, struct qd_fi
     if (fd < 0 && (errno == EXDEV || errno == ELOOP))
         return qd_fail(error, QD_ERR_INVALID, "'%s' leads out of the model's folder, or through a link", location);
     if (fd < 0)
-        return qd_fail(error, errno == ENOENT ? QD_ERR_NOT_FOUND : QD_ERR_IO, "can't open '%s' in the model's folder: %s",
-                       location, strerror(errno));
+        return qd_fail(error, errno == ENOENT ? QD_ERR_NOT_FOUND : QD_ERR_IO,
+                       "can't open '%s' in the model's folder: %s", location, strerror(errno));
     if (fstat(fd, &about) != 0)
         status = qd_fail(error, QD_ERR_IO, "can't look at '%s': %s", location, strerror(errno));
     else if (!S_ISREG(about.st_mode))

@@ -31,13 +31,13 @@ struct qd_import {
     int64_t ir_version;
     uint64_t digest;
     struct qd_externals *externals; /* NULL: there are none to be had */
-    bool node_named; /* the error's sentence names a node: the innermost is enough */
+    bool node_named;                /* the error's sentence names a node: the innermost is enough */
 };
 
 /* One call of a function, whose body's nodes stand in the graph in the place of the call. */
 struct qd_call_space {
-    struct qd_call_space *caller; /* of the call itself: the function it stands in, or NULL */
-    struct qd_scope *scope;       /* the graph that receives the nodes */
+    struct qd_call_space *caller;  /* of the call itself: the function it stands in, or NULL */
+    struct qd_scope *scope;        /* the graph that receives the nodes */
     struct qd_text function, call; /* FunctionProto, NodeProto */
     const char *name;              /* the call's: what the body's names are shown behind */
     struct qd_map names;           /* of the body -> value ids in scope */
@@ -57,12 +57,12 @@ struct qd_pending {
 /* A graph being imported. Its value ids are final; node ids are until the sort. */
 struct qd_scope {
     struct qd_import *im;
-    struct qd_scope *parent; /* NULL: the outermost */
-    struct qd_graph *graph;  /* in the arena; its arrays are set when they are complete */
+    struct qd_scope *parent;     /* NULL: the outermost */
+    struct qd_graph *graph;      /* in the arena; its arrays are set when they are complete */
     struct qd_call_space *space; /* of the node that has this graph as an attribute, or NULL */
     struct qd_call_space *now;   /* of the node being read */
-    struct qd_map names;     /* value name -> id */
-    struct qd_value *values; /* grows; becomes graph->values in the end */
+    struct qd_map names;         /* value name -> id */
+    struct qd_value *values;     /* grows; becomes graph->values in the end */
     int value_count, value_room, depth;
     struct qd_pending *pending; /* of graph->nodes, until they are complete */
     int node_room;

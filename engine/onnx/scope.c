@@ -95,7 +95,8 @@ enum qd_status qd_scope_find(struct qd_scope *scope, const struct qd_call_space 
     if (*found || !scope->parent)
         return QD_OK;
     int outer;
-    enum qd_status status = qd_scope_find(scope->parent, scope->space, name, &outer, found); /* as deep as graphs nest */
+    enum qd_status status = qd_scope_find(scope->parent, scope->space, name, &outer,
+                                          found); /* as deep as graphs nest */
     return status || outer == QD_NO_VALUE ? status : capture(scope, name, outer, id);
 }
 

@@ -298,8 +298,8 @@ static enum qd_status take_external(struct qd_import *im, struct qd_text message
     uint64_t length = place.has_length ? place.length : bytes;
     if (place.offset > file->size || length > file->size - place.offset)
         return qd_fail(im->error, QD_ERR_FORMAT,
-                       "tensor '%s': '%s' has %zu bytes, %" PRIu64 " at offset %" PRIu64 " are wanted", p->name, location,
-                       file->size, length, place.offset);
+                       "tensor '%s': '%s' has %zu bytes, %" PRIu64 " at offset %" PRIu64 " are wanted", p->name,
+                       location, file->size, length, place.offset);
     p->has_raw = true;
     p->raw = length ? (struct qd_text){(const char *)file->bytes + place.offset, (size_t)length}
                     : (struct qd_text){"", 0};

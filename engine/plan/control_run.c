@@ -1,5 +1,6 @@
 /* Running If and Loop, and what Scan shares with them. A body is a plan of its own; it runs in a lane of its own whose
- * sites are a stretch of the parent's and whose memory counts as the request's. Not for Scan's axes (control_scan.c). */
+ * sites are a stretch of the parent's and whose memory counts as the request's. Not for Scan's axes (control_scan.c).
+ */
 #include "engine/plan/control_run.h"
 
 #include <inttypes.h>
@@ -18,9 +19,9 @@ static bool no_memory(struct qd_lane *lane)
 
 static bool too_large(struct qd_lane *lane, const struct qd_step *step)
 {
-    return failed(lane, qd_fail(&lane->error, QD_ERR_TOO_LARGE,
-                                "no memory left for node '%s': a request may take %zu MiB", step->node->name,
-                                lane->plan->options.request_bytes >> 20));
+    return failed(lane,
+                  qd_fail(&lane->error, QD_ERR_TOO_LARGE, "no memory left for node '%s': a request may take %zu MiB",
+                          step->node->name, lane->plan->options.request_bytes >> 20));
 }
 
 /* ---------------------------------------------------------------- one body */
@@ -85,8 +86,8 @@ bool qd_body_run(struct qd_body_run *run)
         return false;
     if (++lane->iterations > QD_MAX_ITERATIONS)
         return failed(lane, qd_fail(&lane->error, QD_ERR_TOO_LARGE,
-                                    "node '%s': more than %" PRIu64 " iterations in one request",
-                                    run->step->node->name, QD_MAX_ITERATIONS));
+                                    "node '%s': more than %" PRIu64 " iterations in one request", run->step->node->name,
+                                    QD_MAX_ITERATIONS));
     *body = (struct qd_lane){.plan = run->branch->plan,
                              .shaped = run->shaped,
                              .arena = run->work ? run->work : lane->arena,
@@ -171,9 +172,9 @@ bool qd_control_make(struct qd_lane *lane, const struct qd_step *step, int outpu
     int64_t elems;
     size_t bytes;
     if (tensor->dtype == QD_NONE || tensor->dtype == QD_STR)
-        return failed(lane, qd_fail(&lane->error, QD_ERR_UNSUPPORTED, "%s node '%s': an output's type is %s",
-                                    step->node->op, step->node->name,
-                                    tensor->dtype == QD_STR ? "not supported" : "not known"));
+        return failed(lane,
+                      qd_fail(&lane->error, QD_ERR_UNSUPPORTED, "%s node '%s': an output's type is %s", step->node->op,
+                              step->node->name, tensor->dtype == QD_STR ? "not supported" : "not known"));
     bool fits = qd_shape_elems(&tensor->shape, &elems) &&
                 qd_size_mul((size_t)elems, qd_dtype_bytes(tensor->dtype), &bytes);
     tensor->layout = QD_PLAIN;
@@ -208,9 +209,9 @@ bool qd_control_stack_shape(struct qd_lane *lane, const struct qd_step *step, co
                             int64_t count, struct qd_shape *out)
 {
     if (part->rank >= QD_MAX_RANK)
-        return failed(lane, qd_fail(&lane->error, QD_ERR_UNSUPPORTED,
-                                    "%s node '%s': an output of more than %d dimensions", step->node->op,
-                                    step->node->name, QD_MAX_RANK));
+        return failed(lane,
+                      qd_fail(&lane->error, QD_ERR_UNSUPPORTED, "%s node '%s': an output of more than %d dimensions",
+                              step->node->op, step->node->name, QD_MAX_RANK));
     out->rank = part->rank + 1;
     for (int i = 0; i < out->rank; i++)
         out->dims[i] = i == axis ? count : part->dims[i < axis ? i : i - 1];
@@ -260,8 +261,9 @@ static bool add_part(struct qd_lane *lane, const struct qd_step *step, struct pi
     if (pile->part.dtype == QD_NONE)
         pile->part = *part;
     if (pile->part.dtype != part->dtype || !qd_shape_equal(&pile->part.shape, &part->shape))
-        return failed(lane, qd_fail(&lane->error, QD_ERR_SHAPE, "%s node '%s': an output to be joined changes its shape",
-                                    step->node->op, step->node->name));
+        return failed(lane,
+                      qd_fail(&lane->error, QD_ERR_SHAPE, "%s node '%s': an output to be joined changes its shape",
+                              step->node->op, step->node->name));
     if (bytes > pile->room - pile->used) {
         size_t room = pile->room ? pile->room : bytes;
         if (!qd_size_add(room, bytes > room ? bytes : room, &room))

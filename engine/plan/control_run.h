@@ -40,8 +40,8 @@ void qd_body_turn(struct qd_body_run *run);
 /* Copies an output to where the next iteration may read it. `was`: the value before, whose type it must have. */
 bool qd_body_carry(struct qd_body_run *run, int output, struct qd_tensor *was);
 
-/* Memory for output `output` of the step, of that type and shape: where the plan has put it, or the request's. An output
- * that nobody reads is passed over by give, and gets memory all the same by make. */
+/* Memory for output `output` of the step, of that type and shape: where the plan has put it, or the request's. An
+ * output that nobody reads is passed over by give, and gets memory all the same by make. */
 bool qd_control_make(struct qd_lane *lane, const struct qd_step *step, int output, struct qd_tensor *tensor);
 bool qd_control_give(struct qd_lane *lane, const struct qd_step *step, int output, const struct qd_tensor *from);
 void qd_control_bind(struct qd_lane *lane, const struct qd_step *step, int output, const struct qd_tensor *tensor);

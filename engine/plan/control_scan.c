@@ -78,8 +78,9 @@ static bool put(struct scan *s, struct stack *stack, const struct qd_tensor *par
                 int64_t length)
 {
     if (stack->all.dtype != part->dtype || !qd_shape_equal(&stack->part, &part->shape))
-        return failed(s->lane, qd_fail(&s->lane->error, QD_ERR_SHAPE, "%s node '%s': a result changes its type or shape",
-                                       s->step->node->op, s->step->node->name));
+        return failed(s->lane,
+                      qd_fail(&s->lane->error, QD_ERR_SHAPE, "%s node '%s': a result changes its type or shape",
+                              s->step->node->op, s->step->node->name));
     size_t bytes = qd_tensor_bytes(part), n = length < 0 ? 1 : (size_t)length;
     size_t outer = (size_t)qd_shape_span(&part->shape, 0, stack->axis), inner = outer ? bytes / outer : 0;
     unsigned char *to = (unsigned char *)stack->all.data + (size_t)row * n * bytes + (size_t)index * inner;
@@ -92,9 +93,9 @@ static bool put(struct scan *s, struct stack *stack, const struct qd_tensor *par
 static bool find_axis(struct scan *s, int64_t axis, int rank, int *out)
 {
     if (axis < -rank || axis >= rank)
-        return failed(s->lane, qd_fail(&s->lane->error, QD_ERR_INVALID,
-                                       "%s node '%s': axis %" PRId64 " of a tensor of rank %d", s->step->node->op,
-                                       s->step->node->name, axis, rank));
+        return failed(s->lane,
+                      qd_fail(&s->lane->error, QD_ERR_INVALID, "%s node '%s': axis %" PRId64 " of a tensor of rank %d",
+                              s->step->node->op, s->step->node->name, axis, rank));
     *out = (int)(axis < 0 ? axis + rank : axis);
     return true;
 }
@@ -118,9 +119,9 @@ static bool measure(struct scan *s)
             return false;
         int64_t length = in->shape.dims[s->axes[scanned] + batched];
         if (s->length >= 0 && length != s->length)
-            return failed(s->lane,
-                          qd_fail(&s->lane->error, QD_ERR_SHAPE, "Scan node '%s': scanned inputs of %" PRId64
-                                  " and %" PRId64 " elements", s->step->node->name, s->length, length));
+            return failed(s->lane, qd_fail(&s->lane->error, QD_ERR_SHAPE,
+                                           "Scan node '%s': scanned inputs of %" PRId64 " and %" PRId64 " elements",
+                                           s->step->node->name, s->length, length));
         s->length = length;
     }
     return true;

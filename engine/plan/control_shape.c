@@ -1,5 +1,5 @@
-/* Shapes of what control flow gives out, as far as they follow from shapes: then the step is placed and planned like any
- * other. What can't be told before running is told while running (control_run.c). */
+/* Shapes of what control flow gives out, as far as they follow from shapes: then the step is placed and planned like
+ * any other. What can't be told before running is told while running (control_run.c). */
 #include "engine/plan/control_run.h"
 
 #include <string.h>
@@ -128,7 +128,10 @@ static enum qd_status infer_loop(const struct qd_step *step, struct qd_tensor *s
 }
 
 /* Index of an axis, or -1. */
-static int axis_of(int64_t axis, int rank) { return axis < -rank || axis >= rank ? -1 : (int)(axis < 0 ? axis + rank : axis); }
+static int axis_of(int64_t axis, int rank)
+{
+    return axis < -rank || axis >= rank ? -1 : (int)(axis < 0 ? axis + rank : axis);
+}
 
 /* The slices that a scan's body gets; -1: they don't fit together. */
 static int64_t give_slices(const struct qd_step *step, const struct qd_tensor *slots, struct given *given)
@@ -196,8 +199,8 @@ enum qd_status qd_control_infer(const struct qd_step *step, struct qd_tensor *sl
     qd_free(given.dtypes);
     int64_t elems, bytes;
     for (int o = 0; !status && o < step->out_count; o++)
-        if (step->out[o] != QD_NO_VALUE && !(qd_shape_elems(&slots[step->out[o]].shape, &elems) &&
-                                             qd_i64_mul(elems, 8, &bytes)))
+        if (step->out[o] != QD_NO_VALUE &&
+            !(qd_shape_elems(&slots[step->out[o]].shape, &elems) && qd_i64_mul(elems, 8, &bytes)))
             return qd_fail(error, QD_ERR_TOO_LARGE, "node '%s' would make a tensor too large to address",
                            step->node->name);
     return status == QD_ERR_NO_MEMORY ? qd_fail(error, status, "no memory for a plan of these shapes") : status;

@@ -44,8 +44,7 @@ static enum qd_status bind_memory(struct qd_lane *lane, const struct qd_tensor *
     size_t bytes = lane->shaped->workspace_bytes;
     size_t most = lane->plan->options.request_bytes;
     if (lane->taken_bytes > most || bytes > most - lane->taken_bytes)
-        return qd_fail(error, QD_ERR_TOO_LARGE, "no memory left for the request: it may take %zu MiB",
-                       most >> 20);
+        return qd_fail(error, QD_ERR_TOO_LARGE, "no memory left for the request: it may take %zu MiB", most >> 20);
     lane->workspace_bytes = bytes;
     lane->workspace = qd_workspace_take(&lane->plan->workspaces, &lane->workspace_bytes);
     lane->slots = qd_arena_alloc(lane->arena, (size_t)lane->plan->slot_count, sizeof *lane->slots);
@@ -194,8 +193,8 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
         if (lane->rules.action == QD_GUARDED_REJECT) {
             lane->status = qd_fail(&lane->error, QD_ERR_OUT_OF_RANGE,
                                    "tensor '%s' left its learned range [%.9g, %.9g]: it reached [%.9g, %.9g]",
-                                   lane->plan->sites[step->site].name, site->lo,
-                                   site->hi, (double)seen->min, (double)seen->max);
+                                   lane->plan->sites[step->site].name, site->lo, site->hi, (double)seen->min,
+                                   (double)seen->max);
         } else if (lane->rules.action == QD_GUARDED_WIDEN) {
             double lo = seen->min < site->lo ? seen->min : site->lo, hi = seen->max > site->hi ? seen->max : site->hi;
             *qp = qd_qparams_from_range(lo, hi, lane->rules.symmetric);

@@ -374,7 +374,7 @@ enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int u
     if (!status)
         status = add_roots(&p);
     for (int u = 0; !status && u < unit_count; u++)
-        status = units[u].linear                                     ? place_linear(&p, u)
+        status = units[u].linear                                      ? place_linear(&p, u)
                  : qd_control_kind(&plan->graph.nodes[units[u].node]) ? place_control(&p, u)
                                                                       : place_op(&p, u);
     if (!status)

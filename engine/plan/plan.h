@@ -108,8 +108,8 @@ struct qd_plan {
     struct qd_slot *slots;
     struct qd_step *steps;
     struct qd_site *sites;
-    int *output_slots; /* [graph.output_count] */
-    int *last_use;     /* [slot_count] last step that reads it; step_count for outputs */
+    int *output_slots;           /* [graph.output_count] */
+    int *last_use;               /* [slot_count] last step that reads it; step_count for outputs */
     struct qd_control *controls; /* a list; they own their bodies' plans */
     size_t packed_bytes;
     uint32_t digest;

@@ -391,10 +391,13 @@ static void test_refusals(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_if_captures),          cmocka_unit_test(test_known_if_is_inlined),
-        cmocka_unit_test(test_loop_carries_and_joins), cmocka_unit_test(test_loop_grows_and_stops),
-        cmocka_unit_test(test_endless_loop_ends),    cmocka_unit_test(test_ranges_of_bodies),
-        cmocka_unit_test(test_scan_by_axes),         cmocka_unit_test(test_refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_if_captures),
+                                       cmocka_unit_test(test_known_if_is_inlined),
+                                       cmocka_unit_test(test_loop_carries_and_joins),
+                                       cmocka_unit_test(test_loop_grows_and_stops),
+                                       cmocka_unit_test(test_endless_loop_ends),
+                                       cmocka_unit_test(test_ranges_of_bodies),
+                                       cmocka_unit_test(test_scan_by_axes),
+                                       cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -63,8 +63,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    static const char *const names[] = {"model/deep/data.bin", "model/data.bin",  "model/twin.bin", "model/link.bin",
-                                        "model/inner.bin",     "model/up",        "model/pipe",     "model/m.onnx",
+    static const char *const names[] = {"model/deep/data.bin", "model/data.bin", "model/twin.bin", "model/link.bin",
+                                        "model/inner.bin",     "model/up",       "model/pipe",     "model/m.onnx",
                                         "outside.bin",         "other.bin"};
     char path[256];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
