@@ -181,10 +181,15 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
     struct qd_observation *seen = &lane->observations[step->site];
     const struct qd_site_params *site = &lane->params[step->site];
     struct qd_qparams *qp = &lane->qparams[step->site];
+    const float min = seen->min, max = seen->max;
     pass(lane, step, seen, scratch);
     bool finite = seen->min <= seen->max;
-    if (!site->ready) {
+    bool again = finite && seen->min == min && seen->max == max; /* in a loop: the scale of the last iteration holds */
+    if (!site->ready)
         seen->clipped_low = seen->clipped_high = 0; /* no range was in force */
+    if (again)
+        return;
+    if (!site->ready) {
         *qp = finite ? qd_qparams_from_range(seen->min, seen->max, lane->rules.symmetric)
                      : qd_qparams_from_range(0, 0, lane->rules.symmetric);
         pass(lane, step, NULL, scratch);
