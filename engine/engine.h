@@ -119,6 +119,9 @@ enum qd_status qd_infer_create(struct qd_model *model, const struct qd_infer_opt
  * epoch is no longer kept, INVALID after prepare; the request then keeps its old options. [loop] */
 enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infer_options *options,
                                     struct qd_error *error) QD_MUST_CHECK;
+/* When the request's time is over, by CLOCK_MONOTONIC in nanoseconds; 0: never. Loops within a model end by it, with
+ * QD_ERR_DEADLINE; straight runs are not interrupted. Before the run. [any] */
+void qd_infer_set_deadline(struct qd_infer *infer, uint64_t deadline_ns);
 /* Checks dtype and shape against the signature and gives memory for the input's elements (plain row-major layout, as
  * many bytes as qd_tensor_bytes says), to be filled before the run. Errors: TYPE, SHAPE, TOO_LARGE, NO_MEMORY, INVALID
  * when set twice. [any] */

@@ -195,6 +195,8 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
     return status;
 }
 
+void qd_infer_set_deadline(struct qd_infer *infer, uint64_t deadline_ns) { infer->deadline_ns = deadline_ns; }
+
 void qd_infer_run(struct qd_infer *const *lanes, size_t count)
 {
     struct qd_lane *group[64];
@@ -204,6 +206,7 @@ void qd_infer_run(struct qd_infer *const *lanes, size_t count)
         size_t n = 0;
         for (size_t j = i; j < count && n < sizeof group / sizeof group[0]; j++)
             if (lanes[j]->prepared && !lanes[j]->ran && lanes[j]->plan == lanes[i]->plan) {
+                lanes[j]->lane.deadline_ns = lanes[j]->deadline_ns;
                 group[n++] = &lanes[j]->lane;
                 lanes[j]->ran = true;
             }

@@ -43,6 +43,7 @@ struct qd_infer {
     struct qd_arena *arena;
     struct qd_tensor *inputs; /* [input_count] dtype QD_NONE: not given */
     struct qd_lane lane;
+    uint64_t deadline_ns;
     bool prepared, ran, finished;
 };
 

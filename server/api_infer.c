@@ -239,6 +239,7 @@ void qd_handle_infer(struct qd_http_request *request)
         limit_ns = timeout_us * 1000;
     s->job = (struct qd_job){
         .group = s->entry->model, .deadline_ns = now + limit_ns, .run = run_jobs, .done = job_done};
+    qd_infer_set_deadline(qd_infer_call_infer(s->call), s->job.deadline_ns);
     qd_http_request_ref(request);
     status = qd_jobs_submit(request->server->jobs, &s->job, &error);
     if (status) {

@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 static bool failed(struct qd_lane *lane, enum qd_status status)
 {
@@ -77,6 +78,26 @@ bool qd_body_shape(struct qd_body_run *run)
     return status ? failed(run->lane, status) : true;
 }
 
+/* What bounds the time of a request: iterations, and its deadline. */
+static bool may_go_on(struct qd_body_run *run)
+{
+    struct qd_lane *lane = run->lane;
+    struct timespec now;
+    const char *name = run->step->node->name;
+    if (++lane->iterations > QD_MAX_ITERATIONS)
+        return failed(lane,
+                      qd_fail(&lane->error, QD_ERR_TOO_LARGE,
+                              "node '%s': more than %" PRIu64 " iterations in one request", name, QD_MAX_ITERATIONS));
+    if (!lane->deadline_ns)
+        return true;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if ((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec <= lane->deadline_ns)
+        return true;
+    return failed(lane, qd_fail(&lane->error, QD_ERR_DEADLINE,
+                                "the request's time was over after %" PRIu64 " iterations, in node '%s'",
+                                lane->iterations, name));
+}
+
 bool qd_body_run(struct qd_body_run *run)
 {
     struct qd_lane *lane = run->lane, *body = &run->body;
@@ -84,15 +105,14 @@ bool qd_body_run(struct qd_body_run *run)
         qd_lane_release(body);
     if (!qd_body_shape(run))
         return false;
-    if (++lane->iterations > QD_MAX_ITERATIONS)
-        return failed(lane, qd_fail(&lane->error, QD_ERR_TOO_LARGE,
-                                    "node '%s': more than %" PRIu64 " iterations in one request", run->step->node->name,
-                                    QD_MAX_ITERATIONS));
+    if (!may_go_on(run))
+        return false;
     *body = (struct qd_lane){.plan = run->branch->plan,
                              .shaped = run->shaped,
                              .arena = run->work ? run->work : lane->arena,
                              .taken_bytes = lane->taken_bytes + run->carried_bytes[0] + run->carried_bytes[1],
-                             .iterations = lane->iterations};
+                             .iterations = lane->iterations,
+                             .deadline_ns = lane->deadline_ns};
     enum qd_status status = qd_lane_bind_body(body, lane, run->branch->site_base, run->inputs, &lane->error);
     if (status)
         return failed(lane, status);

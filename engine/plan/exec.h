@@ -37,6 +37,7 @@ struct qd_lane {
     void *scratch;                       /* shared by the lane's static steps */
     size_t taken_bytes;                  /* of the plan's request_bytes */
     uint64_t iterations;                 /* of loops, bodies included */
+    uint64_t deadline_ns;                /* CLOCK_MONOTONIC, looked at between iterations; 0: none */
 };
 
 /* Makes the lane's arrays in its arena, takes a workspace and binds the inputs (by graph.inputs; dtype QD_NONE = the

@@ -250,6 +250,14 @@ static void test_endless_loop_ends(void **state)
     struct qd_model *model = load(&b, true);
     struct qd_infer *infer = ask(model, "1", x, 0, QD_ERR_TOO_LARGE);
     qd_infer_destroy(&infer);
+    struct qd_infer_options options = qd_infer_defaults();
+    struct qd_error error = {0};
+    infer = qd_mb_request(model, &options, "1", x);
+    qd_infer_set_deadline(infer, 1); /* long ago */
+    qd_infer_run(&infer, 1);
+    assert_int_equal(qd_infer_status(infer, &error), QD_ERR_DEADLINE);
+    assert_non_null(strstr(error.text, "after 1 iterations"));
+    qd_infer_destroy(&infer);
     qd_model_unref(&model);
     qd_mb_free(&b);
 }
