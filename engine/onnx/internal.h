@@ -31,6 +31,7 @@ struct qd_import {
     int64_t ir_version;
     uint64_t digest;
     struct qd_externals *externals; /* NULL: there are none to be had */
+    size_t mix_left_bytes;          /* of other files, into the digest: each file's size once */
     bool node_named;                /* the error's sentence names a node: the innermost is enough */
 };
 

@@ -291,7 +291,7 @@ static enum qd_status take_external(struct qd_import *im, struct qd_text message
     if (qd_externals_find(im->externals, location, &file, &first, im->error) != QD_OK)
         return qd_error_prefix(im->error, "tensor '%s'", p->name);
     if (first) {
-        qd_import_mix(im, file->bytes, file->size);
+        im->mix_left_bytes += file->size;
         if (!qd_size_add(im->budget_bytes, file->size, &im->budget_bytes))
             im->budget_bytes = SIZE_MAX;
     }
@@ -300,6 +300,12 @@ static enum qd_status take_external(struct qd_import *im, struct qd_text message
         return qd_fail(im->error, QD_ERR_FORMAT,
                        "tensor '%s': '%s' has %zu bytes, %" PRIu64 " at offset %" PRIu64 " are wanted", p->name,
                        location, file->size, length, place.offset);
+    qd_import_mix(im, place.location.bytes, place.location.length);
+    qd_import_mix(im, &place.offset, sizeof place.offset);
+    if (length <= im->mix_left_bytes && length > 0) { /* what tensors share is read once */
+        qd_import_mix(im, (const char *)file->bytes + place.offset, (size_t)length);
+        im->mix_left_bytes -= (size_t)length;
+    }
     p->has_raw = true;
     p->raw = length ? (struct qd_text){(const char *)file->bytes + place.offset, (size_t)length}
                     : (struct qd_text){"", 0};
