@@ -41,7 +41,7 @@ static int setup(void **state)
     char path[256];
     for (int i = 0; i < 64; i++)
         numbers[i] = (float)i;
-    snprintf(top, sizeof top, "/tmp/quantd-external-XXXXXX");
+    snprintf(top, sizeof top, "%s/external-XXXXXX", P_tmpdir);
     assert_non_null(mkdtemp(top));
     snprintf(folder, sizeof folder, "%s/model", top);
     assert_int_equal(mkdir(folder, 0700), 0);
