@@ -1,5 +1,6 @@
 /* Control flow against arithmetic: captured values, nested bodies, iterations, joined results, ranges of bodies, plans
  * that know shapes beforehand and plans that don't. */
+#include "base/mem.h"
 #include "engine/engine.h"
 #include "tests/unit/model_builder.h"
 
@@ -276,7 +277,7 @@ static void test_ranges_of_bodies(void **state)
     qd_mb_output(&body, "next", QD_F32, "4,32");
     qd_mb_node(&body, "Identity", "go", "still", "");
     qd_mb_node(&body, "MatMul", "s w", "product", "");
-    qd_mb_node(&body, "Tanh", "product", "next", "");
+    qd_mb_node(&body, "Neg", "product", "next", "");
     qd_mb_input(&b, "x", QD_F32, "4,32");
     qd_mb_constant(&b, "n", QD_I64, "", three);
     qd_mb_weights(&b, "w", "32,32", 5, 0.3f);
@@ -372,6 +373,65 @@ static void test_scan_by_axes(void **state)
     qd_mb_free(&b);
 }
 
+/* One allocation after the other fails while a model with bodies is loaded and run: a status each time, never more. */
+static void test_memory_runs_out(void **state)
+{
+    (void)state;
+    const float x[2] = {1, 2};
+    struct qd_mb b = {0}, body = {0}, then = {0}, other = {0};
+    qd_mb_output(&then, "t", QD_F32, "2");
+    qd_mb_node(&then, "Add", "v x", "t", "");
+    qd_mb_output(&other, "e", QD_F32, "2");
+    qd_mb_node(&other, "Neg", "v", "e", "");
+    qd_mb_input(&body, "i", QD_I64, "");
+    qd_mb_input(&body, "go", QD_BOOL, "");
+    qd_mb_input(&body, "v", QD_F32, "2");
+    qd_mb_output(&body, "go", QD_BOOL, "");
+    qd_mb_output(&body, "next", QD_F32, "2");
+    qd_mb_output(&body, "v", QD_F32, "2");
+    put_control(&body, "If", NAMES("go"), NAMES("next"), "then_branch", &then, "else_branch", &other);
+    qd_mb_input(&b, "x", QD_F32, "2");
+    qd_mb_input(&b, "n", QD_I64, "");
+    qd_mb_output(&b, "y", QD_F32, "2");
+    qd_mb_output(&b, "all", QD_F32, "?,2");
+    put_control(&b, "Loop", NAMES("n", "", "x"), NAMES("y", "all"), "body", &body, NULL, NULL);
+    qd_mb_finish(&b, 17);
+    enum qd_status status = QD_ERR_NO_MEMORY;
+    for (uint64_t n = 1; status != QD_OK; n++) {
+        struct qd_model *model = NULL;
+        struct qd_infer *infer = NULL;
+        struct qd_infer_options options = qd_infer_defaults();
+        struct qd_quant_options quant = qd_quant_defaults();
+        struct qd_error error = {0};
+        void *data;
+        assert_true(n < 5000);
+        qd_mem_fail_at(n, true);
+        status = qd_model_load_memory(engine, "m", b.model.bytes, b.model.size, &quant, &model, &error);
+        if (!status)
+            status = qd_infer_create(model, &options, &infer, &error);
+        if (!status && !(status = qd_infer_input_alloc(infer, 0, QD_F32, &(struct qd_shape){1, {2}}, &data, &error)))
+            memcpy(data, x, sizeof x);
+        if (!status && !(status = qd_infer_input_alloc(infer, 1, QD_I64, &(struct qd_shape){.rank = 0}, &data, &error)))
+            *(int64_t *)data = 3;
+        if (!status)
+            status = qd_infer_prepare(infer, &error);
+        if (!status) {
+            qd_infer_run(&infer, 1);
+            status = qd_infer_status(infer, &error);
+        }
+        qd_mem_fail_at(0, false);
+        if (status == QD_OK)
+            assert_true(floats_of(infer, 0, 2)[1] == 8 && floats_of(infer, 1, 6)[4] == 3);
+        else if (status != QD_ERR_NO_MEMORY)
+            fail_msg("status %d: %s", status, error.text);
+        if (infer)
+            qd_infer_destroy(&infer);
+        if (model)
+            qd_model_unref(&model);
+    }
+    qd_mb_free(&b);
+}
+
 /* Mistakes are named when the model is loaded. */
 static void test_refusals(void **state)
 {
@@ -406,6 +466,7 @@ int main(void)
                                        cmocka_unit_test(test_endless_loop_ends),
                                        cmocka_unit_test(test_ranges_of_bodies),
                                        cmocka_unit_test(test_scan_by_axes),
+                                       cmocka_unit_test(test_memory_runs_out),
                                        cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
