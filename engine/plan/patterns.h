@@ -7,8 +7,8 @@
 #include "engine/ir/graph.h"
 
 /* Rewrites graph->nodes (and appends to graph->values, whose old ids stay what they are); new arrays and constants lie
- * in `arena`. A rewritten node bears the name of the pattern's last node. Values that are the graph's outputs, or that a
- * subgraph reads, stay. Results agree with the pieces' within float rounding. Errors: NO_MEMORY. [any] */
+ * in `arena`. A rewritten node bears the name of the pattern's last node. Values that are the graph's outputs, or that
+ * a subgraph reads, stay. Results agree with the pieces' within float rounding. Errors: NO_MEMORY. [any] */
 enum qd_status qd_find_patterns(struct qd_graph *graph, struct qd_arena *arena, struct qd_error *error) QD_MUST_CHECK;
 
 #endif

@@ -3,13 +3,12 @@
  *   $x           a constant of floats along the last dimension (all others 1), bound to x
  *   @x           one constant number, bound to numbers[x]
  *   #1.5         the constant number 1.5
- *   Op(a,b)      a node of the standard's domain with just these inputs; Add, Mul, Max and Min take them in either order
- *   Times(t,c)   t multiplied by the number c, or divided by its reciprocal
- *   Clamp(t,c,c) Clip between two numbers, as attributes or inputs; Relu counts as Clamp(t,#0,#inf)
- *   Mean(t)      ReduceMean over the last axis that keeps its place; so Total (ReduceSum) and Most (ReduceMax)
- *   Sixth(t)     HardSigmoid with alpha 1/6 and beta 1/2
- *   Square(t)... a name of the table below: any of its expressions, with _ for t
- * The first way that fits a part is taken; only the order of operands is tried again. */
+ *   Op(a,b)      a node of the standard's domain with just these inputs; Add, Mul, Max and Min take them in either
+ * order Times(t,c)   t multiplied by the number c, or divided by its reciprocal Clamp(t,c,c) Clip between two numbers,
+ * as attributes or inputs; Relu counts as Clamp(t,#0,#inf) Mean(t)      ReduceMean over the last axis that keeps its
+ * place; so Total (ReduceSum) and Most (ReduceMax) Sixth(t)     HardSigmoid with alpha 1/6 and beta 1/2 Square(t)... a
+ * name of the table below: any of its expressions, with _ for t The first way that fits a part is taken; only the order
+ * of operands is tried again. */
 #include "engine/plan/patterns_impl.h"
 
 #include <ctype.h>
@@ -29,8 +28,7 @@ static const struct {
     {"Cap6", {"Clamp(_,#0,#6)", "Min(Clamp(_,#0,#inf),#6)"}},
     {"Centred", {"Sub(_,Mean(_))"}},
     {"Variance", {"Mean(Square(Centred(_)))", "Sub(Mean(Square(_)),Square(Mean(_)))"}},
-    {"Normed",
-     {"Div(Centred(_),Root(Add(Variance(_),@e)))", "Mul(Centred(_),OverRoot(Add(Variance(_),@e)))"}},
+    {"Normed", {"Div(Centred(_),Root(Add(Variance(_),@e)))", "Mul(Centred(_),OverRoot(Add(Variance(_),@e)))"}},
     {"Gain", {"Mul(OverRoot(Add(Variance(_),@e)),$g)"}},
     {"Rms", {"Div(_,Root(Add(Mean(Square(_)),@e)))", "Mul(_,OverRoot(Add(Mean(Square(_)),@e)))"}},
     {"ErfHalf", {"Add(Erf(Times(_,#0.70710678)),#1)"}},

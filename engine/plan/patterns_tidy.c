@@ -175,8 +175,8 @@ static bool unsqueeze(struct qd_finder *f, int n)
     return first && same_axes(f, node, first, axes, &count) && qd_finder_bypass(f, n, qd_finder_in(f, first, 0));
 }
 
-/* Squeeze(MatMul(Unsqueeze(x), w)) by axis 0 with a matrix w is MatMul(x, w). The MatMul's node goes, its work moves here:
- * so the step bears the name of the last node. */
+/* Squeeze(MatMul(Unsqueeze(x), w)) by axis 0 with a matrix w is MatMul(x, w). The MatMul's node goes, its work moves
+ * here: so the step bears the name of the last node. */
 static bool squeeze(struct qd_finder *f, int n)
 {
     struct qd_node *node = &f->graph->nodes[n];
@@ -267,10 +267,11 @@ static const struct {
     const char *op;
     bool (*tidy)(struct qd_finder *f, int n);
 } rows[] = {
-    {"Add", neutral},     {"Cast", cast},   {"Clip", clip},         {"Concat", single},  {"Div", neutral},
-    {"Dropout", dropout}, {"Identity", identity}, {"Max", single},  {"Mean", single},    {"Min", single},
-    {"Mul", neutral},     {"Relu", clip},   {"Reshape", reshape},   {"Slice", slice},    {"Squeeze", squeeze},
-    {"Sub", neutral},     {"Sum", single},  {"Transpose", transpose}, {"Unsqueeze", unsqueeze},
+    {"Add", neutral},     {"Cast", cast},           {"Clip", clip},           {"Concat", single},
+    {"Div", neutral},     {"Dropout", dropout},     {"Identity", identity},   {"Max", single},
+    {"Mean", single},     {"Min", single},          {"Mul", neutral},         {"Relu", clip},
+    {"Reshape", reshape}, {"Slice", slice},         {"Squeeze", squeeze},     {"Sub", neutral},
+    {"Sum", single},      {"Transpose", transpose}, {"Unsqueeze", unsqueeze},
 };
 
 bool qd_patterns_tidy(struct qd_finder *f, int n)

@@ -141,7 +141,7 @@ static struct qd_mb build(const struct chain *c, bool all_outputs)
     qd_mb_weights(&b, "w", "4,3,3,3", 1, 0.5f);
     qd_mb_weights(&b, "w2", "4,6", 2, 0.5f);
     qd_mb_weights(&b, "w33", "3,3,3,3", 15, 0.5f);
-    qd_mb_weights(&b, "corner", "1,3,1,1", 16, 0.5f);
+    qd_mb_weights(&b, "corner", "1,1,4,3", 16, 0.5f);
     qd_mb_weights(&b, "wm", "6,4", 3, 0.5f);
     qd_mb_weights(&b, "c", "4", 4, 1);
     qd_mb_weights(&b, "s", "4", 5, 1);
