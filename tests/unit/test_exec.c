@@ -52,16 +52,18 @@ static void run_in_dirty_memory(struct qd_model *model, float *x, int rubbish, f
         .plan = model->plan, .epoch = qd_learner_current(model->learner), .rules = {.tolerance = 0.25}};
     struct qd_lane *lanes[] = {&lane};
     assert_int_equal(qd_plan_shape(model->plan, &shape, &lane.shaped, NULL), QD_OK);
-    size_t room = lane.shaped->workspace_bytes + (64 << 10);
-    assert_int_equal(qd_arena_create(room, &lane.arena), QD_OK);
-    void *dirt = qd_arena_alloc_raw(lane.arena, room - 4096);
+    assert_int_equal(qd_arena_create(64 << 10, &lane.arena), QD_OK);
+    size_t room = lane.shaped->workspace_bytes; /* what the plan keeps for requests is what the lane will get */
+    void *dirt = qd_workspace_take(&model->plan->workspaces, &room);
     assert_non_null(dirt);
-    memset(dirt, rubbish, room - 4096);
-    qd_arena_reset(lane.arena);
+    memset(dirt, rubbish, room);
+    qd_workspace_give(&model->plan->workspaces, dirt, room);
     assert_int_equal(qd_lane_bind(&lane, &input, NULL), QD_OK);
+    assert_ptr_equal(lane.workspace, dirt);
     qd_exec_run(lanes, 1);
     assert_int_equal(lane.status, QD_OK);
     memcpy(answer, lane.slots[model->plan->output_slots[0]].data, 2 * CLASSES * sizeof *answer);
+    qd_lane_release(&lane);
     qd_shaped_unref(&lane.shaped);
     qd_arena_destroy(&lane.arena);
 }
