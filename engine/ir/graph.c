@@ -63,6 +63,11 @@ static int fitting(const char *text, size_t most)
     return (int)n;
 }
 
+bool qd_node_is(const struct qd_node *node, const char *op)
+{
+    return node->domain[0] == 0 && strcmp(node->op, op) == 0;
+}
+
 const char *qd_node_text(const struct qd_node *node, char *text, size_t room)
 {
     const char *colon = node->domain[0] ? ":" : "";

@@ -88,6 +88,8 @@ const float *qd_attr_floats(const struct qd_node *node, const char *name, size_t
 /* True when the string attribute equals `text`; an absent one equals `otherwise`. */
 bool qd_attr_is(const struct qd_node *node, const char *name, const char *otherwise, const char *text);
 
+/* An operator of the standard's domain, by its type. [any] */
+bool qd_node_is(const struct qd_node *node, const char *op);
 /* "Conv 'conv1' (opset 17)" for error sentences. Returns text. */
 const char *qd_node_text(const struct qd_node *node, char *text, size_t room);
 

@@ -7,11 +7,6 @@
 /* k * 255 * 127 must stay below 2^31. */
 #define MAX_INT8_K 66000
 
-static bool is_op(const struct qd_node *node, const char *op)
-{
-    return node->domain[0] == 0 && strcmp(node->op, op) == 0;
-}
-
 static const struct qd_tensor *constant_weights(const struct qd_graph *graph, const struct qd_node *node)
 {
     if (node->in_count < 2 || node->in[0] == QD_NO_VALUE || node->in[1] == QD_NO_VALUE)
@@ -106,12 +101,12 @@ static bool read_transposed(const struct qd_node *node, const struct qd_shape *w
 static bool read_dims(const struct qd_node *node, const struct qd_tensor *w, struct dims *d)
 {
     const int64_t *s = w->shape.dims;
-    if (is_op(node, "Conv"))
+    if (qd_node_is(node, "Conv"))
         return read_conv(node, &w->shape, d);
-    if (is_op(node, "ConvTranspose"))
+    if (qd_node_is(node, "ConvTranspose"))
         return read_transposed(node, &w->shape, d);
-    bool gemm = is_op(node, "Gemm"), trans_b = gemm && qd_attr_int(node, "transB", 0) != 0;
-    if ((!gemm && !is_op(node, "MatMul")) || w->shape.rank != 2 || (gemm && qd_attr_int(node, "transA", 0) != 0))
+    bool gemm = qd_node_is(node, "Gemm"), trans_b = gemm && qd_attr_int(node, "transB", 0) != 0;
+    if ((!gemm && !qd_node_is(node, "MatMul")) || w->shape.rank != 2 || (gemm && qd_attr_int(node, "transA", 0) != 0))
         return false;
     d->kind = QD_LINEAR_ROWS;
     d->groups = d->joined = 1;
@@ -135,7 +130,7 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
     return w && read_dims(node, w, &d) ? (int64_t)d.outputs : 0;
 }
 
-bool qd_linear_node_is_conv(const struct qd_node *node) { return is_op(node, "Conv"); }
+bool qd_linear_node_is_conv(const struct qd_node *node) { return qd_node_is(node, "Conv"); }
 
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node)
 {
@@ -262,7 +257,7 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
     if (status)
         return status;
     struct qd_linear_spec scaled = *spec;
-    float alpha = is_op(spec->node, "Gemm") ? qd_attr_float(spec->node, "alpha", 1) : 1;
+    float alpha = qd_node_is(spec->node, "Gemm") ? qd_attr_float(spec->node, "alpha", 1) : 1;
     size_t outputs = d.outputs;
     if (alpha != 1) {
         float *factor = qd_arena_alloc(arena, outputs, sizeof *factor);

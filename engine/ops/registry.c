@@ -19,14 +19,13 @@ const struct qd_op_row *qd_op_rows(size_t *count)
 const struct qd_op *qd_op_find(const struct qd_node *node, struct qd_error *error)
 {
     const struct qd_op_row *best = NULL;
-    const char *domain = strcmp(node->domain, "ai.onnx") == 0 ? "" : node->domain;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].since <= node->opset && strcmp(rows[i].type, node->op) == 0 &&
-            strcmp(rows[i].domain, domain) == 0 && (!best || rows[i].since > best->since))
+            strcmp(rows[i].domain, node->domain) == 0 && (!best || rows[i].since > best->since))
             best = &rows[i];
     if (best)
         return best->op->choose ? best->op->choose(node) : best->op;
-    qd_fail(error, QD_ERR_UNSUPPORTED, "operator %s%s%s (node '%s', opset %" PRId64 ") is not supported", domain,
-            *domain ? "." : "", node->op, node->name, node->opset);
+    qd_fail(error, QD_ERR_UNSUPPORTED, "operator %s%s%s (node '%s', opset %" PRId64 ") is not supported", node->domain,
+            *node->domain ? "." : "", node->op, node->name, node->opset);
     return NULL;
 }

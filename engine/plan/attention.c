@@ -28,10 +28,7 @@ struct trail {
     double scale;
 };
 
-static bool is(const struct qd_node *node, const char *op)
-{
-    return node && (node->domain[0] == 0 || strcmp(node->domain, "ai.onnx") == 0) && strcmp(node->op, op) == 0;
-}
+static bool is(const struct qd_node *node, const char *op) { return node && qd_node_is(node, op); }
 
 static const struct qd_node *maker(const struct seeker *s, int value)
 {

@@ -410,9 +410,8 @@ struct qd_dims *qd_dims_find(const struct qd_graph *graph, struct qd_arena *aren
         }
     for (int n = 0; n < graph->node_count; n++) {
         const struct qd_node *node = &graph->nodes[n];
-        bool standard = node->domain[0] == 0 || strcmp(node->domain, "ai.onnx") == 0;
-        for (size_t r = 0; standard && r < sizeof rows / sizeof rows[0]; r++)
-            if (node->out_count > 0 && node->out[0] != QD_NO_VALUE && strcmp(node->op, rows[r].op) == 0)
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
+            if (node->out_count > 0 && node->out[0] != QD_NO_VALUE && qd_node_is(node, rows[r].op))
                 rows[r].rule(&t, node, &t.dims[node->out[0]]);
         for (int o = 0; o < node->out_count; o++)
             if (node->out[o] != QD_NO_VALUE)

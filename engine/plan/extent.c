@@ -25,15 +25,10 @@ struct extents {
     int count;
 };
 
-static bool is_op(const struct qd_node *node, const char *op)
-{
-    return node->domain[0] == 0 && strcmp(node->op, op) == 0;
-}
-
 static bool is_one_of(const struct qd_node *node, const char *const *names)
 {
     for (; *names; names++)
-        if (is_op(node, *names))
+        if (qd_node_is(node, *names))
             return true;
     return false;
 }
@@ -207,7 +202,7 @@ static struct qd_extent extent_of(struct extents *e, const struct qd_node *node)
         known = true;
     } else if (is_one_of(node, binary)) {
         known = combine(e, node, &extent);
-    } else if (extent.form >= 0 && is_op(node, "Conv")) {
+    } else if (extent.form >= 0 && qd_node_is(node, "Conv")) {
         known = convolve(e, node, &extent);
     } else if (extent.form >= 0 && is_one_of(node, pools)) {
         known = pool(e, node, &extent);

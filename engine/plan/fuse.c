@@ -19,11 +19,6 @@ struct fuser {
     bool out_of_memory; /* what could not be merged for that would make another plan: compiling stops */
 };
 
-static bool is_op(const struct qd_node *node, const char *op)
-{
-    return node->domain[0] == 0 && strcmp(node->op, op) == 0;
-}
-
 /* The only reader of a value, or NULL when there are more, none, or the model gives it out. */
 static const struct qd_node *sole_reader(const struct fuser *f, int value)
 {
@@ -118,24 +113,24 @@ static bool merge_arithmetic(struct fuser *f, struct qd_unit *unit, const struct
     const struct qd_tensor *c = constant_f32(f->graph, node->in[first ? 1 : 0]);
     const struct qd_node *anchor = &f->graph->nodes[unit->node];
     int rank = f->graph->values[conv ? anchor->in[1] : unit->out].info.shape.rank;
-    if (!first && (is_op(node, "Sub") || is_op(node, "Div")))
+    if (!first && (qd_node_is(node, "Sub") || qd_node_is(node, "Div")))
         return false;
     if (rank < 0 && c && qd_tensor_elems(c) == unit->outputs && !conv && c->shape.rank == 1)
         rank = 2; /* a vector added to rows fits whatever their rank is */
     if (!per_channel(c, unit, rank, conv) || !ensure(f, unit))
         return false;
-    bool scales = is_op(node, "Mul") || is_op(node, "Div");
+    bool scales = qd_node_is(node, "Mul") || qd_node_is(node, "Div");
     for (int64_t i = 0; scales && i < unit->outputs; i++)
-        if (!isfinite(is_op(node, "Mul") ? at(c, i) * unit->factor[i] : 1 / at(c, i) * unit->factor[i]))
+        if (!isfinite(qd_node_is(node, "Mul") ? at(c, i) * unit->factor[i] : 1 / at(c, i) * unit->factor[i]))
             return false; /* weights times that could not be quantized */
     for (int64_t i = 0; i < unit->outputs; i++) {
         float v = at(c, i);
-        if (is_op(node, "Add"))
+        if (qd_node_is(node, "Add"))
             unit->bias[i] += v;
-        else if (is_op(node, "Sub"))
+        else if (qd_node_is(node, "Sub"))
             unit->bias[i] -= v;
         else {
-            float scale = is_op(node, "Mul") ? v : 1 / v;
+            float scale = qd_node_is(node, "Mul") ? v : 1 / v;
             unit->bias[i] *= scale;
             unit->factor[i] *= scale;
         }
@@ -147,7 +142,7 @@ static bool merge_arithmetic(struct fuser *f, struct qd_unit *unit, const struct
 static bool read_clip(const struct fuser *f, const struct qd_node *node, struct qd_activation *act)
 {
     float lo = -INFINITY, hi = INFINITY;
-    if (is_op(node, "Relu")) {
+    if (qd_node_is(node, "Relu")) {
         lo = 0;
     } else if (node->opset < 11) {
         lo = qd_attr_float(node, "min", -INFINITY);
@@ -195,10 +190,10 @@ static bool read_activation(const struct fuser *f, const struct qd_node *node, s
         {"Tanh", QD_ACT_TANH, 0, 0},
         {"LeakyRelu", QD_ACT_LEAKY_RELU, 0.01f, 0},
     };
-    if (is_op(node, "Relu") || is_op(node, "Clip"))
+    if (qd_node_is(node, "Relu") || qd_node_is(node, "Clip"))
         return read_clip(f, node, act);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (!is_op(node, rows[i].op))
+        if (!qd_node_is(node, rows[i].op))
             continue;
         *act = (struct qd_activation){.kind = rows[i].kind, .a = rows[i].a, .b = rows[i].b};
         if (act->kind == QD_ACT_HARD_SIGMOID || act->kind == QD_ACT_LEAKY_RELU)
@@ -216,8 +211,8 @@ static bool read_activation(const struct fuser *f, const struct qd_node *node, s
 static bool merge_affine(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
 {
     struct qd_activation *act = &unit->act;
-    bool mul = is_op(node, "Mul"), first = node->in_count == 2 && node->in[0] == unit->out;
-    if ((!mul && !is_op(node, "Add")) || node->in_count != 2)
+    bool mul = qd_node_is(node, "Mul"), first = node->in_count == 2 && node->in[0] == unit->out;
+    if ((!mul && !qd_node_is(node, "Add")) || node->in_count != 2)
         return false;
     const struct qd_tensor *c = constant_f32(f->graph, node->in[first ? 1 : 0]);
     if (!c || qd_tensor_elems(c) != 1 || c->shape.rank > 1 || (mul && act->affine) || (!mul && act->add != 0))
@@ -232,7 +227,7 @@ static bool merge_affine(struct fuser *f, struct qd_unit *unit, const struct qd_
 /* A sum with another tensor that surely has the same shape. */
 static bool merge_residual(struct fuser *f, struct qd_unit *unit, const struct qd_node *node)
 {
-    if (!is_op(node, "Add") || node->in_count != 2 || unit->residual != QD_NO_VALUE)
+    if (!qd_node_is(node, "Add") || node->in_count != 2 || unit->residual != QD_NO_VALUE)
         return false;
     int other = node->in[node->in[0] == unit->out ? 1 : 0];
     if (other == QD_NO_VALUE || other == unit->out || f->graph->values[other].constant ||
@@ -255,9 +250,10 @@ static bool merge_one(struct fuser *f, struct qd_unit *unit, const struct qd_nod
     unit->act = (struct qd_activation){.kind = QD_ACT_NONE};
     if (unit->residual != QD_NO_VALUE)
         return false;
-    if (is_op(next, "BatchNormalization"))
+    if (qd_node_is(next, "BatchNormalization"))
         return conv && next->in[0] == unit->out && merge_batch_norm(f, unit, next);
-    bool arithmetic = is_op(next, "Add") || is_op(next, "Sub") || is_op(next, "Mul") || is_op(next, "Div");
+    bool arithmetic = qd_node_is(next, "Add") || qd_node_is(next, "Sub") || qd_node_is(next, "Mul") ||
+                      qd_node_is(next, "Div");
     return (arithmetic && merge_arithmetic(f, unit, next, conv)) || (conv && merge_residual(f, unit, next));
 }
 
@@ -294,10 +290,10 @@ static bool own_bias(struct fuser *f, struct qd_unit *unit, const struct qd_node
         return true;
     const struct qd_tensor *bias = constant_f32(f->graph, node->in[2]);
     int64_t elems = bias ? qd_tensor_elems(bias) : 0;
-    if (!bias || (elems != unit->outputs && (elems != 1 || is_op(node, "Conv"))) ||
+    if (!bias || (elems != unit->outputs && (elems != 1 || qd_node_is(node, "Conv"))) ||
         (elems > 1 && bias->shape.dims[bias->shape.rank - 1] != elems))
         return false;
-    float beta = is_op(node, "Gemm") ? qd_attr_float(node, "beta", 1) : 1;
+    float beta = qd_node_is(node, "Gemm") ? qd_attr_float(node, "beta", 1) : 1;
     unit->bias = floats(f, unit, 0);
     for (int64_t i = 0; unit->bias && i < unit->outputs; i++)
         unit->bias[i] = beta * at(bias, i);
@@ -356,7 +352,7 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
                                  .fused = ""};
         unit->outputs = qd_linear_outputs(graph, node);
         unit->linear = unit->outputs > 0 && one_output(node) && own_bias(&f, unit, node);
-        bool conv = is_op(node, "Conv") || is_op(node, "ConvTranspose");
+        bool conv = qd_node_is(node, "Conv") || qd_node_is(node, "ConvTranspose");
         while (unit->linear && merge_next(&f, unit, conv))
             ;
     }

@@ -15,11 +15,6 @@ int qd_finder_in(const struct qd_finder *f, const struct qd_node *node, int i)
     return value;
 }
 
-bool qd_node_is(const struct qd_node *node, const char *op)
-{
-    return (node->domain[0] == 0 || strcmp(node->domain, "ai.onnx") == 0) && strcmp(node->op, op) == 0;
-}
-
 const struct qd_node *qd_finder_maker(const struct qd_finder *f, int value)
 {
     int n = value == QD_NO_VALUE ? -1 : f->producer[value];

@@ -34,7 +34,6 @@ struct qd_match {
 
 /* The value that stands at input i now; QD_NO_VALUE when absent. */
 int qd_finder_in(const struct qd_finder *f, const struct qd_node *node, int i);
-bool qd_node_is(const struct qd_node *node, const char *op);
 /* The node that makes a value as its only output, or NULL. */
 const struct qd_node *qd_finder_maker(const struct qd_finder *f, int value);
 /* A constant of the model (no default of an input) with its data, or NULL. */

@@ -42,7 +42,7 @@ static bool may_lie_anywhere(const struct qd_graph *graph, int value)
         const struct qd_node *node = &graph->nodes[n];
         for (int i = 0; i < node->in_count; i++)
             if (node->in[i] == value && !(i == 1 && qd_linear_outputs(graph, node) > 0) &&
-                !(i == 0 && node->domain[0] == 0 && strcmp(node->op, "Gather") == 0))
+                !(i == 0 && qd_node_is(node, "Gather")))
                 return false;
     }
     return !graph->values[value].is_output;
