@@ -1,4 +1,6 @@
-/* A parallel-for over a fixed set of threads: one job at a time, tasks handed out by an atomic counter. */
+/* A parallel-for over a fixed set of threads: one job at a time, tasks handed out by an atomic counter. Steps follow
+ * each other by microseconds while a request runs, so a helper looks for the next job for a while, giving way to any
+ * other thread, before it sleeps; and the caller waits only for helpers that have joined, never for one to wake up. */
 #include "engine/plan/team.h"
 
 #include "base/mem.h"
@@ -6,55 +8,141 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MAX_THREADS 64u
+#define LOOK_NS     50000u /* how long is looked before sleeping: longer than most steps that don't split */
+
+/* The gate: the job's number above, whether it is open, and how many helpers have joined it. */
+#define JOINED_MASK ((uint64_t)0xff)
+#define OPEN        ((uint64_t)0x100)
+#define NEXT_JOB    ((uint64_t)0x200)
 
 struct qd_team {
     struct qd_parallel parallel; /* first: run() gets it back */
     pthread_mutex_t busy;        /* held by the caller whose job is running */
-    pthread_mutex_t lock;        /* guards what follows */
-    pthread_cond_t wake, done;
-    unsigned generation, active; /* active: helpers that have not finished the present job */
-    bool stop;
+    /* The job; written while the gate is closed and nobody is inside. */
     void (*fn)(void *, size_t);
     void *ctx;
     size_t tasks;
     atomic_size_t next;
+    atomic_uint_fast64_t gate, left; /* left: helpers that have finished the present job */
+    pthread_mutex_t lock;            /* for sleeping only */
+    pthread_cond_t wake, done;
+    atomic_uint sleepers; /* helpers in `wake`; changed under the lock */
+    atomic_bool waiting;  /* the caller is in `done` */
+    atomic_bool stop;
     unsigned helper_count;
     pthread_t helpers[MAX_THREADS];
 };
 
-static void work(struct qd_team *team, void (*fn)(void *, size_t), void *ctx, size_t tasks)
+static uint64_t now_ns(void)
 {
-    for (size_t i; (i = atomic_fetch_add_explicit(&team->next, 1, memory_order_relaxed)) < tasks;)
-        fn(ctx, i);
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void work(struct qd_team *team)
+{
+    for (size_t i; (i = atomic_fetch_add_explicit(&team->next, 1, memory_order_relaxed)) < team->tasks;)
+        team->fn(team->ctx, i);
+}
+
+/* ------------------------------------------------------------------ helpers */
+
+/* Joins the job while its gate is open; false when there is none. */
+static bool join(struct qd_team *team)
+{
+    uint64_t gate = atomic_load(&team->gate);
+    while (gate & OPEN)
+        if (atomic_compare_exchange_weak(&team->gate, &gate, gate + 1))
+            return true;
+    return false;
+}
+
+static void leave(struct qd_team *team)
+{
+    atomic_fetch_add(&team->left, 1);
+    if (!atomic_load(&team->waiting))
+        return;
+    pthread_mutex_lock(&team->lock);
+    pthread_cond_signal(&team->done);
+    pthread_mutex_unlock(&team->lock);
+}
+
+/* True: in a job. `worked`: the job it was in before, whose tasks are all taken though its gate may still be open. */
+static bool look(struct qd_team *team, uint64_t worked)
+{
+    const uint64_t until = now_ns() + LOOK_NS;
+    do {
+        if (atomic_load(&team->gate) / NEXT_JOB != worked && join(team))
+            return true;
+        sched_yield();
+    } while (now_ns() < until);
+    return false;
+}
+
+static bool sleep_until_job(struct qd_team *team, uint64_t worked)
+{
+    bool joined = false;
+    pthread_mutex_lock(&team->lock);
+    atomic_fetch_add(&team->sleepers, 1);
+    while (!atomic_load(&team->stop) && !(joined = atomic_load(&team->gate) / NEXT_JOB != worked && join(team)))
+        pthread_cond_wait(&team->wake, &team->lock);
+    atomic_fetch_sub(&team->sleepers, 1);
+    pthread_mutex_unlock(&team->lock);
+    return joined;
 }
 
 static void *helper_main(void *argument)
 {
     struct qd_team *team = argument;
-    unsigned seen = 0;
-    pthread_mutex_lock(&team->lock);
-    for (;;) {
-        while (team->generation == seen && !team->stop)
-            pthread_cond_wait(&team->wake, &team->lock);
-        if (team->stop)
-            break;
-        seen = team->generation;
-        void (*fn)(void *, size_t) = team->fn;
-        void *ctx = team->ctx;
-        size_t tasks = team->tasks;
-        pthread_mutex_unlock(&team->lock);
-        work(team, fn, ctx, tasks);
-        pthread_mutex_lock(&team->lock);
-        if (--team->active == 0)
-            pthread_cond_signal(&team->done);
+    uint64_t worked = UINT64_MAX;
+    while (look(team, worked) || sleep_until_job(team, worked)) {
+        worked = atomic_load(&team->gate) / NEXT_JOB;
+        work(team);
+        leave(team);
     }
-    pthread_mutex_unlock(&team->lock);
     return NULL;
+}
+
+/* ------------------------------------------------------------------ the caller */
+
+static void open_gate(struct qd_team *team, size_t tasks, void (*fn)(void *ctx, size_t task), void *ctx)
+{
+    team->fn = fn;
+    team->ctx = ctx;
+    team->tasks = tasks;
+    atomic_store_explicit(&team->next, 0, memory_order_relaxed);
+    atomic_store(&team->left, 0);
+    atomic_store(&team->gate, (atomic_load(&team->gate) & ~(OPEN | JOINED_MASK)) + NEXT_JOB + OPEN);
+    if (atomic_load(&team->sleepers) == 0)
+        return;
+    pthread_mutex_lock(&team->lock);
+    for (size_t i = 1; i < tasks && i <= team->helper_count; i++)
+        pthread_cond_signal(&team->wake);
+    pthread_mutex_unlock(&team->lock);
+}
+
+/* Nobody joins any more; returns when those who did have left. */
+static void close_gate(struct qd_team *team)
+{
+    const uint64_t joined = atomic_fetch_and(&team->gate, ~OPEN) & JOINED_MASK;
+    for (uint64_t until = now_ns() + LOOK_NS; atomic_load(&team->left) != joined && now_ns() < until;)
+        sched_yield();
+    if (atomic_load(&team->left) == joined)
+        return;
+    pthread_mutex_lock(&team->lock);
+    atomic_store(&team->waiting, true);
+    while (atomic_load(&team->left) != joined)
+        pthread_cond_wait(&team->done, &team->lock);
+    atomic_store(&team->waiting, false);
+    pthread_mutex_unlock(&team->lock);
 }
 
 static void run(struct qd_parallel *parallel, size_t tasks, void (*fn)(void *ctx, size_t task), void *ctx)
@@ -65,22 +153,9 @@ static void run(struct qd_parallel *parallel, size_t tasks, void (*fn)(void *ctx
             fn(ctx, i);
         return;
     }
-    pthread_mutex_lock(&team->lock);
-    team->fn = fn;
-    team->ctx = ctx;
-    team->tasks = tasks;
-    atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-    team->active = team->helper_count;
-    team->generation++;
-    pthread_cond_broadcast(&team->wake);
-    pthread_mutex_unlock(&team->lock);
-
-    work(team, fn, ctx, tasks);
-
-    pthread_mutex_lock(&team->lock);
-    while (team->active)
-        pthread_cond_wait(&team->done, &team->lock);
-    pthread_mutex_unlock(&team->lock);
+    open_gate(team, tasks, fn, ctx);
+    work(team);
+    close_gate(team);
     pthread_mutex_unlock(&team->busy);
 }
 
@@ -144,7 +219,7 @@ void qd_team_destroy(struct qd_team **team)
     if (!t)
         return;
     pthread_mutex_lock(&t->lock);
-    t->stop = true;
+    atomic_store(&t->stop, true);
     pthread_cond_broadcast(&t->wake);
     pthread_mutex_unlock(&t->lock);
     for (unsigned i = 0; i < t->helper_count; i++)
