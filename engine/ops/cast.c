@@ -24,6 +24,15 @@ struct half {
 };
 static const struct half f16 = {5, 10}, bf16 = {8, 7};
 
+/* 1.mantissa * 2^exponent, put together from bits: weights are read so by the million. */
+static double normal(int exponent, int mantissa, int mantissa_bits)
+{
+    const uint32_t bits = (uint32_t)(exponent + 127) << 23 | (uint32_t)mantissa << (23 - mantissa_bits);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value;
+}
+
 static double half_to_real(uint16_t bits, struct half h)
 {
     int bias = (1 << (h.exponent_bits - 1)) - 1, exponent = bits >> h.mantissa_bits & ((1 << h.exponent_bits) - 1);
@@ -34,7 +43,7 @@ static double half_to_real(uint16_t bits, struct half h)
     else if (exponent == 0)
         value = ldexp((double)mantissa, 1 - bias - h.mantissa_bits);
     else
-        value = ldexp((double)(mantissa + (1 << h.mantissa_bits)), exponent - bias - h.mantissa_bits);
+        value = normal(exponent - bias, mantissa, h.mantissa_bits);
     return bits >> 15 ? -value : value;
 }
 
@@ -48,8 +57,10 @@ static uint16_t half_from_real(double value, struct half h)
         return (uint16_t)(sign | infinity | 1u << (h.mantissa_bits - 1));
     if (isinf(value))
         return (uint16_t)(sign | infinity);
-    frexp(value, &exponent); /* value = [0.5, 1) * 2^exponent */
-    int least = 1 - bias;    /* exponent of the smallest normal number */
+    if (value == 0)
+        return (uint16_t)sign; /* frexp knows no exponent of it */
+    frexp(value, &exponent);   /* value = [0.5, 1) * 2^exponent */
+    int least = 1 - bias;      /* exponent of the smallest normal number */
     int scale = exponent - 1 > least ? exponent - 1 : least;
     double units = rint(
         ldexp(value, h.mantissa_bits - scale)); /* in units of the last place; may round up to the next power */
