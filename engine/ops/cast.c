@@ -200,3 +200,29 @@ static enum qd_status cast_run(const struct qd_call *call, struct qd_error *erro
 
 const struct qd_op qd_op_cast = {.infer = cast_infer, .run = cast_run};
 const struct qd_op qd_op_cast_like = {.infer = cast_like_infer, .run = cast_run};
+
+/* ------------------------------------------------------------------ BitCast: the same bytes under another type */
+
+static enum qd_status bit_cast_infer(const struct qd_call *call, struct qd_error *error)
+{
+    const int64_t onnx = qd_attr_int(call->node, "to", 0);
+    const enum qd_dtype to = qd_dtype_from_onnx(onnx);
+    enum qd_status status = qd_op_inputs(call, 1, 1, error);
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)))
+        return status;
+    if (!numbers[to].load)
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "element type %" PRId64 " is not supported", onnx);
+    if (qd_dtype_bytes(to) != qd_dtype_bytes(call->in[0].dtype))
+        return qd_op_fail(call, error, QD_ERR_TYPE, "%s and %s are not of one size", qd_dtype_name(call->in[0].dtype),
+                          qd_dtype_name(to));
+    return qd_op_out(call, 0, to, &call->in[0].shape, error);
+}
+
+static enum qd_status bit_cast_run(const struct qd_call *call, struct qd_error *error)
+{
+    (void)error;
+    qd_op_copy(call->out[0].data, call->in[0].data, qd_tensor_bytes(&call->out[0]));
+    return QD_OK;
+}
+
+const struct qd_op qd_op_bit_cast = {.infer = bit_cast_infer, .run = bit_cast_run};

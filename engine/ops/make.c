@@ -1,4 +1,4 @@
-/* Operators that make tensors from numbers: Constant, ConstantOfShape, Range; and CumSum. */
+/* Operators that make tensors from numbers: Constant, ConstantOfShape, Range; and CumSum, CumProd. */
 #include "engine/ops/helpers.h"
 
 #include <inttypes.h>
@@ -158,9 +158,9 @@ static enum qd_status range_run(const struct qd_call *call, struct qd_error *err
 
 const struct qd_op qd_op_range = {.infer = range_infer, .run = range_run};
 
-/* ------------------------------------------------------------------ CumSum */
+/* ------------------------------------------------------------------ CumSum, CumProd */
 
-static enum qd_status cumsum_axis(const struct qd_call *call, int64_t *axis, struct qd_error *error)
+static enum qd_status cumulate_axis(const struct qd_call *call, int64_t *axis, struct qd_error *error)
 {
     if (qd_tensor_elems(&call->in[1]) != 1)
         return qd_op_fail(call, error, QD_ERR_SHAPE, "its axis must be one number");
@@ -170,39 +170,44 @@ static enum qd_status cumsum_axis(const struct qd_call *call, int64_t *axis, str
     return qd_op_axis(call, axis, call->in[0].shape.rank, error);
 }
 
-static enum qd_status cumsum_infer(const struct qd_call *call, struct qd_error *error)
+static enum qd_status cumulate_infer(const struct qd_call *call, struct qd_error *error)
 {
     int64_t axis = 0;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
     if (status || (status = qd_op_types(call, 0, RANGE_TYPES, error)) ||
         (status = qd_op_types(call, 1, QD_TYPES_INDEX, error)) ||
-        (call->in[1].data && (status = cumsum_axis(call, &axis, error))))
+        (call->in[1].data && (status = cumulate_axis(call, &axis, error))))
         return status;
     return qd_op_out(call, 0, call->in[0].dtype, &call->in[0].shape, error); /* the shape doesn't depend on the axis */
 }
 
-#define CUMSUM(name, type, sum_type)                                                                                   \
+#define CUMULATE(name, type, sum_type, none, with)                                                                     \
     static void name(const type *in, type *out, int64_t n, int64_t stride, bool exclusive, bool reverse)               \
     {                                                                                                                  \
-        sum_type sum = 0;                                                                                              \
+        sum_type sum = none;                                                                                           \
         for (int64_t i = 0; i < n; i++) {                                                                              \
             int64_t at = (reverse ? n - 1 - i : i) * stride;                                                           \
             sum_type before = sum;                                                                                     \
-            sum += (sum_type)in[at];                                                                                   \
+            sum with(sum_type) in[at];                                                                                 \
             out[at] = (type)(exclusive ? before : sum);                                                                \
         }                                                                                                              \
     }
-CUMSUM(cumsum_f32, float, double)
-CUMSUM(cumsum_f64, double, double)
-CUMSUM(cumsum_i32, int32_t, uint32_t)
-CUMSUM(cumsum_i64, int64_t, uint64_t)
+CUMULATE(sum_f32, float, double, 0, +=)
+CUMULATE(sum_f64, double, double, 0, +=)
+CUMULATE(sum_i32, int32_t, uint32_t, 0, +=)
+CUMULATE(sum_i64, int64_t, uint64_t, 0, +=)
+CUMULATE(product_f32, float, double, 1, *=)
+CUMULATE(product_f64, double, double, 1, *=)
+CUMULATE(product_i32, int32_t, uint32_t, 1, *=)
+CUMULATE(product_i64, int64_t, uint64_t, 1, *=)
 
-static enum qd_status cumsum_run(const struct qd_call *call, struct qd_error *error)
+static enum qd_status cumulate_run(const struct qd_call *call, struct qd_error *error)
 {
     const struct qd_tensor *in = &call->in[0];
     bool exclusive = qd_attr_int(call->node, "exclusive", 0) != 0, reverse = qd_attr_int(call->node, "reverse", 0) != 0;
+    bool product = strcmp(call->node->op, "CumProd") == 0;
     int64_t axis = 0, elems = qd_tensor_elems(in);
-    enum qd_status status = cumsum_axis(call, &axis, error);
+    enum qd_status status = cumulate_axis(call, &axis, error);
     if (status || elems == 0)
         return status;
     int64_t n = in->shape.dims[axis], inner = qd_shape_span(&in->shape, (int)axis + 1, in->shape.rank);
@@ -211,20 +216,24 @@ static enum qd_status cumsum_run(const struct qd_call *call, struct qd_error *er
         int64_t at = s / inner * n * inner + s % inner;
         switch (in->dtype) {
         case QD_F32:
-            cumsum_f32((const float *)in->data + at, (float *)out + at, n, inner, exclusive, reverse);
+            (product ? product_f32 : sum_f32)((const float *)in->data + at, (float *)out + at, n, inner, exclusive,
+                                              reverse);
             break;
         case QD_F64:
-            cumsum_f64((const double *)in->data + at, (double *)out + at, n, inner, exclusive, reverse);
+            (product ? product_f64 : sum_f64)((const double *)in->data + at, (double *)out + at, n, inner, exclusive,
+                                              reverse);
             break;
         case QD_I32:
-            cumsum_i32((const int32_t *)in->data + at, (int32_t *)out + at, n, inner, exclusive, reverse);
+            (product ? product_i32 : sum_i32)((const int32_t *)in->data + at, (int32_t *)out + at, n, inner, exclusive,
+                                              reverse);
             break;
         default:
-            cumsum_i64((const int64_t *)in->data + at, (int64_t *)out + at, n, inner, exclusive, reverse);
+            (product ? product_i64 : sum_i64)((const int64_t *)in->data + at, (int64_t *)out + at, n, inner, exclusive,
+                                              reverse);
             break;
         }
     }
     return QD_OK;
 }
 
-const struct qd_op qd_op_cumsum = {.infer = cumsum_infer, .run = cumsum_run};
+const struct qd_op qd_op_cumulate = {.infer = cumulate_infer, .run = cumulate_run};

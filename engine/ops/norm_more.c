@@ -65,6 +65,94 @@ static enum qd_status along_run(const struct qd_call *call, struct qd_error *err
 
 const struct qd_op qd_op_along_axis = {.infer = along_infer, .run = along_run};
 
+/* ------------------------------------------------------------------ MeanVarianceNormalization */
+
+#define MVN_EPSILON 1e-9
+
+/* The dimensions that share a mean. */
+static bool mvn_axes(const struct qd_call *call, bool *shared)
+{
+    static const int64_t usual[] = {0, 2, 3};
+    size_t count;
+    const int64_t *axes = qd_attr_ints(call->node, "axes", &count);
+    const int rank = call->in[0].shape.rank;
+    if (!axes) {
+        axes = usual;
+        count = 3;
+    }
+    for (int d = 0; d < rank; d++)
+        shared[d] = false;
+    for (size_t i = 0; i < count; i++) {
+        if (axes[i] < -rank || axes[i] >= rank)
+            return false;
+        shared[axes[i] + (axes[i] < 0 ? rank : 0)] = true;
+    }
+    return true;
+}
+
+static enum qd_status mvn_infer(const struct qd_call *call, struct qd_error *error)
+{
+    bool shared[QD_MAX_RANK];
+    enum qd_status status = qd_op_inputs(call, 1, 1, error);
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)))
+        return status;
+    if (!mvn_axes(call, shared))
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "its axes don't fit the input");
+    return qd_op_out(call, 0, QD_F32, &call->in[0].shape, error);
+}
+
+struct mvn {
+    const struct qd_shape *x;
+    const bool *shared;
+    int64_t strides[QD_MAX_RANK];
+};
+
+/* Element number `i` among those dimensions that are shared (or not). */
+static int64_t mvn_at(const struct mvn *m, bool shared, int64_t i)
+{
+    int64_t at = 0;
+    for (int d = m->x->rank - 1; d >= 0; d--)
+        if (m->shared[d] == shared) {
+            at += i % m->x->dims[d] * m->strides[d];
+            i /= m->x->dims[d];
+        }
+    return at;
+}
+
+static enum qd_status mvn_run(const struct qd_call *call, struct qd_error *error)
+{
+    (void)error;
+    bool shared[QD_MAX_RANK];
+    struct mvn m = {.x = &call->in[0].shape, .shared = shared};
+    const float *x = call->in[0].data;
+    float *y = call->out[0].data;
+    int64_t each = 1, groups = 1;
+    if (!mvn_axes(call, shared) || qd_tensor_elems(&call->in[0]) == 0)
+        return QD_OK;
+    qd_op_strides(m.x, m.strides);
+    for (int d = 0; d < m.x->rank; d++)
+        *(shared[d] ? &each : &groups) *= m.x->dims[d];
+    for (int64_t g = 0; g < groups; g++) {
+        const int64_t start = mvn_at(&m, false, g);
+        double sum = 0, squares = 0;
+        for (int64_t i = 0; i < each; i++)
+            sum += (double)x[start + mvn_at(&m, true, i)];
+        const double mean = sum / (double)each;
+        for (int64_t i = 0; i < each; i++) {
+            const double v = (double)x[start + mvn_at(&m, true, i)] - mean;
+            squares += v * v;
+        }
+        const double deviation = sqrt(squares / (double)each) + MVN_EPSILON;
+        for (int64_t i = 0; i < each; i++) {
+            const int64_t at = start + mvn_at(&m, true, i);
+            y[at] = (float)(((double)x[at] - mean) / deviation);
+        }
+    }
+    return QD_OK;
+}
+
+const struct qd_op qd_op_mean_variance = {.infer = mvn_infer, .run = mvn_run};
+
 /* ------------------------------------------------------------------ LRN */
 
 static enum qd_status lrn_infer(const struct qd_call *call, struct qd_error *error)
