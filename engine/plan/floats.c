@@ -4,13 +4,22 @@
 #include "engine/plan/control.h"
 #include "engine/plan/types.h"
 
+#include <stdio.h>
 #include <string.h>
+
+enum { SELF = -1, PENDING = -2 };
+
+/* They only move what stands at input 0 (Concat: at each), whatever its type is: no twin is needed before them. */
+static const char MOVERS[] =
+    " Compress Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Reshape "
+    "Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze ";
 
 struct unifier {
     struct qd_graph *graph;
     struct qd_arena *arena;
     const struct qd_type *types; /* [value count at the start] */
-    int *reads;                  /* [value_room] what is read in the place of a value: its FP32 twin, or itself */
+    int *twins; /* [value_room] of a value that really is of another floating type: its FP32 twin, PENDING before it is
+                   read; SELF: it is FP32, or no float */
     struct qd_node *nodes;
     int node_count;
     bool out_of_memory;
@@ -54,16 +63,16 @@ static bool make_room(struct unifier *u)
     struct qd_value *more = qd_arena_alloc(u->arena, values, sizeof *more);
     int *outputs = qd_arena_alloc(u->arena, (size_t)graph->output_count, sizeof *outputs);
     u->types = qd_types(graph, u->arena);
-    u->reads = qd_arena_alloc(u->arena, values, sizeof *u->reads);
+    u->twins = qd_arena_alloc(u->arena, values, sizeof *u->twins);
     u->nodes = qd_arena_alloc(u->arena, nodes, sizeof *u->nodes);
-    if (!more || !outputs || !u->types || !u->reads || !u->nodes)
+    if (!more || !outputs || !u->types || !u->twins || !u->nodes)
         return false;
     if (graph->value_count)
         memcpy(more, graph->values, (size_t)graph->value_count * sizeof *more);
     if (graph->output_count)
         memcpy(outputs, graph->outputs, (size_t)graph->output_count * sizeof *outputs);
     for (size_t v = 0; v < values; v++)
-        u->reads[v] = (int)v;
+        u->twins[v] = SELF;
     graph->values = more;
     graph->outputs = outputs;
     return true;
@@ -101,8 +110,13 @@ static int add_cast(struct unifier *u, int from, enum qd_dtype to)
     return made;
 }
 
-/* A value that really is of another floating type: others read its twin. */
-static void add_twin(struct unifier *u, int value) { u->reads[value] = add_cast(u, value, QD_F32); }
+/* The FP32 value to read in the place of another. */
+static int twin_of(struct unifier *u, int value)
+{
+    if (u->twins[value] == PENDING)
+        u->twins[value] = add_cast(u, value, QD_F32);
+    return u->twins[value] == SELF ? value : u->twins[value];
+}
 
 /* ------------------------------------------------------------------ nodes */
 
@@ -118,21 +132,39 @@ static enum qd_dtype body_output(const struct qd_node *node, int output)
 /* Input i in the type that the model gives it. */
 static int as_declared(struct unifier *u, int value, enum qd_dtype dtype)
 {
-    return u->reads[value] == value && other_float(dtype) ? add_cast(u, value, dtype) : value;
+    return u->twins[value] == SELF && other_float(dtype) ? add_cast(u, value, dtype) : value;
+}
+
+/* The type that a mover hands on as it is, or QD_NONE. */
+static enum qd_dtype moved_float(const struct unifier *u, const struct qd_node *node)
+{
+    char name[32];
+    snprintf(name, sizeof name, " %.28s ", node->op);
+    if (node->domain[0] || !strstr(MOVERS, name) || node->in_count < 1 || node->in[0] == QD_NO_VALUE)
+        return QD_NONE;
+    const enum qd_dtype dtype = u->graph->values[node->in[0]].info.dtype;
+    for (int i = 0; i < (qd_node_is(node, "Concat") ? node->in_count : 1); i++)
+        if (node->in[i] == QD_NO_VALUE || u->twins[node->in[i]] == SELF ||
+            u->graph->values[node->in[i]].info.dtype != dtype)
+            return QD_NONE;
+    return dtype;
 }
 
 static int input_of(struct unifier *u, const struct qd_node *node, int value)
 {
+    if (moved_float(u, node) != QD_NONE)
+        return value;
     if (qd_control_kind(node) != QD_CONTROL_NONE)
         return as_declared(u, value, u->graph->values[value].info.dtype);
-    return qd_node_is(node, "BitCast") ? as_declared(u, value, u->types[value].dtype) : u->reads[value];
+    return qd_node_is(node, "BitCast") ? as_declared(u, value, u->types[value].dtype) : twin_of(u, value);
 }
 
-static enum qd_dtype output_of(const struct qd_node *node, int output)
+static enum qd_dtype output_of(const struct unifier *u, const struct qd_node *node, int output)
 {
+    const enum qd_dtype moved = moved_float(u, node);
     if (qd_control_kind(node) != QD_CONTROL_NONE)
         return body_output(node, output);
-    return output == 0 ? named_float(node) : QD_NONE;
+    return moved != QD_NONE ? moved : output == 0 ? named_float(node) : QD_NONE;
 }
 
 /* CastLike by the type that its second input has in the model. */
@@ -173,11 +205,11 @@ static void take_node(struct unifier *u, struct qd_node node)
     for (int o = 0; o < node.out_count; o++) {
         if (node.out[o] == QD_NO_VALUE)
             continue;
-        enum qd_dtype dtype = output_of(&node, o);
+        enum qd_dtype dtype = output_of(u, &node, o);
         struct qd_tensor *info = &values[node.out[o]].info;
         if (other_float(dtype)) {
             info->dtype = dtype;
-            add_twin(u, node.out[o]);
+            u->twins[node.out[o]] = PENDING;
         } else if (other_float(info->dtype)) {
             info->dtype = QD_F32;
         }
@@ -190,7 +222,7 @@ static void take_node(struct unifier *u, struct qd_node node)
 static void give_out(struct unifier *u, int output, enum qd_dtype dtype)
 {
     const int value = u->graph->outputs[output];
-    if (!other_float(dtype) || u->reads[value] != value)
+    if (!other_float(dtype) || u->twins[value] != SELF)
         return;
     const int made = add_cast(u, value, dtype);
     u->graph->values[made].is_output = true;
@@ -211,7 +243,7 @@ enum qd_status qd_unify_floats(struct qd_graph *graph, struct qd_arena *arena, s
         declared[i] = graph->values[graph->outputs[i]].info.dtype;
     for (int v = 0; v < values; v++)
         if ((graph->values[v].is_input || graph->values[v].constant) && other_float(graph->values[v].info.dtype))
-            add_twin(&u, v);
+            u.twins[v] = PENDING;
     for (int n = 0; n < graph->node_count; n++)
         take_node(&u, graph->nodes[n]);
     for (int i = 0; declared && i < graph->output_count; i++)
