@@ -369,3 +369,35 @@ static enum qd_status is_inf_run(const struct qd_call *call, struct qd_error *er
 
 const struct qd_op qd_op_is_nan = {.infer = is_infer, .run = is_nan_run};
 const struct qd_op qd_op_is_inf = {.infer = is_infer, .run = is_inf_run};
+
+/* ------------------------------------------------------------------ SwiGLU: one tensor gates another */
+
+static enum qd_status swiglu_infer(const struct qd_call *call, struct qd_error *error)
+{
+    enum qd_status status = qd_op_inputs(call, 2, 2, error);
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
+        (status = qd_op_same_type(call, 0, 1, error)))
+        return status;
+    if (!qd_shape_equal(&call->in[0].shape, &call->in[1].shape))
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "its inputs must have one shape");
+    return qd_op_out(call, 0, QD_F32, &call->in[0].shape, error);
+}
+
+static void swiglu_part(void *ctx, int64_t begin, int64_t end)
+{
+    const struct qd_call *call = ctx;
+    const struct unary swish = {.a = qd_attr_float(call->node, "alpha", 1)};
+    float *y = (float *)call->out[0].data + begin;
+    swish_f32(&swish, (const float *)call->in[0].data + begin, y, end - begin);
+    for (int64_t i = 0; i < end - begin; i++)
+        y[i] *= ((const float *)call->in[1].data)[begin + i];
+}
+
+static enum qd_status swiglu_run(const struct qd_call *call, struct qd_error *error)
+{
+    (void)error;
+    qd_op_split(call, qd_tensor_elems(&call->out[0]), 4096, swiglu_part, (void *)(uintptr_t)call);
+    return QD_OK;
+}
+
+const struct qd_op qd_op_swiglu = {.infer = swiglu_infer, .run = swiglu_run};
