@@ -1,13 +1,8 @@
 /* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in
  * engine/report.c. */
 #include "engine/model.h"
-#include "engine/plan/choose.h"
-#include "engine/plan/control.h"
 
 #include <string.h>
-
-/* What an unknown dimension counts as when layers are timed: a short text, a small image. */
-#define TIMED_SIZE 64
 
 struct qd_quant_options qd_quant_defaults(void)
 {
@@ -26,7 +21,7 @@ struct qd_quant_options qd_quant_defaults(void)
     };
 }
 
-static enum qd_status check_options(const struct qd_quant_options *o, struct qd_error *error)
+enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_error *error)
 {
     if (o->mode == QD_MODE_STATIC)
         return qd_fail(error, QD_ERR_UNSUPPORTED, "mode 'static' is entered by freezing learned ranges");
@@ -42,6 +37,9 @@ static enum qd_status check_options(const struct qd_quant_options *o, struct qd_
         return qd_fail(error, QD_ERR_INVALID, "max_step must be positive, tolerances must not be negative");
     if (o->epochs_kept < 1 || o->epochs_kept > 64)
         return qd_fail(error, QD_ERR_INVALID, "epochs_kept must lie in 1..64");
+    for (size_t i = 0; i < o->pin_count; i++)
+        if (o->pins[i].precision == QD_INT16)
+            return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
     return QD_OK;
 }
 
@@ -109,18 +107,7 @@ static enum qd_status describe_signature(struct qd_model *model, struct qd_error
     return QD_OK;
 }
 
-struct qd_plan_options qd_model_plan_options(const struct qd_model *model)
-{
-    const struct qd_quant_options *options = &model->options;
-    return (struct qd_plan_options){
-        .fp32 = options->precision == QD_FP32,
-        .symmetric = options->activation_scheme == QD_SYMMETRIC,
-        .weights_per_tensor = options->weight_granularity == QD_PER_TENSOR,
-        .request_bytes = model->engine->request_bytes,
-    };
-}
-
-static struct qd_learner_rules learner_rules(const struct qd_quant_options *o)
+struct qd_learner_rules qd_learner_rules_of(const struct qd_quant_options *o)
 {
     return (struct qd_learner_rules){
         .range = {o->averaging_constant, o->max_step},
@@ -132,61 +119,9 @@ static struct qd_learner_rules learner_rules(const struct qd_quant_options *o)
     };
 }
 
-/* The signature's input shapes: an unknown first dimension (a batch) is 1, every other unknown one `size`. */
-static struct qd_shape *shapes_of(const struct qd_model *model, int64_t size)
-{
-    struct qd_shape *shapes = qd_arena_alloc(model->graph->arena, (size_t)model->graph->input_count, sizeof *shapes);
-    for (int i = 0; shapes && i < model->graph->input_count; i++) {
-        shapes[i] = model->inputs[i].shape;
-        for (int d = 0; d < shapes[i].rank; d++)
-            if (shapes[i].dims[d] < 0)
-                shapes[i].dims[d] = d ? size : 1;
-    }
-    return shapes;
-}
-
-/* Compiles once more when some layers are faster in FP32 here. */
-static enum qd_status choose_by_time(struct qd_model *model, struct qd_error *error)
-{
-    struct qd_plan_options options = qd_model_plan_options(model);
-    struct qd_shape *shapes = shapes_of(model, TIMED_SIZE);
-    struct qd_plan *chosen;
-    if (!shapes)
-        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
-    enum qd_status status = qd_plan_time(model->plan, shapes, &options.choices, error);
-    if (status || !options.choices)
-        return status;
-    options.choice_count = model->plan->graph.node_count;
-    status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
-                             &chosen, error);
-    if (!status) {
-        qd_plan_unref(&model->plan);
-        model->plan = chosen;
-    }
-    return status;
-}
-
-/* Multiply-adds per step with unknown dimensions taken as 1. A model that such shapes don't fit just reports none. */
-static enum qd_status count_macs(struct qd_model *model, struct qd_error *error)
-{
-    struct qd_arena *arena = model->graph->arena;
-    struct qd_shaped *shaped;
-    struct qd_shape *shapes = shapes_of(model, 1);
-    model->step_macs = qd_arena_alloc(arena, qd_plan_all_steps(model->plan), sizeof *model->step_macs);
-    if (!shapes || !model->step_macs)
-        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
-    enum qd_status status = qd_plan_shape(model->plan, shapes, &shaped, error);
-    if (status)
-        return status == QD_ERR_NO_MEMORY ? status : QD_OK;
-    qd_plan_all_macs(model->plan, shaped, model->step_macs);
-    qd_shaped_unref(&shaped);
-    return QD_OK;
-}
-
 static enum qd_status build(struct qd_model *model, const void *bytes, size_t size, struct qd_error *error)
 {
-    struct qd_plan_options options = qd_model_plan_options(model);
-    struct qd_learner_rules rules = learner_rules(&model->options);
+    const struct qd_learner_rules rules = qd_learner_rules_of(&model->options);
     model->file_bytes = size;
     enum qd_status status = qd_onnx_import_beneath(bytes, size, model->externals, &model->graph, error);
     if (!status && model->externals)
@@ -194,29 +129,20 @@ static enum qd_status build(struct qd_model *model, const void *bytes, size_t si
     if (!status)
         status = describe_signature(model, error);
     if (!status)
-        status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
-                                 &model->plan, error);
-    if (!status && model->options.precision == QD_PRECISION_AUTO)
-        status = choose_by_time(model, error);
-    if (!status)
-        status = count_macs(model, error);
+        status = qd_model_compile(model, &model->options, &model->plan, &model->step_macs, error);
     if (status)
         return status;
     size_t sites = (size_t)model->plan->site_count;
     model->utilization = qd_calloc(sites, sizeof *model->utilization);
     if (!model->utilization || qd_learner_create(&rules, sites, &model->learner) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
-    if (model->file.bytes && !model->plan->options.fp32) { /* the packed weights are what requests read */
-        qd_file_release(&model->file);
-        qd_externals_release(model->externals);
-    }
     return QD_OK;
 }
 
 static enum qd_status create(struct qd_engine *engine, const char *name, const struct qd_quant_options *options,
                              struct qd_model **out, struct qd_error *error)
 {
-    enum qd_status status = check_options(options, error);
+    enum qd_status status = qd_options_check(options, error);
     if (status)
         return status;
     struct qd_model *model = qd_calloc(1, sizeof *model);
@@ -227,7 +153,9 @@ static enum qd_status create(struct qd_engine *engine, const char *name, const s
     model->engine = engine;
     model->options = *options;
     model->name = qd_strndup(name, strlen(name));
-    if (!model->name) {
+    status = qd_pins_copy(options, &model->pins, error);
+    model->options.pins = model->pins;
+    if (!model->name || status) {
         qd_model_unref(&model);
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
     }
@@ -282,6 +210,11 @@ void qd_model_unref(struct qd_model **model)
     *model = NULL;
     if (!m || !qd_ref_drop(&m->ref))
         return;
+    for (int i = 0; i < QD_GENERATIONS_KEPT; i++) {
+        qd_learner_destroy(&m->older[i].learner);
+        qd_plan_unref(&m->older[i].plan);
+    }
+    qd_pins_free(&m->pins, m->options.pin_count);
     qd_learner_destroy(&m->learner);
     qd_plan_unref(&m->plan_fp32);
     qd_plan_unref(&m->plan);
@@ -299,18 +232,3 @@ size_t qd_model_input_count(const struct qd_model *model) { return (size_t)model
 size_t qd_model_output_count(const struct qd_model *model) { return (size_t)model->graph->output_count; }
 const struct qd_io *qd_model_input(const struct qd_model *model, size_t i) { return &model->inputs[i]; }
 const struct qd_io *qd_model_output(const struct qd_model *model, size_t i) { return &model->outputs[i]; }
-
-enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error)
-{
-    struct qd_plan_options options = qd_model_plan_options(model);
-    enum qd_status status = QD_OK;
-    options.fp32 = true;
-    pthread_mutex_lock(&model->fp32_lock);
-    if (!model->plan_fp32)
-        status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
-                                 &model->plan_fp32, error);
-    if (!status)
-        *out = model->plan_fp32;
-    pthread_mutex_unlock(&model->fp32_lock);
-    return status;
-}

@@ -36,6 +36,12 @@ bool qd_scheme_from(const char *name, enum qd_scheme *out);
 bool qd_granularity_from(const char *name, enum qd_granularity *out);
 bool qd_precision_from(const char *name, enum qd_precision *out);
 
+/* A layer whose precision is given. */
+struct qd_layer_pin {
+    const char *node;            /* the node's name, or a pattern with * and ? */
+    enum qd_precision precision; /* QD_INT8, QD_FP32; QD_PRECISION_AUTO takes back what an earlier pin said of a node */
+};
+
 struct qd_quant_options {
     enum qd_mode mode;
     enum qd_guard guard;
@@ -49,6 +55,8 @@ struct qd_quant_options {
     double publish_tolerance;  /* share of the width a bound moves before a new epoch */
     uint32_t min_observations; /* requests served by their own range before the average is used */
     uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
+    const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
+    size_t pin_count;
 };
 
 struct qd_engine_options {
@@ -196,13 +204,33 @@ enum qd_status qd_model_ranges_freeze(struct qd_model *model, struct qd_error *e
 /* Learn again from where it stopped. */
 enum qd_status qd_model_ranges_unfreeze(struct qd_model *model, struct qd_error *error) QD_MUST_CHECK;
 
-/* ------------------------------------------------------------------ the plan [any] */
+/* ------------------------------------------------------------------ other options for a loaded model */
+
+/* The options in force; pins are borrowed until the next adoption. [loop] */
+struct qd_quant_options qd_model_options(const struct qd_model *model);
+
+/* A plan made with other options that is not in force yet. */
+struct qd_change;
+
+/* Compiles the model again. Slow; requests go on meanwhile. The model must outlive the change. Errors: INVALID and
+ * UNSUPPORTED (options), NOT_FOUND (a pin that fits no node), those of loading. [any] */
+enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_options *options, struct qd_change **out,
+                                struct qd_error *error) QD_MUST_CHECK;
+/* Puts the plan in force: an epoch is published under which requests run from now on; tensors keep what they have
+ * learned, by name. Requests under way end under their own plan and epoch (they are counted, not learned from); an
+ * epoch that is still kept is replayed with the plan it belongs to. Clears the pointer when it succeeds. Errors:
+ * NO_MEMORY, then nothing has changed. [loop] */
+enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error) QD_MUST_CHECK;
+void qd_change_discard(struct qd_change **change); /* clears the pointer [any] */
+
+/* ------------------------------------------------------------------ the plan [loop] */
 
 struct qd_step_report {
     const char *node, *op; /* of the model, not of our fusion */
     const char *fused;     /* names of nodes merged into this step, comma separated; "" when none */
     enum qd_precision precision;
     const char *reason; /* why this precision, one phrase */
+    bool pinned;        /* the precision was given */
     enum qd_scheme activation_scheme;
     enum qd_granularity weight_granularity;
     int weight_bits;         /* 0: no weights */

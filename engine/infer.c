@@ -15,13 +15,22 @@ struct qd_infer_options qd_infer_defaults(void)
 
 static enum qd_status borrow_epoch(struct qd_infer *infer, uint64_t id, struct qd_error *error)
 {
-    struct qd_learner *learner = infer->model->learner;
-    struct qd_epoch *epoch = id ? qd_learner_find(learner, id) : qd_learner_current(learner);
+    struct qd_model *model = infer->model;
+    struct qd_epoch *now = qd_learner_current(model->learner), *epoch = id ? qd_learner_find(model->learner, id) : now;
+    struct qd_plan *plan = model->plan;
+    for (int i = 0; !epoch && i < QD_GENERATIONS_KEPT && model->older[i].plan; i++) {
+        epoch = qd_learner_find(model->older[i].learner, id);
+        plan = model->older[i].plan;
+    }
     if (!epoch)
         return qd_fail(error, QD_ERR_CONFLICT, "epoch %" PRIu64 " is not kept; the current one is %" PRIu64, id,
-                       qd_learner_current(learner)->id);
+                       now->id);
     qd_epoch_unref(&infer->epoch);
+    qd_plan_unref(&infer->base);
     infer->epoch = qd_epoch_ref(epoch);
+    infer->base = qd_plan_ref(plan);
+    infer->guard = model->options.guard;
+    infer->guard_tolerance = model->options.guard_tolerance;
     return QD_OK;
 }
 
@@ -146,7 +155,7 @@ static enum qd_status check_names(const struct qd_infer *infer, struct qd_error 
 
 static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error)
 {
-    struct qd_plan *plan = infer->model->plan;
+    struct qd_plan *plan = infer->base;
     if (infer->options.precision == QD_FP32 && !plan->options.fp32) {
         enum qd_status status = qd_model_plan_fp32(infer->model, &plan, error);
         if (status)
@@ -179,7 +188,6 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
         status = qd_plan_shape(infer->plan, shapes, &infer->shaped, error);
     if (status)
         return status;
-    const struct qd_quant_options *options = &infer->model->options;
     static const enum qd_guard_action actions[] = {
         [QD_GUARD_WIDEN] = QD_GUARDED_WIDEN, [QD_GUARD_CLIP] = QD_GUARDED_CLIP, [QD_GUARD_REJECT] = QD_GUARDED_REJECT};
     qd_lane_release(&infer->lane); /* of an attempt that failed */
@@ -187,7 +195,7 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
         .plan = infer->plan,
         .shaped = infer->shaped,
         .epoch = infer->epoch,
-        .rules = {actions[options->guard], options->guard_tolerance, options->activation_scheme == QD_SYMMETRIC},
+        .rules = {actions[infer->guard], infer->guard_tolerance, infer->base->options.symmetric},
         .arena = infer->arena,
     };
     status = qd_lane_bind(&infer->lane, infer->inputs, error);
@@ -271,6 +279,7 @@ void qd_infer_destroy(struct qd_infer **infer)
     qd_lane_release(&r->lane);
     qd_shaped_unref(&r->shaped);
     qd_plan_unref(&r->plan);
+    qd_plan_unref(&r->base);
     qd_epoch_unref(&r->epoch);
     qd_arena_destroy(&r->arena);
     qd_model_unref(&r->model);

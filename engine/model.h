@@ -16,10 +16,19 @@ struct qd_engine {
     size_t request_bytes;
 };
 
+/* Plans that were in force before, with the epochs that are still kept of them. */
+#define QD_GENERATIONS_KEPT 4
+
+struct qd_generation {
+    struct qd_plan *plan; /* NULL: none */
+    struct qd_learner *learner;
+};
+
 struct qd_model {
     struct qd_ref ref;
-    struct qd_engine *engine; /* borrowed */
-    struct qd_quant_options options;
+    struct qd_engine *engine;        /* borrowed */
+    struct qd_quant_options options; /* its pins are `pins` */
+    struct qd_layer_pin *pins;       /* owned, and so are their names */
     char *name;
     struct qd_file file;            /* mapped, or bytes == NULL when the bytes are the caller's */
     struct qd_externals *externals; /* of a model from a file */
@@ -31,14 +40,18 @@ struct qd_model {
     pthread_mutex_t fp32_lock;
     struct qd_learner *learner; /* [loop] */
     float *utilization;         /* [site_count] of the last request; [loop] */
-    uint64_t *step_macs;        /* [qd_plan_all_steps] at the signature's shape */
+    uint64_t *step_macs;        /* [qd_plan_all_steps] at the signature's shape; in the plan's arena */
+    struct qd_generation older[QD_GENERATIONS_KEPT]; /* the latest first; [loop] */
 };
 
 struct qd_infer {
     struct qd_model *model; /* a reference */
     struct qd_infer_options options;
     struct qd_epoch *epoch; /* a reference */
-    struct qd_plan *plan;   /* a reference */
+    enum qd_guard guard;    /* of the model's options when the request was made, as is the next */
+    double guard_tolerance;
+    struct qd_plan *base; /* a reference: the plan its epoch belongs to */
+    struct qd_plan *plan; /* a reference: the one it runs under, `base` or the one in full precision */
     struct qd_shaped *shaped;
     struct qd_arena *arena;
     struct qd_tensor *inputs; /* [input_count] dtype QD_NONE: not given */
@@ -49,7 +62,15 @@ struct qd_infer {
 
 /* The plan in full precision, made at the first call. [any] */
 enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
-/* Options of a plan that follow from the model's and the engine's. */
-struct qd_plan_options qd_model_plan_options(const struct qd_model *model);
+/* Checks options; errors as qd_change_create's. */
+enum qd_status qd_options_check(const struct qd_quant_options *options, struct qd_error *error) QD_MUST_CHECK;
+/* Copies of pins and their names; NULL with *error when memory is out. qd_pins_free takes NULL. */
+enum qd_status qd_pins_copy(const struct qd_quant_options *options, struct qd_layer_pin **out,
+                            struct qd_error *error) QD_MUST_CHECK;
+void qd_pins_free(struct qd_layer_pin **pins, size_t count);
+/* A plan for these options, layers chosen by time when the precision is auto; *macs lies in its arena. [any] */
+enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_options *options, struct qd_plan **plan,
+                                uint64_t **macs, struct qd_error *error) QD_MUST_CHECK;
+struct qd_learner_rules qd_learner_rules_of(const struct qd_quant_options *options);
 
 #endif

@@ -116,6 +116,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .fused = step->fused,
         .precision = step_precision(step),
         .reason = own ? step->reason : reasons[step->kind],
+        .pinned = own && step->pinned,
         .activation_scheme = plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
         .weight_bits = step->kind != QD_STEP_LINEAR ? 0

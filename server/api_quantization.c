@@ -46,7 +46,8 @@ static void write_step(struct qd_text *out, const struct qd_step_report *step)
     else
         qd_text_puts(out, ",\"time_us\":null");
     /* Errors per step are not measured yet: null says so. */
-    qd_text_printf(out, ",\"sqnr_db\":null,\"macs\":%" PRIu64 ",\"pinned\":false}", step->macs);
+    qd_text_printf(out, ",\"sqnr_db\":null,\"macs\":%" PRIu64 ",\"pinned\":%s}", step->macs,
+                   step->pinned ? "true" : "false");
 }
 
 void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry)

@@ -45,6 +45,7 @@ struct qd_model_entry {
     enum qd_model_state state;
     struct qd_error reason; /* why it is UNAVAILABLE; text "" otherwise */
     struct qd_model *model; /* a reference; NULL unless READY */
+    bool changing;          /* another plan is being compiled */
     struct qd_model_stats stats;
     uint64_t load_ns;
 };

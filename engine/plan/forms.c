@@ -42,13 +42,16 @@ static enum qd_status choose(struct finder *f)
         const char *refusal = "no integer form of this operator";
         if (!op)
             return f->error->status;
-        bool inside = op->flags & QD_OP_INT8_INSIDE;
-        if ((linear || op->wants_q8 || inside) && f->plan->options.fp32) {
+        bool inside = op->flags & QD_OP_INT8_INSIDE, integer = linear || op->wants_q8 || inside;
+        const struct qd_pin *pin = integer ? qd_plan_pin(f->plan, node) : NULL;
+        if (pin && !pin->int8) {
+            refusal = "pinned to fp32";
+        } else if (integer && f->plan->options.fp32) {
             refusal = "full precision was asked for";
         } else if (linear) {
             const struct qd_choice *choice = qd_plan_choice(f->plan, node);
-            refusal = choice && choice->fp32 ? "FP32 is faster here, measured while loading"
-                                             : qd_linear_int8_refusal(&f->plan->graph, node);
+            refusal = choice && choice->fp32 && !pin ? "FP32 is faster here, measured while loading"
+                                                     : qd_linear_int8_refusal(&f->plan->graph, node);
         } else if (inside) {
             const struct qd_tensor **constants = qd_forms_constants(f->plan, node);
             if (!constants)
@@ -63,7 +66,9 @@ static enum qd_status choose(struct finder *f)
             refusal = f->forms->wants[u] ? NULL : "this form of the operator has no integer form";
         }
         f->forms->int8[u] = !refusal;
+        f->forms->pinned[u] = pin && pin->int8 == !refusal;
         f->forms->reason[u] = refusal  ? refusal
+                              : pin    ? "pinned to int8"
                               : linear ? "linear layer with constant weights"
                                        : "products in integers";
     }
@@ -174,12 +179,13 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
     *forms = (struct qd_forms){.ops = qd_arena_alloc(arena, n, sizeof *forms->ops),
                                .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
                                .wants = qd_arena_alloc(arena, n, sizeof *forms->wants),
+                               .pinned = qd_arena_alloc(arena, n, sizeof *forms->pinned),
                                .channels_last = qd_arena_alloc(arena, n, sizeof *forms->channels_last),
                                .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
                                .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),
                                .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
-    if (!forms->ops || !forms->int8 || !forms->wants || !forms->channels_last || !forms->reason || !forms->rank ||
-        !forms->only_q8)
+    if (!forms->ops || !forms->int8 || !forms->wants || !forms->pinned || !forms->channels_last || !forms->reason ||
+        !forms->rank || !forms->only_q8)
         return no_memory(f.error);
     enum qd_status status = choose(&f);
     if (status)

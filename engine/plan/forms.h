@@ -11,6 +11,7 @@ struct qd_forms {
     const struct qd_op **ops;
     bool *int8;          /* a linear unit in INT8, or an operator that asked for integers and gets them */
     unsigned *wants;     /* inputs that such an operator asked for, a bit each */
+    bool *pinned;        /* its precision was given */
     bool *channels_last; /* it writes channels last */
     const char **reason; /* of the precision */
     /* of each value */

@@ -183,6 +183,7 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->fused = unit->fused;
     step->reason = p->forms.reason[u];
     step->int8 = int8;
+    step->pinned = p->forms.pinned[u];
     step->linear = linear;
     step->unit = unit;
     const struct qd_choice *choice = qd_plan_choice(p->plan, node);
@@ -275,6 +276,7 @@ static enum qd_status place_op(struct placer *p, int u)
     step->op = p->forms.ops[u];
     step->prep = prep;
     step->int8 = site >= 0 || p->forms.int8[u];
+    step->pinned = p->forms.pinned[u];
     step->reason = moves                            ? "moves integers unchanged"
                    : site >= 0 && !p->forms.int8[u] ? "between integer layers"
                                                     : p->forms.reason[u];

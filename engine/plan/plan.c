@@ -8,6 +8,7 @@
 #include "engine/plan/place.h"
 #include "engine/plan/pointwise.h"
 
+#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -163,8 +164,17 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
     }
     plan->digest = digest(plan);
     plan->options.choices = NULL;
+    plan->options.pins = NULL;
     *out = plan;
     return QD_OK;
+}
+
+const struct qd_pin *qd_plan_pin(const struct qd_plan *plan, const struct qd_node *node)
+{
+    for (int i = plan->options.pin_count; plan->options.pins && i-- > 0;)
+        if (fnmatch(plan->options.pins[i].node, node->name, 0) == 0)
+            return &plan->options.pins[i];
+    return NULL;
 }
 
 const struct qd_choice *qd_plan_choice(const struct qd_plan *plan, const struct qd_node *node)

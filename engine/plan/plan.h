@@ -45,7 +45,7 @@ struct qd_step {
     const struct qd_node *node; /* of the model; for a conversion: the node that wanted it */
     const char *fused;          /* names of merged nodes, comma separated */
     const char *reason;         /* why this precision */
-    bool int8;
+    bool int8, pinned;
     int in_count, out_count;
     const int *in, *out; /* slots; QD_NO_VALUE = absent */
     int site;            /* the site this step writes, or -1 */
@@ -73,6 +73,12 @@ struct qd_choice {
     int body_counts[2];
 };
 
+/* A layer whose precision is given, whatever is faster. */
+struct qd_pin {
+    const char *node; /* its name, or a pattern as of fnmatch(3) */
+    bool int8;        /* else FP32 */
+};
+
 struct qd_plan_options {
     bool fp32;      /* no quantization at all */
     bool symmetric; /* activations s8 instead of u8 */
@@ -80,6 +86,8 @@ struct qd_plan_options {
     const struct qd_choice
         *choices; /* by node of the compiled graph, read while compiling; NULL: INT8 where it can run */
     int choice_count;
+    const struct qd_pin *pins; /* the last that fits a node counts; read while compiling */
+    int pin_count;
     size_t request_bytes; /* most that tensors of one request, or what is known of them beforehand, may take */
 };
 
@@ -125,6 +133,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
                                struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
 struct qd_plan *qd_plan_ref(struct qd_plan *plan);
 void qd_plan_unref(struct qd_plan **plan);
+/* While compiling: the pin of a node, or NULL. */
+const struct qd_pin *qd_plan_pin(const struct qd_plan *plan, const struct qd_node *node);
 /* While compiling: what timing said of a node of plan->graph, or NULL. */
 const struct qd_choice *qd_plan_choice(const struct qd_plan *plan, const struct qd_node *node);
 

@@ -97,6 +97,18 @@ void qd_learner_destroy(struct qd_learner **learner)
     *learner = NULL;
 }
 
+enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_learner *old, const int *old_site)
+{
+    for (size_t i = 0; i < learner->site_count; i++)
+        if (old_site[i] >= 0)
+            learner->ranges[i] = old->ranges[old_site[i]];
+    for (uint32_t i = 0; i < learner->rules.epochs_kept; i++)
+        qd_epoch_unref(&learner->kept[i]);
+    learner->newest = old->newest;
+    learner->requests = old->requests;
+    return publish(learner, old->frozen);
+}
+
 /* Has the range left what the epoch in force was made from, or has the site just warmed up? */
 static bool moved(const struct qd_learner *learner, const struct qd_site_params *now, const struct qd_range *range)
 {

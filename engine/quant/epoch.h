@@ -43,6 +43,10 @@ struct qd_learner;
 enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t site_count,
                                  struct qd_learner **out) QD_MUST_CHECK;
 void qd_learner_destroy(struct qd_learner **learner);
+/* A fresh learner goes on where another stands: site i has learned what old_site[i] of `old` has (-1: nothing), epochs
+ * count on from there, frozen stays frozen; publishes an epoch. Errors: NO_MEMORY. */
+enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_learner *old,
+                                   const int *old_site) QD_MUST_CHECK;
 
 /* Folds one request (observations and guard events by site) and publishes a new epoch when a bound moved enough or a
  * site got ready. When memory is out the epoch in force stays and publishing is tried again at the next fold. */

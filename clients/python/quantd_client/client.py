@@ -109,6 +109,12 @@ class Client:
         """Forgets what was learned."""
         return self._json("POST", self._path(model, "/ranges/reset"))
 
+    def configure(self, model, **options):
+        """Other options for a model that goes on serving, in force when this returns; the new plan, as quantization() tells it:
+        configure("m", guard="clip"), configure("m", precision={"conv1": "fp32", "encoder.*": "int8"}), precision={"conv1": "auto"}
+        to take a pin back."""
+        return self._json("PATCH", self._path(model, "/quantization"), body=options)
+
     # -------------------------------------------------------------- inference
 
     def infer(self, model, inputs=None, *, outputs=None, id=None, epoch=None, precision=None, observe=True, parameters=None,
@@ -180,8 +186,10 @@ class Client:
             raise QuantdError(None, "a model needs a name")
         return "/v2/models/" + urllib.parse.quote(model, safe="") + rest
 
-    def _json(self, method, path, kind=dict):
-        return self._parse(self._ask(method, path)[1], kind)
+    def _json(self, method, path, kind=dict, body=None):
+        if body is None:
+            return self._parse(self._ask(method, path)[1], kind)
+        return self._parse(self._ask(method, path, json.dumps(body).encode(), {"Content-Type": "application/json"})[1], kind)
 
     @staticmethod
     def _parse(body, kind=dict):

@@ -1,0 +1,269 @@
+/* Plans of a model: compiling them for options, and putting another one in force while requests go on. Loading is in
+ * engine/engine.c, requests in engine/infer.c. */
+#include "engine/model.h"
+#include "engine/plan/choose.h"
+#include "engine/plan/control.h"
+
+#include <fnmatch.h>
+#include <string.h>
+
+/* What an unknown dimension counts as when layers are timed: a short text, a small image. */
+#define TIMED_SIZE 64
+
+struct qd_change {
+    struct qd_model *model;          /* borrowed */
+    struct qd_quant_options options; /* its pins are `pins` */
+    struct qd_layer_pin *pins;
+    struct qd_plan *plan;
+    struct qd_learner *learner;
+    uint64_t *step_macs;
+    float *utilization;
+    int *old_site; /* [site_count] filled when adopted */
+};
+
+/* ------------------------------------------------------------------ pins */
+
+enum qd_status qd_pins_copy(const struct qd_quant_options *options, struct qd_layer_pin **out, struct qd_error *error)
+{
+    struct qd_layer_pin *pins = qd_calloc(options->pin_count, sizeof *pins);
+    bool good = pins != NULL;
+    for (size_t i = 0; good && i < options->pin_count; i++) {
+        pins[i] = options->pins[i];
+        pins[i].node = qd_strndup(options->pins[i].node, strlen(options->pins[i].node));
+        good = pins[i].node != NULL;
+    }
+    if (good) {
+        *out = pins;
+        return QD_OK;
+    }
+    qd_pins_free(&pins, options->pin_count);
+    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the options");
+}
+
+void qd_pins_free(struct qd_layer_pin **pins, size_t count)
+{
+    for (size_t i = 0; *pins && i < count; i++)
+        qd_free((void *)(uintptr_t)(*pins)[i].node);
+    qd_free(*pins);
+    *pins = NULL;
+}
+
+/* Each pin must fit a node, of the graph or of a body within it: a name with a slip in it would do nothing for ever. */
+static bool fits_a_node(const struct qd_graph *graph, const char *pattern)
+{
+    for (int n = 0; n < graph->node_count; n++) {
+        const struct qd_node *node = &graph->nodes[n];
+        if (fnmatch(pattern, node->name, 0) == 0)
+            return true;
+        for (int a = 0; a < node->attr_count; a++)
+            if (node->attrs[a].type == QD_ATTR_GRAPH && fits_a_node(node->attrs[a].g, pattern))
+                return true;
+    }
+    return false;
+}
+
+/* The engine's pins as the plan's, those that are taken back left out with what they take back. A model in FP32 with
+ * single layers in INT8 is one in INT8 whose every layer is pinned to FP32 first. NULL: out of memory. */
+static struct qd_pin *plan_pins(const struct qd_quant_options *options, int *count)
+{
+    struct qd_pin *pins = qd_calloc(options->pin_count + 1, sizeof *pins);
+    *count = 0;
+    if (pins && options->precision == QD_FP32 && options->pin_count)
+        pins[(*count)++] = (struct qd_pin){"*", false};
+    for (size_t i = 0; pins && i < options->pin_count; i++) {
+        bool again = options->pins[i].precision == QD_PRECISION_AUTO;
+        for (size_t later = i + 1; later < options->pin_count; later++)
+            again |= strcmp(options->pins[i].node, options->pins[later].node) == 0;
+        if (!again)
+            pins[(*count)++] = (struct qd_pin){options->pins[i].node, options->pins[i].precision == QD_INT8};
+    }
+    return pins;
+}
+
+/* ------------------------------------------------------------------ compiling */
+
+/* The signature's input shapes: an unknown first dimension (a batch) is 1, every other unknown one `size`. */
+static struct qd_shape *shapes_of(const struct qd_model *model, struct qd_arena *arena, int64_t size)
+{
+    struct qd_shape *shapes = qd_arena_alloc(arena, (size_t)model->graph->input_count, sizeof *shapes);
+    for (int i = 0; shapes && i < model->graph->input_count; i++) {
+        shapes[i] = model->inputs[i].shape;
+        for (int d = 0; d < shapes[i].rank; d++)
+            if (shapes[i].dims[d] < 0)
+                shapes[i].dims[d] = d ? size : 1;
+    }
+    return shapes;
+}
+
+/* Compiles once more when some layers are faster in FP32 here. */
+static enum qd_status choose_by_time(struct qd_model *model, struct qd_plan_options options, struct qd_plan **plan,
+                                     struct qd_error *error)
+{
+    struct qd_shape *shapes = shapes_of(model, (*plan)->arena, TIMED_SIZE);
+    struct qd_plan *chosen;
+    if (!shapes)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    enum qd_status status = qd_plan_time(*plan, shapes, &options.choices, error);
+    if (status || !options.choices)
+        return status;
+    options.choice_count = (*plan)->graph.node_count;
+    status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
+                             &chosen, error);
+    if (!status) {
+        qd_plan_unref(plan);
+        *plan = chosen;
+    }
+    return status;
+}
+
+/* Multiply-adds per step with unknown dimensions taken as 1. A model that such shapes don't fit just reports none. */
+static enum qd_status count_macs(struct qd_model *model, struct qd_plan *plan, uint64_t **macs, struct qd_error *error)
+{
+    struct qd_shaped *shaped;
+    struct qd_shape *shapes = shapes_of(model, plan->arena, 1);
+    *macs = qd_arena_alloc(plan->arena, qd_plan_all_steps(plan), sizeof **macs);
+    if (!shapes || !*macs)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    enum qd_status status = qd_plan_shape(plan, shapes, &shaped, error);
+    if (status)
+        return status == QD_ERR_NO_MEMORY ? status : QD_OK;
+    qd_plan_all_macs(plan, shaped, *macs);
+    qd_shaped_unref(&shaped);
+    return QD_OK;
+}
+
+enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_options *options, struct qd_plan **plan,
+                                uint64_t **macs, struct qd_error *error)
+{
+    int pin_count;
+    struct qd_pin *pins = plan_pins(options, &pin_count);
+    const struct qd_plan_options wanted = {
+        .fp32 = options->precision == QD_FP32 && pin_count == 0,
+        .symmetric = options->activation_scheme == QD_SYMMETRIC,
+        .weights_per_tensor = options->weight_granularity == QD_PER_TENSOR,
+        .pins = pins,
+        .pin_count = pin_count,
+        .request_bytes = model->engine->request_bytes,
+    };
+    if (!pins)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    enum qd_status status = QD_OK;
+    for (size_t i = 0; !status && i < options->pin_count; i++)
+        if (!fits_a_node(model->graph, options->pins[i].node))
+            status = qd_fail(error, QD_ERR_NOT_FOUND, "the model has no node '%.100s'", options->pins[i].node);
+    *plan = NULL;
+    if (!status)
+        status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &wanted,
+                                 plan, error);
+    if (!status && options->precision == QD_PRECISION_AUTO)
+        status = choose_by_time(model, wanted, plan, error);
+    if (!status)
+        status = count_macs(model, *plan, macs, error);
+    if (!status && model->file.bytes && !(*plan)->options.fp32) { /* the packed weights are what requests read */
+        qd_file_release(&model->file);
+        qd_externals_release(model->externals);
+    }
+    if (status && *plan)
+        qd_plan_unref(plan);
+    qd_free(pins);
+    return status;
+}
+
+enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error)
+{
+    const struct qd_plan_options options = {.fp32 = true, .request_bytes = model->engine->request_bytes};
+    enum qd_status status = QD_OK;
+    pthread_mutex_lock(&model->fp32_lock);
+    if (!model->plan_fp32)
+        status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
+                                 &model->plan_fp32, error);
+    if (!status)
+        *out = model->plan_fp32;
+    pthread_mutex_unlock(&model->fp32_lock);
+    return status;
+}
+
+/* ------------------------------------------------------------------ changes */
+
+struct qd_quant_options qd_model_options(const struct qd_model *model) { return model->options; }
+
+enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_options *options, struct qd_change **out,
+                                struct qd_error *error)
+{
+    const struct qd_learner_rules rules = qd_learner_rules_of(options);
+    struct qd_change *change;
+    enum qd_status status = qd_options_check(options, error);
+    if (status)
+        return status;
+    change = qd_calloc(1, sizeof *change);
+    if (!change)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the options");
+    change->model = model;
+    change->options = *options;
+    status = qd_pins_copy(options, &change->pins, error);
+    change->options.pins = change->pins;
+    if (!status)
+        status = qd_model_compile(model, &change->options, &change->plan, &change->step_macs, error);
+    if (!status) {
+        const size_t sites = (size_t)change->plan->site_count;
+        change->utilization = qd_calloc(sites, sizeof *change->utilization);
+        change->old_site = qd_calloc(sites, sizeof *change->old_site);
+        if (!change->utilization || !change->old_site || qd_learner_create(&rules, sites, &change->learner) != QD_OK)
+            status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
+    }
+    if (status)
+        qd_change_discard(&change);
+    else
+        *out = change;
+    return status;
+}
+
+/* The site of the plan in force that has the same tensor, or -1. */
+static int same_site(const struct qd_plan *plan, const char *name)
+{
+    for (int i = 0; i < plan->site_count; i++)
+        if (strcmp(plan->sites[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error)
+{
+    struct qd_change *c = *change;
+    struct qd_model *model = c->model;
+    struct qd_generation *last = &model->older[QD_GENERATIONS_KEPT - 1];
+    for (int i = 0; i < c->plan->site_count; i++)
+        c->old_site[i] = same_site(model->plan, c->plan->sites[i].name);
+    if (qd_learner_continue(c->learner, model->learner, c->old_site) != QD_OK)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
+    qd_learner_destroy(&last->learner);
+    qd_plan_unref(&last->plan);
+    memmove(model->older + 1, model->older, (QD_GENERATIONS_KEPT - 1) * sizeof *model->older);
+    model->older[0] = (struct qd_generation){model->plan, model->learner};
+    qd_free(model->utilization);
+    qd_pins_free(&model->pins, model->options.pin_count);
+    model->plan = c->plan;
+    model->learner = c->learner;
+    model->step_macs = c->step_macs;
+    model->utilization = c->utilization;
+    model->options = c->options;
+    model->pins = c->pins;
+    qd_free(c->old_site);
+    qd_free(c);
+    *change = NULL;
+    return QD_OK;
+}
+
+void qd_change_discard(struct qd_change **change)
+{
+    struct qd_change *c = *change;
+    *change = NULL;
+    if (!c)
+        return;
+    qd_learner_destroy(&c->learner);
+    qd_plan_unref(&c->plan);
+    qd_pins_free(&c->pins, c->options.pin_count);
+    qd_free(c->utilization);
+    qd_free(c->old_site);
+    qd_free(c);
+}

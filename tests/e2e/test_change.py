@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""PATCH /quantization: single layers in another precision, other options, while requests go on. What was learned stays, every
+request is answered, an epoch of before is replayed with the plan of before."""
+import json
+import sys
+import threading
+
+import serving
+
+PATH = "/v2/models/digits/quantization"
+
+
+def infer(daemon, pixels, parameters=None):
+    request = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 28, 28], "data": pixels}],
+               "outputs": [{"name": "logits"}]}
+    if parameters:
+        request["parameters"] = parameters
+    return daemon.post("/v2/models/digits/infer", request)
+
+
+def change(daemon, options):
+    return daemon.ask("PATCH", PATH, json.dumps(options))
+
+
+def precisions(plan):
+    return {step["node"]: step for step in plan["steps"] if step["op"] in ("Conv", "Gemm")}
+
+
+def teach(daemon, images, times=2):
+    for _ in range(times):
+        for _, pixels in images:
+            assert infer(daemon, pixels).status == 200
+
+
+def test_pins():
+    with serving.Daemon() as d:
+        before = d.get(PATH).json()
+        reply = change(d, {"precision": {"conv2": "fp32", "fc*": "int8"}})
+        assert reply.status == 200, reply.body
+        plan = reply.json()
+        steps = precisions(plan)
+        assert steps["conv2"]["precision"] == "fp32" and steps["conv2"]["pinned"] and "pinned" in steps["conv2"]["reason"], steps
+        assert all(steps[n]["precision"] == "int8" and steps[n]["pinned"] for n in ("fc1", "fc2")), steps
+        assert plan["plan"] != before["plan"] and d.get(PATH).json() == plan
+        reply = change(d, {"precision": {"conv2": "auto"}})
+        assert reply.status == 200 and not precisions(reply.json())["conv2"]["pinned"], reply.body
+
+
+def test_whole_model():
+    with serving.Daemon() as d:
+        steps = precisions(change(d, {"precision": "fp32"}).json())
+        assert {s["precision"] for s in steps.values()} == {"fp32"}, steps
+        steps = precisions(change(d, {"precision": {"conv3": "int8"}}).json())
+        assert {n for n, s in steps.items() if s["precision"] == "int8"} == {"conv3"}, steps
+
+
+def test_refusals_change_nothing():
+    with serving.Daemon() as d:
+        before = d.get(PATH).json()
+        for options, status, word in (
+                ({"precision": {"conv9": "fp32"}}, 404, "conv9"), ({"precision": {"conv1": "int3"}}, 400, "conv1"),
+                ({"speed": "high"}, 400, "speed"), ({"guard": 3}, 400, "guard"), ({"averaging_constant": 7}, 400, "averaging_constant"),
+                ({"mode": "ema", "precision": []}, 400, "precision"), ([], 400, "object"), ({"weights": {"bits": 3}}, 400, "weights")):
+            reply = change(d, options)
+            assert reply.status == status and word in reply.json()["error"], (options, reply.status, reply.body)
+        assert d.ask("PATCH", PATH, b"{").status == 400
+        assert d.get(PATH).json() == before
+
+
+def test_what_was_learned_stays():
+    with serving.Daemon("--precision", "int8") as d:
+        images = serving.digits()[:8]
+        teach(d, images)
+        before = {t["name"]: t for t in d.get("/v2/models/digits/ranges").json()["tensors"]}
+        epoch = infer(d, images[0][1]).json()["parameters"]["quant_epoch"]
+        assert change(d, {"precision": {"conv2": "fp32"}}).status == 200
+        ranges = d.get("/v2/models/digits/ranges").json()
+        after = {t["name"]: t for t in ranges["tensors"]}
+        assert ranges["epoch"] > epoch and set(after) < set(before), (ranges["epoch"], epoch, list(before), list(after))
+        for name, t in after.items():
+            assert t["observations"] >= before[name]["observations"] >= 16, (name, t)
+
+
+def test_replay_over_a_change():
+    with serving.Daemon("--precision", "int8") as d:
+        images = serving.digits()[:8]
+        teach(d, images)
+        answer = infer(d, images[0][1], {"quant_observe": False}).json()
+        assert change(d, {"precision": {"conv*": "fp32"}}).status == 200
+        other = infer(d, images[0][1], {"quant_observe": False}).json()
+        assert other["parameters"]["quant_plan"] != answer["parameters"]["quant_plan"], other["parameters"]
+        assert other["outputs"] != answer["outputs"]
+        again = infer(d, images[0][1], {"quant_epoch": answer["parameters"]["quant_epoch"], "quant_observe": False}).json()
+        assert again["outputs"] == answer["outputs"] and again["parameters"] == answer["parameters"], (again, answer)
+
+
+def test_under_load():
+    with serving.Daemon("--workers", "2") as d:
+        images, stop, failures, answered = serving.digits()[:8], threading.Event(), [], [0]
+
+        def ask():
+            while not stop.is_set():
+                for _, pixels in images:
+                    reply = infer(d, pixels)
+                    answered[0] += reply.status == 200
+                    if reply.status != 200:
+                        failures.append((reply.status, reply.body))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for t in threads:
+            t.start()
+        plans = set()
+        for i in range(12):
+            reply = change(d, {"precision": {"conv2": ("fp32", "int8", "auto")[i % 3]}, "guard": ("clip", "widen")[i % 2]})
+            assert reply.status == 200, reply.body
+            plans.add(reply.json()["plan"])
+        stop.set()
+        for t in threads:
+            t.join()
+        assert not failures and answered[0] > 12 and len(plans) >= 2, (failures[:3], answered, plans)
+
+
+sys.exit(serving.run([test_pins, test_whole_model, test_refusals_change_nothing, test_what_was_learned_stays,
+                      test_replay_over_a_change, test_under_load]))
