@@ -1,0 +1,55 @@
+/* How a model is quantized: modes, guards, schemes, precisions, and the options that a model is loaded with or changed
+ * to while it serves. Part of the installed interface. What they mean: docs/QUANTIZATION.md. */
+#ifndef QD_ENGINE_OPTIONS_H
+#define QD_ENGINE_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum qd_mode { QD_MODE_EMA, QD_MODE_REQUEST, QD_MODE_STATIC };
+enum qd_guard { QD_GUARD_WIDEN, QD_GUARD_CLIP, QD_GUARD_REJECT, QD_GUARD_ESCALATE };
+enum qd_scheme { QD_ASYMMETRIC, QD_SYMMETRIC };
+enum qd_granularity { QD_PER_TENSOR, QD_PER_CHANNEL, QD_PER_ROW };
+enum qd_precision { QD_INT8, QD_INT16, QD_FP32, QD_PRECISION_AUTO };
+
+/* Lower-case names as the wire and the configuration spell them ("ema", "widen", "asymmetric", "int8"); NULL out of
+ * range. The _from functions return false for an unknown name. [any] */
+const char *qd_mode_name(enum qd_mode mode);
+const char *qd_guard_name(enum qd_guard guard);
+const char *qd_scheme_name(enum qd_scheme scheme);
+const char *qd_granularity_name(enum qd_granularity granularity);
+const char *qd_precision_name(enum qd_precision precision);
+bool qd_mode_from(const char *name, enum qd_mode *out);
+bool qd_guard_from(const char *name, enum qd_guard *out);
+bool qd_scheme_from(const char *name, enum qd_scheme *out);
+bool qd_granularity_from(const char *name, enum qd_granularity *out);
+bool qd_precision_from(const char *name, enum qd_precision *out);
+
+/* A layer whose precision is given. */
+struct qd_layer_pin {
+    const char *node;            /* the node's name, or a pattern with * and ? */
+    enum qd_precision precision; /* QD_INT8, QD_FP32; QD_PRECISION_AUTO takes back what an earlier pin said of a node */
+};
+
+struct qd_quant_options {
+    enum qd_mode mode;
+    enum qd_guard guard;
+    enum qd_scheme activation_scheme;       /* asymmetric u8 or symmetric s8 */
+    enum qd_granularity weight_granularity; /* per channel or per tensor, symmetric s8 */
+    enum qd_precision precision;            /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
+                                               machine; QD_INT8: where it can run; QD_FP32: no quantization */
+    double averaging_constant;              /* c of equations (5) and (6), 0 < c <= 1 */
+    double max_step;           /* winsorising: widths of the range one observation may move a bound by, times c_n */
+    double guard_tolerance;    /* share of the width a request may leave the range by */
+    double publish_tolerance;  /* share of the width a bound moves before a new epoch */
+    uint32_t min_observations; /* requests served by their own range before the average is used */
+    uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
+    const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
+    size_t pin_count;
+};
+
+/* The documented defaults. [any] */
+struct qd_quant_options qd_quant_defaults(void);
+
+#endif
