@@ -69,13 +69,14 @@ static struct qd_pin *plan_pins(const struct qd_quant_options *options, int *cou
     struct qd_pin *pins = qd_calloc(options->pin_count + 1, sizeof *pins);
     *count = 0;
     if (pins && options->precision == QD_FP32 && options->pin_count)
-        pins[(*count)++] = (struct qd_pin){"*", false};
+        pins[(*count)++] = (struct qd_pin){"*", false, false};
     for (size_t i = 0; pins && i < options->pin_count; i++) {
         bool again = options->pins[i].precision == QD_PRECISION_AUTO;
         for (size_t later = i + 1; later < options->pin_count; later++)
             again |= strcmp(options->pins[i].node, options->pins[later].node) == 0;
         if (!again)
-            pins[(*count)++] = (struct qd_pin){options->pins[i].node, options->pins[i].precision == QD_INT8};
+            pins[(*count)++] = (struct qd_pin){options->pins[i].node, options->pins[i].precision == QD_INT8,
+                                               options->pins[i].chosen};
     }
     return pins;
 }

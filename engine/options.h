@@ -30,6 +30,7 @@ bool qd_precision_from(const char *name, enum qd_precision *out);
 struct qd_layer_pin {
     const char *node;            /* the node's name, or a pattern with * and ? */
     enum qd_precision precision; /* QD_INT8, QD_FP32; QD_PRECISION_AUTO takes back what an earlier pin said of a node */
+    bool chosen;                 /* no pin: what timing chose in an earlier run, so that the plan is the same again */
 };
 
 struct qd_quant_options {

@@ -56,6 +56,73 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
         out->consumers[out->consumer_count++] = site->consumers[c];
 }
 
+void qd_model_range_state(const struct qd_model *model, size_t i, struct qd_range_state *out)
+{
+    const struct qd_range *r = qd_learner_range(model->learner, i);
+    const struct qd_site_params *site = &qd_learner_current(model->learner)->sites[i];
+    *out = (struct qd_range_state){.epoch_lo = site->lo,
+                                   .epoch_hi = site->hi,
+                                   .ready = site->ready,
+                                   .name = model->plan->sites[i].name,
+                                   .lo = r->lo,
+                                   .hi = r->hi,
+                                   .observed_min = r->observed_min,
+                                   .observed_max = r->observed_max,
+                                   .last_min = r->last_min,
+                                   .last_max = r->last_max,
+                                   .n = r->n,
+                                   .elements = r->elems,
+                                   .nonfinite = r->nonfinite,
+                                   .clipped_low = r->clipped_low,
+                                   .clipped_high = r->clipped_high,
+                                   .guarded = r->guarded,
+                                   .updated_unix_ms = r->updated_unix_ms};
+}
+
+static struct qd_range range_of(const struct qd_range_state *s)
+{
+    return (struct qd_range){.lo = s->lo,
+                             .hi = s->hi,
+                             .n = s->n,
+                             .observed_min = s->observed_min,
+                             .observed_max = s->observed_max,
+                             .last_min = s->last_min,
+                             .last_max = s->last_max,
+                             .elems = s->elements,
+                             .nonfinite = s->nonfinite,
+                             .clipped_low = s->clipped_low,
+                             .clipped_high = s->clipped_high,
+                             .guarded = s->guarded,
+                             .updated_unix_ms = s->updated_unix_ms};
+}
+
+enum qd_status qd_model_restore(struct qd_model *model, const struct qd_range_state *states, size_t count,
+                                uint64_t epoch, uint64_t requests, bool frozen, size_t *restored,
+                                struct qd_error *error)
+{
+    const struct qd_plan *plan = model->plan;
+    struct qd_range *ranges = qd_calloc((size_t)plan->site_count, sizeof *ranges);
+    struct qd_site_params *sites = qd_calloc((size_t)plan->site_count, sizeof *sites);
+    *restored = 0;
+    for (int i = 0; ranges && sites && i < plan->site_count; i++)
+        for (size_t s = 0; s < count; s++)
+            if (strcmp(states[s].name, plan->sites[i].name) == 0) {
+                ranges[i] = range_of(&states[s]);
+                sites[i] = (struct qd_site_params){
+                    .lo = states[s].epoch_lo, .hi = states[s].epoch_hi, .ready = states[s].ready};
+                ++*restored;
+                break;
+            }
+    epoch = (epoch ? epoch : 1) + (*restored != (size_t)plan->site_count);
+    enum qd_status status = ranges && sites ? qd_learner_restore(model->learner, ranges, sites, epoch, requests, frozen)
+                                            : QD_ERR_NO_MEMORY;
+    qd_free(sites);
+    qd_free(ranges);
+    return status ? qd_fail(error, status, "no memory for the model's ranges") : QD_OK;
+}
+
+uint64_t qd_model_digest(const struct qd_model *model) { return model->graph->digest; }
+
 enum qd_status qd_model_ranges_reset(struct qd_model *model, struct qd_error *error)
 {
     if (qd_learner_reset(model->learner) != QD_OK)

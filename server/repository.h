@@ -40,12 +40,21 @@ struct qd_model_stats {
     size_t batch_count;
 };
 
+/* What of a model was last written to its state file. */
+struct qd_saved {
+    uint64_t epoch, requests;
+    uint32_t plan;
+    bool any;
+};
+
 struct qd_model_entry {
     char name[QD_MODEL_NAME_BYTES + 1];
     enum qd_model_state state;
     struct qd_error reason; /* why it is UNAVAILABLE; text "" otherwise */
     struct qd_model *model; /* a reference; NULL unless READY */
     bool changing;          /* another plan is being compiled */
+    bool saving;            /* its state file is being written */
+    struct qd_saved saved;
     struct qd_model_stats stats;
     uint64_t load_ns;
 };

@@ -8,6 +8,7 @@
 #include "server/http.h"
 #include "server/job.h"
 #include "server/quant_options.h"
+#include "server/state.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -141,6 +142,11 @@ static enum qd_status start(struct daemon *d, unsigned *port, struct qd_error *e
         status = qd_metrics_create(&server->metrics, error);
     if (!status)
         status = load_models(server, error);
+    if (!status)
+        status = qd_state_create(&d->loop, server->repository, config->state_dir, &quant, config->state_interval_s,
+                                 &server->state, error);
+    if (!status)
+        qd_state_restore(server->state);
     struct qd_jobs_options jobs = {.workers = config->workers ? config->workers : qd_engine_threads(server->engine),
                                    .queue_size = config->queue_size,
                                    .batch_max = config->batch_max,
@@ -175,6 +181,7 @@ static void stop(struct daemon *d)
     if (d->server.http)
         qd_http_pump(d->server.http);
     qd_http_destroy(&d->server.http);
+    qd_state_destroy(&d->server.state);
     stop_loop_handles(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     uv_loop_close(&d->loop);

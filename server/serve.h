@@ -20,7 +20,8 @@ struct qd_server {
     struct qd_metrics *metrics;
     struct qd_http *http;
     struct qd_jobs *jobs;
-    bool draining; /* SIGTERM came: not ready any more */
+    struct qd_state *state; /* NULL: nothing is kept over a restart */
+    bool draining;          /* SIGTERM came: not ready any more */
 };
 
 /* Serves until a signal; returns the process's exit code. Says what is wrong in one line on standard error when it

@@ -77,6 +77,7 @@ struct qd_choice {
 struct qd_pin {
     const char *node; /* its name, or a pattern as of fnmatch(3) */
     bool int8;        /* else FP32 */
+    bool chosen;      /* by timing, in an earlier run */
 };
 
 struct qd_plan_options {

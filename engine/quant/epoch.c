@@ -109,6 +109,23 @@ enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_l
     return publish(learner, old->frozen);
 }
 
+enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_range *ranges,
+                                  const struct qd_site_params *sites, uint64_t epoch, uint64_t requests, bool frozen)
+{
+    memcpy(learner->ranges, ranges, learner->site_count * sizeof *ranges);
+    for (uint32_t i = 0; i < learner->rules.epochs_kept; i++)
+        qd_epoch_unref(&learner->kept[i]);
+    learner->newest = epoch - 1;
+    learner->requests = requests;
+    enum qd_status status = publish(learner, frozen);
+    struct qd_epoch *now = qd_learner_current(learner);
+    for (size_t i = 0; !status && i < learner->site_count; i++) {
+        now->sites[i] = sites[i];
+        now->sites[i].qp = qd_qparams_from_range(sites[i].lo, sites[i].hi, learner->rules.symmetric);
+    }
+    return status;
+}
+
 /* Has the range left what the epoch in force was made from, or has the site just warmed up? */
 static bool moved(const struct qd_learner *learner, const struct qd_site_params *now, const struct qd_range *range)
 {

@@ -43,6 +43,11 @@ struct qd_learner;
 enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t site_count,
                                  struct qd_learner **out) QD_MUST_CHECK;
 void qd_learner_destroy(struct qd_learner **learner);
+/* A fresh learner takes ranges that were learned in an earlier run (sites of n = 0: nothing), and the epoch that was in
+ * force then: `sites` by their lo, hi and ready. Errors: NO_MEMORY. */
+enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_range *ranges,
+                                  const struct qd_site_params *sites, uint64_t epoch, uint64_t requests,
+                                  bool frozen) QD_MUST_CHECK;
 /* A fresh learner goes on where another stands: site i has learned what old_site[i] of `old` has (-1: nothing), epochs
  * count on from there, frozen stays frozen; publishes an epoch. Errors: NO_MEMORY. */
 enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_learner *old,

@@ -1,35 +1,15 @@
 #!/usr/bin/env python3
 """PATCH /quantization: single layers in another precision, other options, while requests go on. What was learned stays, every
 request is answered, an epoch of before is replayed with the plan of before."""
-import json
 import sys
 import threading
 
 import serving
-
-PATH = "/v2/models/digits/quantization"
-
-
-def infer(daemon, pixels, parameters=None):
-    request = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 28, 28], "data": pixels}],
-               "outputs": [{"name": "logits"}]}
-    if parameters:
-        request["parameters"] = parameters
-    return daemon.post("/v2/models/digits/infer", request)
-
-
-def change(daemon, options):
-    return daemon.ask("PATCH", PATH, json.dumps(options))
+from digit_requests import PATH, change, infer, teach
 
 
 def precisions(plan):
     return {step["node"]: step for step in plan["steps"] if step["op"] in ("Conv", "Gemm")}
-
-
-def teach(daemon, images, times=2):
-    for _ in range(times):
-        for _, pixels in images:
-            assert infer(daemon, pixels).status == 200
 
 
 def test_pins():
