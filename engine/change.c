@@ -18,7 +18,8 @@ struct qd_change {
     struct qd_learner *learner;
     uint64_t *step_macs;
     float *utilization;
-    int *old_site; /* [site_count] filled when adopted */
+    struct qd_squares *layers; /* [step_count] for the new plan's accuracy */
+    int *old_site;             /* [site_count] filled when adopted */
 };
 
 /* ------------------------------------------------------------------ pins */
@@ -209,7 +210,9 @@ enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_op
         const size_t sites = (size_t)change->plan->site_count;
         change->utilization = qd_calloc(sites, sizeof *change->utilization);
         change->old_site = qd_calloc(sites, sizeof *change->old_site);
-        if (!change->utilization || !change->old_site || qd_learner_create(&rules, sites, &change->learner) != QD_OK)
+        change->layers = qd_calloc((size_t)change->plan->step_count, sizeof *change->layers);
+        if (!change->utilization || !change->layers || !change->old_site ||
+            qd_learner_create(&rules, sites, &change->learner) != QD_OK)
             status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     }
     if (status)
@@ -242,11 +245,13 @@ enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error
     memmove(model->older + 1, model->older, (QD_GENERATIONS_KEPT - 1) * sizeof *model->older);
     model->older[0] = (struct qd_generation){model->plan, model->learner};
     qd_free(model->utilization);
+    qd_free(model->accuracy.layers);
     qd_pins_free(&model->pins, model->options.pin_count);
     model->plan = c->plan;
     model->learner = c->learner;
     model->step_macs = c->step_macs;
     model->utilization = c->utilization;
+    model->accuracy = (struct qd_accuracy){.layers = c->layers};
     model->options = c->options;
     model->pins = c->pins;
     qd_free(c->old_site);
@@ -265,6 +270,7 @@ void qd_change_discard(struct qd_change **change)
     qd_plan_unref(&c->plan);
     qd_pins_free(&c->pins, c->options.pin_count);
     qd_free(c->utilization);
+    qd_free(c->layers);
     qd_free(c->old_site);
     qd_free(c);
 }

@@ -134,7 +134,8 @@ static enum qd_status build(struct qd_model *model, const void *bytes, size_t si
         return status;
     size_t sites = (size_t)model->plan->site_count;
     model->utilization = qd_calloc(sites, sizeof *model->utilization);
-    if (!model->utilization || qd_learner_create(&rules, sites, &model->learner) != QD_OK)
+    model->accuracy.layers = qd_calloc((size_t)model->plan->step_count, sizeof *model->accuracy.layers);
+    if (!model->utilization || !model->accuracy.layers || qd_learner_create(&rules, sites, &model->learner) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     return QD_OK;
 }
@@ -222,6 +223,7 @@ void qd_model_unref(struct qd_model **model)
     qd_file_unmap(&m->file);
     qd_externals_close(&m->externals);
     pthread_mutex_destroy(&m->fp32_lock);
+    qd_free(m->accuracy.layers);
     qd_free(m->utilization);
     qd_free(m->name);
     qd_free(m);

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "engine/ir/tensor.h"
 #include "engine/options.h"
+#include "engine/shadow.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -208,6 +209,7 @@ struct qd_step_report {
     enum qd_precision precision;
     const char *reason; /* why this precision, one phrase */
     bool pinned;        /* the precision was given */
+    double sqnr_db;     /* of the layer alone, by shadow runs; NaN: not measured */
     enum qd_scheme activation_scheme;
     enum qd_granularity weight_granularity;
     int weight_bits;         /* 0: no weights */

@@ -24,6 +24,21 @@ struct qd_generation {
     struct qd_learner *learner;
 };
 
+/* Sums over shadow runs: squares of what FP32 gives, and of the differences. */
+struct qd_squares {
+    double signal, noise;
+};
+
+/* 10 log10(signal / noise); NaN without a signal, infinity without noise. */
+double qd_squares_db(const struct qd_squares *squares);
+
+/* What shadow runs have found since the plan came into force. */
+struct qd_accuracy {
+    uint64_t sampled, rows, agreed;
+    double cosine_sum, cosine_min;
+    struct qd_squares answer, *layers; /* [step_count] */
+};
+
 struct qd_model {
     struct qd_ref ref;
     struct qd_engine *engine;        /* borrowed */
@@ -38,9 +53,10 @@ struct qd_model {
     struct qd_plan *plan;
     struct qd_plan *plan_fp32; /* compiled when first asked for, under the lock */
     pthread_mutex_t fp32_lock;
-    struct qd_learner *learner; /* [loop] */
-    float *utilization;         /* [site_count] of the last request; [loop] */
-    uint64_t *step_macs;        /* [qd_plan_all_steps] at the signature's shape; in the plan's arena */
+    struct qd_learner *learner;  /* [loop] */
+    struct qd_accuracy accuracy; /* [loop] */
+    float *utilization;          /* [site_count] of the last request; [loop] */
+    uint64_t *step_macs;         /* [qd_plan_all_steps] at the signature's shape; in the plan's arena */
     struct qd_generation older[QD_GENERATIONS_KEPT]; /* the latest first; [loop] */
 };
 

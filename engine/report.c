@@ -2,6 +2,7 @@
 #include "engine/model.h"
 #include "engine/plan/control.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,6 +177,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
                                           [QD_STEP_RELAYOUT] = "this node wants the other layout"};
     const struct qd_plan *plan = model->plan;
     const struct qd_step *step = qd_plan_any_step(plan, i);
+    bool main = step >= plan->steps && step < plan->steps + plan->step_count; /* else of a body */
     bool own = step->kind == QD_STEP_OP || step->kind == QD_STEP_LINEAR || step->kind == QD_STEP_CONTROL;
     *out = (struct qd_step_report){
         .node = step->node ? step->node->name : "",
@@ -184,6 +186,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .precision = step_precision(step),
         .reason = own ? step->reason : reasons[step->kind],
         .pinned = own && step->pinned,
+        .sqnr_db = main ? qd_squares_db(&model->accuracy.layers[step - plan->steps]) : (double)NAN,
         .activation_scheme = plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
         .weight_bits = step->kind != QD_STEP_LINEAR ? 0

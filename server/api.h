@@ -49,6 +49,10 @@ void qd_api_ranges_etag(char out[96], const struct qd_model_entry *entry);
 /* Whether an If-None-Match header (may be NULL) names the tag. */
 bool qd_api_etag_matches(const char *if_none_match, const char *etag);
 
+/* Measures the error of a request that was served, when its turn has come and no other is being measured. */
+void qd_api_shadow(struct qd_server *server, struct qd_model_entry *entry, const struct qd_infer *infer);
+void qd_api_write_accuracy(struct qd_text *out, const struct qd_model_entry *entry);
+
 void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry);
 
 /* Brings the gauges and the counters that are kept elsewhere (process, log, models, ranges) up to date. */

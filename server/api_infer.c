@@ -208,6 +208,8 @@ static void job_done(struct qd_job *job)
         qd_infer_finish(infer);
         if (!s->status)
             s->status = qd_infer_status(infer, &s->error);
+        if (!s->status)
+            qd_api_shadow(request->server, s->entry, infer);
     } else {
         count_rejected(s, job->cancelled ? "cancelled" : job->outcome == QD_ERR_DEADLINE ? "deadline" : "stopping");
         s->status = qd_fail(&s->error, job->outcome,

@@ -103,6 +103,12 @@ static void collect_ranges(struct qd_metrics *metrics, const struct qd_model_ent
     qd_metrics_set(metrics, QD_METRIC_RANGE_EPOCH, labels, (double)summary.epoch);
     qd_metrics_set(metrics, QD_METRIC_RANGE_UPDATES, labels, (double)summary.requests);
     qd_metrics_set(metrics, QD_METRIC_RANGE_FROZEN, labels, summary.frozen);
+    struct qd_accuracy_report accuracy;
+    qd_model_accuracy(entry->model, &accuracy);
+    if (accuracy.sampled) {
+        qd_metrics_set(metrics, QD_METRIC_ACCURACY_SAMPLED, labels, (double)accuracy.sampled);
+        qd_metrics_set(metrics, QD_METRIC_ACCURACY_COSINE, labels, accuracy.cosine_mean);
+    }
     for (size_t i = 0; i < summary.sites && i < QD_METRICS_MAX_TENSORS; i++) {
         struct qd_range_report range;
         qd_model_range(entry->model, i, &range);

@@ -45,9 +45,9 @@ static void write_step(struct qd_text *out, const struct qd_step_report *step)
         qd_text_printf(out, ",\"time_us\":{\"int8\":%.1f,\"fp32\":%.1f}", step->int8_us, step->fp32_us);
     else
         qd_text_puts(out, ",\"time_us\":null");
-    /* Errors per step are not measured yet: null says so. */
-    qd_text_printf(out, ",\"sqnr_db\":null,\"macs\":%" PRIu64 ",\"pinned\":%s}", step->macs,
-                   step->pinned ? "true" : "false");
+    qd_text_puts(out, ",\"sqnr_db\":");
+    qd_text_json_double(out, step->sqnr_db); /* null: not measured, or no error at all */
+    qd_text_printf(out, ",\"macs\":%" PRIu64 ",\"pinned\":%s}", step->macs, step->pinned ? "true" : "false");
 }
 
 void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry)

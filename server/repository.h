@@ -52,6 +52,7 @@ struct qd_model_entry {
     enum qd_model_state state;
     struct qd_error reason; /* why it is UNAVAILABLE; text "" otherwise */
     struct qd_model *model; /* a reference; NULL unless READY */
+    double shadow_due;      /* grows by shadow_rate a request; at 1 one is measured */
     bool changing;          /* another plan is being compiled */
     bool saving;            /* its state file is being written */
     struct qd_saved saved;

@@ -23,6 +23,7 @@ const struct qd_route qd_routes[] = {
     {"POST", MODEL "/ranges/freeze", qd_handle_ranges_freeze, NULL, NULL},
     {"POST", MODEL "/ranges/unfreeze", qd_handle_ranges_unfreeze, NULL, NULL},
     {"GET", MODEL "/quantization", qd_handle_quantization, NULL, NULL},
+    {"GET", MODEL "/accuracy", qd_handle_accuracy, NULL, NULL},
     {"PATCH", MODEL "/quantization", qd_handle_quantization_change, NULL, NULL},
     {"POST", "/v2/repository/index", qd_handle_index, NULL, NULL},
     {"GET", "/metrics", qd_handle_metrics, NULL, NULL},

@@ -43,6 +43,7 @@ void qd_handle_ranges_freeze(struct qd_http_request *request);
 void qd_handle_ranges_unfreeze(struct qd_http_request *request);
 void qd_handle_quantization(struct qd_http_request *request);
 void qd_handle_quantization_change(struct qd_http_request *request);
+void qd_handle_accuracy(struct qd_http_request *request);
 void qd_handle_metrics(struct qd_http_request *request);
 void qd_handle_openapi(struct qd_http_request *request);
 enum qd_status qd_infer_begin(struct qd_http_request *request, struct qd_error *error);

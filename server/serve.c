@@ -199,6 +199,7 @@ int qd_serve(const struct qd_config *config)
         fputs("quantd serve: no event loop can be made\n", stderr);
         return 1;
     }
+    d.server.loop = &d.loop;
     start_signals(&d);
     enum qd_status status = start(&d, &port, &error);
     if (status) {

@@ -8,18 +8,21 @@
 #include "server/repository.h"
 
 #include <stdbool.h>
+#include <uv.h>
 
 struct qd_http;
 struct qd_jobs;
 
 /* What handlers reach through request->server. All [loop]. */
 struct qd_server {
+    uv_loop_t *loop;
     const struct qd_config *config;
     struct qd_engine *engine;
     struct qd_repository *repository;
     struct qd_metrics *metrics;
     struct qd_http *http;
     struct qd_jobs *jobs;
+    bool shadowing;         /* a request is being run in FP32, aside */
     struct qd_state *state; /* NULL: nothing is kept over a restart */
     bool draining;          /* SIGTERM came: not ready any more */
 };

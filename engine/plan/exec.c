@@ -269,6 +269,8 @@ static void run_step(struct qd_lane *lane, int index)
         run_site(lane, step, scratch);
     else
         pass(lane, step, NULL, scratch);
+    if (lane->probe && step->kind == QD_STEP_LINEAR)
+        lane->probe->look(lane->probe, lane, step);
 }
 
 void qd_exec_run(struct qd_lane *const *lanes, size_t count)

@@ -9,6 +9,13 @@
 
 enum qd_guard_action { QD_GUARDED_WIDEN, QD_GUARDED_CLIP, QD_GUARDED_REJECT };
 
+struct qd_lane;
+
+/* Looks at a lane right after one of its linear steps has run. */
+struct qd_probe {
+    void (*look)(struct qd_probe *probe, const struct qd_lane *lane, const struct qd_step *step);
+};
+
 struct qd_exec_rules {
     enum qd_guard_action action;
     double tolerance; /* share of the width in force */
@@ -21,6 +28,7 @@ struct qd_lane {
     struct qd_shaped *shaped; /* borrowed */
     struct qd_epoch *epoch;   /* borrowed; NULL for a plan without sites */
     struct qd_exec_rules rules;
+    struct qd_probe *probe; /* borrowed; NULL: none */
     struct qd_arena *arena; /* of the request: lane arrays, and tensors whose shape depends on data */
     /* its own */
     unsigned char *workspace; /* from the plan's set */

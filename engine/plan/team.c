@@ -40,6 +40,10 @@ struct qd_team {
     pthread_t helpers[MAX_THREADS];
 };
 
+static _Thread_local bool alone; /* this thread splits nothing */
+
+void qd_team_leave(void) { alone = true; }
+
 static uint64_t now_ns(void)
 {
     struct timespec t;
@@ -148,7 +152,7 @@ static void close_gate(struct qd_team *team)
 static void run(struct qd_parallel *parallel, size_t tasks, void (*fn)(void *ctx, size_t task), void *ctx)
 {
     struct qd_team *team = (struct qd_team *)parallel;
-    if (tasks < 2 || team->helper_count == 0 || pthread_mutex_trylock(&team->busy) != 0) {
+    if (tasks < 2 || alone || team->helper_count == 0 || pthread_mutex_trylock(&team->busy) != 0) {
         for (size_t i = 0; i < tasks; i++)
             fn(ctx, i);
         return;

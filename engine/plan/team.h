@@ -14,6 +14,8 @@ enum qd_status qd_team_create(unsigned threads, struct qd_team **out, struct qd_
 void qd_team_destroy(struct qd_team **team);
 /* The interface steps use; valid as long as the team. run() may be called from any thread at any time. */
 struct qd_parallel *qd_team_parallel(struct qd_team *team);
+/* From now on this thread works without the team: what it runs must not keep requests waiting for theirs. */
+void qd_team_leave(void);
 /* CPUs this process may use: affinity mask, cut by the cgroup v2 or v1 quota (rounded up), at least 1. [any] */
 unsigned qd_team_cpus(void);
 

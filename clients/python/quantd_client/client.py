@@ -95,6 +95,10 @@ class Client:
         """The plan as the daemon tells it: {"plan", "steps": [..], "totals": {..}}."""
         return self._json("GET", self._path(model, "/quantization"))
 
+    def accuracy(self, model):
+        """The error against FP32 on the requests that were measured: {"sampled", "cosine", "sqnr_db", "top1_agreement", "layers"}."""
+        return self._json("GET", self._path(model, "/accuracy"))
+
     # -------------------------------------------------------------- changes
 
     def freeze(self, model):
