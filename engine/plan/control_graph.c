@@ -1,5 +1,6 @@
 /* What control flow does to graphs before they are compiled: captured values become inputs, and an If whose condition
  * is known gives way to its branch. Not for plans (control.c) or running (control_run.c). */
+#include "engine/plan/contrib.h"
 #include "engine/plan/control.h"
 
 #include <string.h>
@@ -65,7 +66,8 @@ static enum qd_status open_body(const struct qd_graph *inner, struct qd_body *bo
         }
         value->outer = QD_NO_VALUE;
     }
-    return qd_control_open(graph, arena, error);
+    enum qd_status status = qd_contrib_rewrite(graph, arena, error); /* before it may be inlined */
+    return status ? status : qd_control_open(graph, arena, error);
 }
 
 static enum qd_status open_node(struct qd_node *node, enum qd_control_kind kind, struct qd_arena *arena,

@@ -2,6 +2,7 @@
 #include "engine/plan/plan.h"
 
 #include "engine/plan/attention.h"
+#include "engine/plan/contrib.h"
 #include "engine/plan/control.h"
 #include "engine/plan/floats.h"
 #include "engine/plan/patterns.h"
@@ -138,6 +139,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         status = copy_graph(plan, graph, error);
     if (!status)
         status = qd_control_open(&plan->graph, plan->arena, error);
+    if (!status)
+        status = qd_contrib_rewrite(&plan->graph, plan->arena, error);
     if (!status)
         status = qd_unify_floats(&plan->graph, plan->arena, error);
     if (!status)
