@@ -351,6 +351,9 @@ int qd_rw_size(struct qd_rewriter *r, int x, int64_t axis)
 
 /* ------------------------------------------------------------------ the walk */
 
+/* Weights and channels in blocks of a vector register's size, which the file doesn't tell. */
+static bool blocked(const struct qd_node *node) { return strcmp(node->domain, "com.microsoft.nchwc") == 0; }
+
 static void rewrite_node(struct qd_rewriter *r)
 {
     int inputs = r->node.in_count;
@@ -371,11 +374,17 @@ enum qd_status qd_contrib_rewrite(struct qd_graph *graph, struct qd_arena *arena
     struct qd_rewriter r = {.graph = graph, .arena = arena, .error = error, .value_room = graph->value_count};
     bool any = false;
     for (int n = 0; !any && n < graph->node_count; n++)
-        any = find_row(&graph->nodes[n]) != NULL;
+        any = find_row(&graph->nodes[n]) != NULL || blocked(&graph->nodes[n]);
     for (int n = 0; any && !r.status && n < graph->node_count; n++) {
         r.node = graph->nodes[n];
         r.row = find_row(&r.node);
-        if (r.row)
+        if (blocked(&r.node))
+            r.status = qd_fail(
+                error, QD_ERR_UNSUPPORTED,
+                "node '%s' is %s.%s, whose layout is that of one kind of processor: write the model with "
+                "the optimizer's level 'extended' instead of 'all'",
+                r.node.name, r.node.domain, r.node.op);
+        else if (r.row)
             rewrite_node(&r);
         else
             append(&r, &r.node);
