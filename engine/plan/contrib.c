@@ -1,6 +1,7 @@
 /* Spelling contrib operators in the standard's: the walk over the graph and the writer that rewrites use. */
 #include "engine/plan/contrib_impl.h"
 
+#include "engine/plan/dims.h"
 #include "engine/plan/types.h"
 
 #include <stdarg.h>
@@ -96,26 +97,29 @@ bool qd_rw_text_is(const struct qd_text *text, const char *to)
     return text && text->length == strlen(to) && memcmp(text->bytes, to, text->length) == 0;
 }
 
-/* What is declared, or follows from the nodes written so far; each search walks them all, hence the limit. */
+/* What is declared, or follows from the nodes written so far. Each search walks them all, hence the limit, and leaves
+ * nothing behind. */
 static struct qd_type look(struct qd_rewriter *r, int value)
 {
     struct qd_type type = {.dtype = QD_NONE, .rank = -1};
-    if (value < 0)
-        return type;
-    type.dtype = r->graph->values[value].info.dtype;
-    type.rank = r->graph->values[value].info.shape.rank;
-    if (type.dtype != QD_NONE && type.rank >= 0)
-        return type;
-    if (r->status || r->looks++ >= MOST_LOOKS)
+    if (value < 0 || r->status || r->looks++ >= MOST_LOOKS)
         return type;
     struct qd_graph so_far = *r->graph;
     so_far.nodes = r->nodes;
     so_far.node_count = r->count;
-    const struct qd_type *types = qd_types(&so_far, r->arena);
-    if (!types)
+    if (!r->aside && qd_arena_create(64 << 10, &r->aside) != QD_OK) {
         no_memory(r);
-    else
+        return type;
+    }
+    const struct qd_type *types = qd_types(&so_far, r->aside);
+    const struct qd_dims *dims = qd_dims_find(&so_far, r->aside);
+    if (types && dims) {
         type = types[value];
+        type.rank = type.rank < 0 ? dims[value].rank : type.rank;
+    } else {
+        no_memory(r);
+    }
+    qd_arena_reset(r->aside);
     return type;
 }
 
@@ -367,6 +371,8 @@ static void rewrite_node(struct qd_rewriter *r)
         qd_rw_fail(r, QD_ERR_INVALID, "has no output 0");
     if (!r->status)
         r->row->rewrite(r);
+    if (!r->status && !r->named && r->count > r->first)
+        r->nodes[r->count - 1].name = r->node.name;
 }
 
 enum qd_status qd_contrib_rewrite(struct qd_graph *graph, struct qd_arena *arena, struct qd_error *error)
@@ -393,5 +399,6 @@ enum qd_status qd_contrib_rewrite(struct qd_graph *graph, struct qd_arena *arena
         graph->nodes = r.nodes;
         graph->node_count = r.count;
     }
+    qd_arena_destroy(&r.aside);
     return r.status;
 }

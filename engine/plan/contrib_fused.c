@@ -194,10 +194,9 @@ static void embed_norm(struct qd_rewriter *r)
 /* ------------------------------------------------------------------ products of transposed matrices */
 
 /* Which axis stands where: with `batch` the first axis is the matrix's row axis, behind those of the batch. */
-static int turned(struct qd_rewriter *r, int x, bool transpose, bool batch)
+static int turned(struct qd_rewriter *r, int x, int rank, bool transpose, bool batch)
 {
     int64_t perm[QD_MAX_RANK];
-    int rank = transpose || batch ? qd_rw_rank(r, x) : -1;
     if (!(transpose || batch) || rank == 1) /* a vector has nothing to turn */
         return x;
     if (rank < 2) {
@@ -216,13 +215,30 @@ static int turned(struct qd_rewriter *r, int x, bool transpose, bool batch)
     return qd_rw_transpose(r, x, perm, (size_t)rank);
 }
 
+/* Einsum needs no ranks, but has no integer form. */
+static int write_einsum(struct qd_rewriter *r, int out, bool trans_a, bool trans_b)
+{
+    static const char *const equations[2][2] = {{"...ij,...jk->...ik", "...ij,...kj->...ik"},
+                                                {"...ji,...jk->...ik", "...ji,...kj->...ik"}};
+    int y = QD_RW(r, "Einsum", out, qd_rw_in(r, 0), qd_rw_in(r, 1));
+    qd_rw_text(r, "equation", equations[trans_a][trans_b]);
+    return y;
+}
+
 static void fused_matmul(struct qd_rewriter *r)
 {
     float alpha = qd_rw_get_float(r, "alpha", 1);
     bool trans_a = qd_rw_get_int(r, "transA", 0) != 0, trans_b = qd_rw_get_int(r, "transB", 0) != 0;
-    int a = turned(r, qd_rw_in(r, 0), trans_a, qd_rw_get_int(r, "transBatchA", 0) != 0);
-    int b = turned(r, qd_rw_in(r, 1), trans_b, qd_rw_get_int(r, "transBatchB", 0) != 0);
-    int y = QD_RW(r, "MatMul", alpha == 1.0f ? qd_rw_out(r, 0) : QD_RW_NEW, a, b);
+    bool batch_a = qd_rw_get_int(r, "transBatchA", 0) != 0, batch_b = qd_rw_get_int(r, "transBatchB", 0) != 0;
+    int a = qd_rw_in(r, 0), b = qd_rw_in(r, 1), y = alpha == 1.0f ? qd_rw_out(r, 0) : QD_RW_NEW;
+    int rank_a = trans_a || batch_a ? qd_rw_rank(r, a) : 0, rank_b = trans_b || batch_b ? qd_rw_rank(r, b) : 0;
+    if ((rank_a < 0 || rank_b < 0) && !batch_a && !batch_b) {
+        y = write_einsum(r, y, trans_a, trans_b);
+    } else {
+        a = turned(r, a, rank_a, trans_a, batch_a);
+        b = turned(r, b, rank_b, trans_b, batch_b);
+        y = QD_RW(r, "MatMul", y, a, b);
+    }
     if (alpha != 1.0f)
         QD_RW(r, "Mul", qd_rw_out(r, 0), y, qd_rw_one_float(r, alpha));
 }

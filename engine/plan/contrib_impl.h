@@ -21,6 +21,7 @@ struct qd_rewriter {
     int first;                   /* the first node made for `node` */
     bool named;                  /* the name was given to one of them */
     int looks;                   /* times that the whole graph was searched for ranks */
+    struct qd_arena *aside;      /* for those searches, or NULL */
 };
 
 struct qd_contrib {

@@ -64,6 +64,12 @@ def matmul(a, b, **attributes):
     return [node("FusedMatMul", "ab", **attributes)], {"a": f32(*a), "b": f32(*b)}, {}, ["y"]
 
 
+def matmul_unknown(**attributes):
+    """Squeeze without axes: nobody knows how many dimensions are left."""
+    return ([helper.make_node("Squeeze", ["a"], ["s"]), node("FusedMatMul", "sb", **attributes)],
+            {"a": f32(1, 2, 4, 3), "b": f32(2, 4, 5)}, {}, ["y"])
+
+
 def embed(segments=True, positions=False, mask=False, total=False):
     inputs = ["ids", "seg" if segments else "", "words", "places", "kinds" if segments else "", "g", "b"]
     given = {"ids": ints(0, 20, np.int32, 2, 6)}
@@ -252,6 +258,7 @@ CASES = {
     "matmul_b": (EXACT, lambda: matmul((2, 2, 3, 4), (2, 2, 5, 4), transB=1, alpha=.125)),
     "matmul_batch_a": (EXACT, lambda: matmul((3, 2, 4), (2, 4, 5), transBatchA=1)),
     "matmul_batch_b": (EXACT, lambda: matmul((2, 2, 3, 4), (5, 2, 2, 4), transBatchB=1, transB=1)),
+    "matmul_unknown": (EXACT, lambda: matmul_unknown(transA=1, alpha=.5)),
     "embed": (EXACT, embed), "embed_mask": (EXACT, lambda: embed(mask=True)), "embed_plain": (EXACT, lambda: embed(False)),
     "embed_positions": (EXACT, lambda: embed(positions=True)), "embed_sum": (EXACT, lambda: embed(mask=True, total=True)),
     "attention": (EXACT, attention), "attention_lengths": (EXACT, lambda: attention("lengths")),

@@ -231,6 +231,19 @@ static const struct qd_contrib *row_of(const char *op)
     abort();
 }
 
+/* Nothing is known of the operands' ranks: a transpose still has a spelling, a turn of the batch has none. */
+static void test_unknown_ranks(void **state)
+{
+    static const struct qd_attr attrs[] = {INT("transA", 1), INT("transB", 1), INT("transBatchB", 1)};
+    struct trial t = {.row = row_of("FusedMatMul"), .in_count = 2, .out_count = 1, .absent = -1, .rank = -1};
+    (void)state;
+    t.attrs = attrs;
+    t.attr_count = 2;
+    assert_int_equal(attempt(&t), QD_OK);
+    t.attr_count = 3;
+    assert_int_equal(attempt(&t), QD_ERR_UNSUPPORTED);
+}
+
 static void test_wrong_type(void **state)
 {
     static const struct qd_attr text[] = {{.name = "alpha", .type = QD_ATTR_STRING, .count = 1, .s = {"x", 1}}};
@@ -316,8 +329,8 @@ static void test_sentences(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_attributes), cmocka_unit_test(test_wrong_type),
-        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_sentences),
+        cmocka_unit_test(test_shapes),        cmocka_unit_test(test_attributes), cmocka_unit_test(test_wrong_type),
+        cmocka_unit_test(test_unknown_ranks), cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_sentences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
