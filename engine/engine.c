@@ -109,13 +109,14 @@ static enum qd_status describe_signature(struct qd_model *model, struct qd_error
 
 struct qd_learner_rules qd_learner_rules_of(const struct qd_quant_options *o)
 {
+    bool symmetric = o->activation_scheme == QD_SYMMETRIC;
     return (struct qd_learner_rules){
-        .range = {o->averaging_constant, o->max_step},
+        .range = {o->averaging_constant, o->max_step, {o->compat, symmetric, (float)o->averaging_constant}},
         .publish_tolerance = o->publish_tolerance,
         .min_observations = o->min_observations,
         .epochs_kept = o->epochs_kept,
         .always_own_range = o->mode == QD_MODE_REQUEST,
-        .symmetric = o->activation_scheme == QD_SYMMETRIC,
+        .symmetric = symmetric,
     };
 }
 

@@ -124,6 +124,7 @@ void qd_infer_destroy(struct qd_infer **infer); /* [any] */
 struct qd_ranges_summary {
     uint64_t epoch, requests; /* requests = folded by qd_infer_finish */
     enum qd_mode mode;
+    enum qd_compat compat;
     double averaging_constant;
     bool frozen;
     size_t sites;

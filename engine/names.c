@@ -14,6 +14,12 @@ static const char *const granularities[] = {
 static const char *const precisions[] = {
     [QD_INT8] = "int8", [QD_INT16] = "int16", [QD_FP32] = "fp32", [QD_PRECISION_AUTO] = "auto"};
 
+static const char *const compats[] = {[QD_COMPAT_QUANTD] = "quantd",
+                                      [QD_COMPAT_TORCH] = "torch",
+                                      [QD_COMPAT_TORCH_FUSED] = "torch_fused",
+                                      [QD_COMPAT_TF] = "tf",
+                                      [QD_COMPAT_ORT] = "ort"};
+
 static int find(const char *const *names, size_t count, const char *name)
 {
     for (size_t i = 0; name && i < count; i++)
@@ -40,3 +46,4 @@ NAMED(qd_guard, guard, guards)
 NAMED(qd_scheme, scheme, schemes)
 NAMED(qd_granularity, granularity, granularities)
 NAMED(qd_precision, precision, precisions)
+NAMED(qd_compat, compat, compats)

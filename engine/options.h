@@ -3,6 +3,8 @@
 #ifndef QD_ENGINE_OPTIONS_H
 #define QD_ENGINE_OPTIONS_H
 
+#include "engine/quant/observers.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,11 +20,13 @@ enum qd_precision { QD_INT8, QD_INT16, QD_FP32, QD_PRECISION_AUTO };
 const char *qd_mode_name(enum qd_mode mode);
 const char *qd_guard_name(enum qd_guard guard);
 const char *qd_scheme_name(enum qd_scheme scheme);
+const char *qd_compat_name(enum qd_compat compat);
 const char *qd_granularity_name(enum qd_granularity granularity);
 const char *qd_precision_name(enum qd_precision precision);
 bool qd_mode_from(const char *name, enum qd_mode *out);
 bool qd_guard_from(const char *name, enum qd_guard *out);
 bool qd_scheme_from(const char *name, enum qd_scheme *out);
+bool qd_compat_from(const char *name, enum qd_compat *out);
 bool qd_granularity_from(const char *name, enum qd_granularity *out);
 bool qd_precision_from(const char *name, enum qd_precision *out);
 
@@ -40,6 +44,7 @@ struct qd_quant_options {
     enum qd_granularity weight_granularity; /* per channel or per tensor, symmetric s8 */
     enum qd_precision precision;            /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
                                                machine; QD_INT8: where it can run; QD_FP32: no quantization */
+    enum qd_compat compat;                  /* whose average and scale: ours, or another library's bit for bit */
     double averaging_constant;              /* c of equations (5) and (6), 0 < c <= 1 */
     double max_step;           /* winsorising: widths of the range one observation may move a bound by, times c_n */
     double guard_tolerance;    /* share of the width a request may leave the range by */

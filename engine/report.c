@@ -18,6 +18,7 @@ void qd_model_ranges(const struct qd_model *model, struct qd_ranges_summary *out
         .epoch = qd_learner_current(model->learner)->id,
         .requests = qd_learner_requests(model->learner),
         .mode = mode_in_force(model),
+        .compat = model->options.compat,
         .averaging_constant = model->options.averaging_constant,
         .frozen = qd_learner_frozen(model->learner),
         .sites = (size_t)model->plan->site_count,

@@ -104,9 +104,10 @@ void qd_api_write_ranges(struct qd_text *out, const struct qd_model_entry *entry
     qd_model_ranges(entry->model, &summary);
     qd_text_puts(out, "{\"model\":");
     qd_text_json_string(out, entry->name);
-    qd_text_printf(
-        out, ",\"version\":\"" QD_MODEL_VERSION "\",\"epoch\":%" PRIu64 ",\"mode\":\"%s\",\"averaging_constant\":",
-        summary.epoch, qd_mode_name(summary.mode));
+    qd_text_printf(out,
+                   ",\"version\":\"" QD_MODEL_VERSION "\",\"epoch\":%" PRIu64
+                   ",\"mode\":\"%s\",\"compat\":\"%s\",\"averaging_constant\":",
+                   summary.epoch, qd_mode_name(summary.mode), qd_compat_name(summary.compat));
     qd_text_json_double(out, summary.averaging_constant);
     qd_text_printf(out, ",\"requests\":%" PRIu64 ",\"frozen\":%s,\"tensors\":[", summary.requests,
                    summary.frozen ? "true" : "false");

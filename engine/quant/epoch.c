@@ -35,7 +35,10 @@ static struct qd_site_params site_params(const struct qd_learner *learner, const
         return site;
     site.lo = range->lo < 0 ? range->lo : 0;
     site.hi = range->hi > 0 ? range->hi : 0;
-    site.qp = qd_qparams_from_range(site.lo, site.hi, learner->rules.symmetric);
+    const struct qd_observer_rules *other = &learner->rules.range.observer;
+    struct qd_observer observer = {(float)range->lo, (float)range->hi};
+    if (other->compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, other, &site.qp))
+        site.qp = qd_qparams_from_range(site.lo, site.hi, learner->rules.symmetric);
     site.ready = frozen || (!learner->rules.always_own_range && range->n >= learner->rules.min_observations);
     return site;
 }

@@ -42,12 +42,31 @@ void qd_range_count(struct qd_range *range, const struct qd_observation *observa
     range->updated_unix_ms = now_unix_ms;
 }
 
+/* Another library's average. Its floats are kept in our doubles unchanged. */
+static void fold_like(struct qd_range *range, const struct qd_observer_rules *rules,
+                      const struct qd_observation *observation)
+{
+    struct qd_observer observer = qd_observer_start(rules);
+    if (range->n > 0)
+        observer = (struct qd_observer){(float)range->lo, (float)range->hi};
+    qd_observer_fold(&observer, rules, observation->min, observation->max);
+    if (!isfinite(observer.lo) || !isfinite(observer.hi))
+        return;
+    range->lo = (double)observer.lo;
+    range->hi = (double)observer.hi;
+    range->n++;
+}
+
 void qd_range_fold(struct qd_range *range, const struct qd_range_rules *rules, const struct qd_observation *observation,
                    uint32_t guarded, int64_t now_unix_ms)
 {
     qd_range_count(range, observation, guarded, now_unix_ms);
     if (!has_finite(observation))
         return;
+    if (rules->observer.compat != QD_COMPAT_QUANTD) {
+        fold_like(range, &rules->observer, observation);
+        return;
+    }
     double min = observation->min, max = observation->max;
     if (range->n == 0) {
         range->lo = min;

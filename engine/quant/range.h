@@ -4,11 +4,13 @@
 #ifndef QD_ENGINE_QUANT_RANGE_H
 #define QD_ENGINE_QUANT_RANGE_H
 
+#include "engine/quant/observers.h"
 #include "engine/quant/requant.h"
 
 struct qd_range_rules {
-    double averaging_constant; /* c */
-    double max_step;           /* one observation moves a bound by at most c_n * max_step widths */
+    double averaging_constant;         /* c */
+    double max_step;                   /* one observation moves a bound by at most c_n * max_step widths */
+    struct qd_observer_rules observer; /* whose average it is; QD_COMPAT_QUANTD: equations (5) and (6) */
 };
 
 struct qd_range {
@@ -27,7 +29,8 @@ double qd_range_width(double lo, double hi);
  * still. */
 void qd_range_count(struct qd_range *range, const struct qd_observation *observation, uint32_t guarded,
                     int64_t now_unix_ms);
-/* Counts one observation and folds it into the average. Without a finite value only the counters move. */
+/* Counts one observation and folds it into the average. Without a finite value only the counters move; and where
+ * another library's average would become infinite, the observation is left out. */
 void qd_range_fold(struct qd_range *range, const struct qd_range_rules *rules, const struct qd_observation *observation,
                    uint32_t guarded, int64_t now_unix_ms);
 

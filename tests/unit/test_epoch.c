@@ -12,8 +12,10 @@
 
 static struct qd_learner_rules defaults(void)
 {
-    return (struct qd_learner_rules){
-        .range = {0.01, 2}, .publish_tolerance = 0.01, .min_observations = 3, .epochs_kept = 4};
+    return (struct qd_learner_rules){.range = {.averaging_constant = 0.01, .max_step = 2},
+                                     .publish_tolerance = 0.01,
+                                     .min_observations = 3,
+                                     .epochs_kept = 4};
 }
 
 static struct qd_learner *make(const struct qd_learner_rules *rules, size_t sites)
@@ -197,6 +199,25 @@ static void test_out_of_memory_changes_nothing(void **state)
     qd_learner_destroy(&learner);
 }
 
+/* Ranges -1..3: PyTorch's symmetric scale is 3 / 127.5, ours 3 / 127. */
+static void test_another_library_makes_the_scale(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct qd_learner_rules rules = defaults();
+        rules.symmetric = true;
+        rules.range.observer = (struct qd_observer_rules){i ? QD_COMPAT_TORCH : QD_COMPAT_QUANTD, true, 0.01f};
+        struct qd_learner *learner = make(&rules, 1);
+        for (int n = 0; n < 3; n++)
+            fold(learner, -1, 3);
+        const struct qd_site_params *site = &qd_learner_current(learner)->sites[0];
+        assert_true(site->ready);
+        assert_true(site->qp.scale == (i ? 3 / 127.5f : 3 / 127.0f));
+        assert_int_equal(site->qp.qmin, i ? 0 : 1);
+        qd_learner_destroy(&learner);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +230,7 @@ int main(void)
         cmocka_unit_test(test_reset_forgets_but_epochs_grow),
         cmocka_unit_test(test_skipped_request_counts_guard_events_only),
         cmocka_unit_test(test_out_of_memory_changes_nothing),
+        cmocka_unit_test(test_another_library_makes_the_scale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,9 @@
 
 static const struct qd_range_rules rules = {.averaging_constant = 0.01, .max_step = 2};
 
+/* PyTorch's: no warm-up, no winsorising, in float. */
+static const struct qd_range_rules like_torch = {0.01, 2, {QD_COMPAT_TORCH, false, 0.01f}};
+
 static struct qd_observation seen(float min, float max)
 {
     struct qd_observation o = qd_observation_empty();
@@ -120,6 +123,39 @@ static void test_counting_moves_no_average(void **state)
     assert_int_equal(range.updated_unix_ms, 2000);
 }
 
+static void test_another_library_has_its_own_average(void **state)
+{
+    (void)state;
+    struct qd_range range = {0};
+    const float values[][2] = {{-1, 2}, {-100, 300}, {-3, 4}};
+    float lo = -1, hi = 2;
+    for (int i = 0; i < 3; i++) {
+        struct qd_observation o = seen(values[i][0], values[i][1]);
+        qd_range_fold(&range, &like_torch, &o, 0, 1000);
+        if (i > 0) {
+            lo += 0.01f * (values[i][0] - lo);
+            hi += 0.01f * (values[i][1] - hi);
+        }
+    }
+    assert_true(range.lo == (double)lo && range.hi == (double)hi);
+    assert_int_equal(range.n, 3);
+}
+
+/* 3e38 - -3e38 is infinite in float: that observation is counted and left out, and learning goes on. */
+static void test_another_librarys_average_stays_finite(void **state)
+{
+    (void)state;
+    struct qd_range range = {0};
+    const float values[][2] = {{-3e38f, 1}, {3e38f, 3e38f}, {-3e38f, 2}};
+    for (int i = 0; i < 3; i++) {
+        struct qd_observation o = seen(values[i][0], values[i][1]);
+        qd_range_fold(&range, &like_torch, &o, 0, 1000);
+    }
+    assert_true(range.lo == (double)-3e38f && isfinite(range.hi));
+    assert_int_equal(range.n, 2);
+    assert_true(range.observed_max == (double)3e38f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -131,6 +167,8 @@ int main(void)
         cmocka_unit_test(test_width_includes_zero),
         cmocka_unit_test(test_nonfinite_values_never_enter),
         cmocka_unit_test(test_counting_moves_no_average),
+        cmocka_unit_test(test_another_library_has_its_own_average),
+        cmocka_unit_test(test_another_librarys_average_stays_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
