@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""`compat` against the packages installed here: streams recorded afresh, compared by tests/unit/test_observers.
+"""`compat` and the entropy search against the packages installed here: recorded afresh, compared by
+tests/unit/test_observers and tests/unit/test_estimate.
 
 Fresh: a new seed at each run, which a failure names. What is not installed is skipped and named."""
 # timeout: 600
@@ -12,16 +13,20 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NEEDS = {"torch": ["torch"], "torch_fused": ["torch"], "tf": ["tensorflow"], "ort": ["onnxruntime", "onnx"]}
+NEEDS = {"torch": ["torch"], "torch_fused": ["torch"], "tf": ["tensorflow"], "ort": ["onnxruntime", "onnx"],
+         "entropy": ["onnxruntime", "onnx"]}
 
 
 def compare(name, seed, folder):
     file = os.path.join(folder, name + ".txt")
-    subprocess.run([sys.executable, os.path.join(ROOT, "tests/reference/observers.py"), "--only", name, "--seed", str(seed),
-                    "--out", file], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    program = os.path.join(os.environ.get("TEST_BUILD", os.path.join(ROOT, "build")), "tests/unit/test_observers")
-    run = subprocess.run([os.path.abspath(program)], env={**os.environ, "OBSERVER_STREAMS": file}, text=True,
-                         capture_output=True, check=False)
+    script, more, test, variable = ("observers.py", ["--only", name], "test_observers", "OBSERVER_STREAMS")
+    if name == "entropy":
+        script, more, test, variable = ("entropy.py", [], "test_estimate", "ENTROPY_HISTOGRAMS")
+    subprocess.run([sys.executable, os.path.join(ROOT, "tests/reference", script), *more, "--seed", str(seed), "--out", file],
+                   check=True, stdout=subprocess.DEVNULL)
+    program = os.path.join(os.environ.get("TEST_BUILD", os.path.join(ROOT, "build")), "tests/unit", test)
+    run = subprocess.run([os.path.abspath(program)], env={**os.environ, variable: file}, text=True, capture_output=True,
+                         check=False)
     if run.returncode:
         print(f"{name}, seed {seed}:\n{run.stdout}{run.stderr}")
     return run.returncode == 0
