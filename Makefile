@@ -184,7 +184,10 @@ $(TESTS) $(BENCHES): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/internal/testhelp.a $
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK) -o $@ $< $(B)/internal/testhelp.a $(TEST_LIBS) $(EXTRA_LIBS) $(SERVER_LIBS) $(ENGINE_LIBS) $(LDFLAGS)
-$(REPLAYS): $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(SERVER_LIB) $(ENGINE_LIB) $(B)/.flags
+ifneq ($(FUZZER),)
+$(B)/tests/fuzz/fuzz_model $(B)/tests/fuzz/fuzz_onnx: $(call obj,tests/fuzz/mutate.c tests/fuzz/mutate_hooks.c)
+endif
+$(REPLAYS): $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(if $(FUZZER),,$(call obj,tests/fuzz/replay.c tests/fuzz/mutate.c)) $(SERVER_LIB) $(ENGINE_LIB) $(B)/.flags
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(SERVER_LIB) $(ENGINE_LIB) $(SERVER_LIBS) $(ENGINE_LIBS) $(LDFLAGS)

@@ -29,6 +29,7 @@ CMOCKA = re.compile(r"^\[ +(RUN|OK|SKIPPED) +\] ", re.M)  # on standard output; 
 TIMEOUT = re.compile(r"^(?:#|//) timeout: (\d+)", re.M)
 PLAIN_ONLY = re.compile(r"^# builds: plain\b", re.M)
 SHOWN_LINES = 120
+FUZZ_MORE = ["--flips", "tests/fuzz/corpus/model/conv_chain.onnx", "--mutants", "60"]  # tests/fuzz/replay.c
 
 
 class Test:
@@ -141,8 +142,10 @@ def programs(build, slow):
         tests.append(Test(program, [os.path.abspath(program)], "cmocka", timeout=timeout_of(source, slow)))
     for source in find("tests/fuzz/fuzz_*.c"):
         program = os.path.join(build, source[:-2])
-        corpus = "tests/fuzz/corpus/" + os.path.basename(program)[len("fuzz_"):]
-        tests.append(Test(program + " on " + corpus, [os.path.abspath(program), corpus], "script", timeout=300 * slow))
+        target = os.path.basename(program)[len("fuzz_"):]
+        corpus = "tests/fuzz/corpus/" + target
+        more = FUZZ_MORE if target in ("onnx", "model") else []
+        tests.append(Test(program + " on " + corpus, [os.path.abspath(program), *more, corpus], "script", timeout=300 * slow))
     return tests
 
 
