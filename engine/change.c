@@ -63,6 +63,15 @@ static bool fits_a_node(const struct qd_graph *graph, const char *pattern)
     return false;
 }
 
+static struct qd_pin plan_pin(const struct qd_layer_pin *pin)
+{
+    static const char *const reasons[] = {[QD_PIN_ASKED] = "pinned to fp32",
+                                          [QD_PIN_TIMED] = "FP32 was faster when it was timed",
+                                          [QD_PIN_ACCURACY] = "its error was too large for target_cosine"};
+    const bool int8 = pin->precision == QD_INT8, asked = pin->kind == QD_PIN_ASKED;
+    return (struct qd_pin){pin->node, int8, asked, int8 && asked ? "pinned to int8" : reasons[pin->kind]};
+}
+
 /* The engine's pins as the plan's, those that are taken back left out with what they take back. A model in FP32 with
  * single layers in INT8 is one in INT8 whose every layer is pinned to FP32 first. NULL: out of memory. */
 static struct qd_pin *plan_pins(const struct qd_quant_options *options, int *count)
@@ -70,14 +79,13 @@ static struct qd_pin *plan_pins(const struct qd_quant_options *options, int *cou
     struct qd_pin *pins = qd_calloc(options->pin_count + 1, sizeof *pins);
     *count = 0;
     if (pins && options->precision == QD_FP32 && options->pin_count)
-        pins[(*count)++] = (struct qd_pin){"*", false, false};
+        pins[(*count)++] = (struct qd_pin){"*", false, false, "full precision was asked for"};
     for (size_t i = 0; pins && i < options->pin_count; i++) {
         bool again = options->pins[i].precision == QD_PRECISION_AUTO;
         for (size_t later = i + 1; later < options->pin_count; later++)
             again |= strcmp(options->pins[i].node, options->pins[later].node) == 0;
         if (!again)
-            pins[(*count)++] = (struct qd_pin){options->pins[i].node, options->pins[i].precision == QD_INT8,
-                                               options->pins[i].chosen};
+            pins[(*count)++] = plan_pin(&options->pins[i]);
     }
     return pins;
 }

@@ -17,6 +17,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .guard_tolerance = 0.1,
         .publish_tolerance = 0.01,
         .min_observations = 8,
+        .target_cosine = 0,
         .epochs_kept = 8,
     };
 }
@@ -35,6 +36,8 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
         return qd_fail(error, QD_ERR_INVALID, "averaging_constant must be above 0 and at most 1");
     if (!(o->max_step > 0) || !(o->guard_tolerance >= 0) || !(o->publish_tolerance >= 0))
         return qd_fail(error, QD_ERR_INVALID, "max_step must be positive, tolerances must not be negative");
+    if (!(o->target_cosine >= 0 && o->target_cosine < 1))
+        return qd_fail(error, QD_ERR_INVALID, "target_cosine must be at least 0 and below 1");
     if (o->epochs_kept < 1 || o->epochs_kept > 64)
         return qd_fail(error, QD_ERR_INVALID, "epochs_kept must lie in 1..64");
     for (size_t i = 0; i < o->pin_count; i++)

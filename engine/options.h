@@ -30,11 +30,14 @@ bool qd_compat_from(const char *name, enum qd_compat *out);
 bool qd_granularity_from(const char *name, enum qd_granularity *out);
 bool qd_precision_from(const char *name, enum qd_precision *out);
 
+/* Who says so. What timing chose in an earlier run is said again, so that the plan is the same again. */
+enum qd_pin_kind { QD_PIN_ASKED, QD_PIN_TIMED, QD_PIN_ACCURACY };
+
 /* A layer whose precision is given. */
 struct qd_layer_pin {
     const char *node;            /* the node's name, or a pattern with * and ? */
     enum qd_precision precision; /* QD_INT8, QD_FP32; QD_PRECISION_AUTO takes back what an earlier pin said of a node */
-    bool chosen;                 /* no pin: what timing chose in an earlier run, so that the plan is the same again */
+    enum qd_pin_kind kind;
 };
 
 struct qd_quant_options {
@@ -50,6 +53,7 @@ struct qd_quant_options {
     double guard_tolerance;    /* share of the width a request may leave the range by */
     double publish_tolerance;  /* share of the width a bound moves before a new epoch */
     uint32_t min_observations; /* requests served by their own range before the average is used */
+    double target_cosine;      /* layers leave INT8, the worst first, until shadow runs say as much; 0: none does */
     uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
     size_t pin_count;

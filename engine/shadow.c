@@ -267,6 +267,9 @@ void qd_model_layer_accuracy(const struct qd_model *model, size_t i, struct qd_l
     for (size_t seen = 0;; step++)
         if (is_measured(&model->plan->steps[step]) && seen++ == i)
             break;
-    *out = (struct qd_layer_accuracy){model->plan->steps[step].node->name,
-                                      qd_squares_db(&model->accuracy.layers[step])};
+    const struct qd_step *layer = &model->plan->steps[step];
+    *out = (struct qd_layer_accuracy){.node = layer->node->name,
+                                      .int8_us = (double)layer->int8_us,
+                                      .fp32_us = (double)layer->fp32_us,
+                                      .sqnr_db = qd_squares_db(&model->accuracy.layers[step])};
 }

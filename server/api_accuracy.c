@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/auto_precision.h"
 #include "server/routes.h"
 #include "server/serve.h"
 
@@ -17,6 +18,7 @@
 struct measuring {
     uv_work_t work;
     struct qd_server *server;
+    struct qd_model_entry *entry;
     struct qd_shadow *shadow;
 };
 
@@ -34,6 +36,7 @@ static void on_measured(uv_work_t *work, int status)
     (void)status;
     m->server->shadowing = false;
     qd_shadow_finish(&m->shadow);
+    qd_auto_precision(m->server, m->entry);
     qd_free(m);
 }
 
@@ -50,6 +53,7 @@ void qd_api_shadow(struct qd_server *server, struct qd_model_entry *entry, const
     }
     entry->shadow_due -= floor(entry->shadow_due);
     m->server = server;
+    m->entry = entry;
     m->work.data = m;
     server->shadowing = true;
     if (uv_queue_work(server->loop, &m->work, on_thread, on_measured) != 0) {

@@ -131,6 +131,11 @@ static enum qd_status take_tolerance(struct change_state *s, const json_t *value
     return take_number(value, "guard_tolerance", &s->options.guard_tolerance, error);
 }
 
+static enum qd_status take_target(struct change_state *s, const json_t *value, struct qd_error *error)
+{
+    return take_number(value, "target_cosine", &s->options.target_cosine, error);
+}
+
 static const struct {
     const char *key;
     enum qd_status (*take)(struct change_state *s, const json_t *value, struct qd_error *error);
@@ -142,6 +147,7 @@ static const struct {
     {"guard_tolerance", take_tolerance},
     {"precision", take_precision},
     {"weights", take_weights},
+    {"target_cosine", take_target},
 };
 
 static enum qd_status take_key(struct change_state *s, const char *key, const json_t *value, struct qd_error *error)

@@ -17,6 +17,7 @@ void qd_config_quant(const struct qd_config *config, struct qd_quant_options *ou
     out->max_step = config->max_step;
     out->guard_tolerance = config->guard_tolerance;
     out->publish_tolerance = config->publish_tolerance;
+    out->target_cosine = config->target_cosine;
     out->min_observations = config->min_observations;
     out->epochs_kept = config->epochs_kept;
 }

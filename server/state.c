@@ -88,11 +88,11 @@ static json_t *pin_json(const char *node, enum qd_precision precision)
     return json_pack("{s:s, s:s}", "node", node, "precision", qd_precision_name(precision));
 }
 
-static json_t *pins_json(const struct qd_quant_options *options)
+static json_t *pins_json(const struct qd_quant_options *options, enum qd_pin_kind kind)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < options->pin_count; i++)
-        if (!options->pins[i].chosen)
+        if (options->pins[i].kind == kind)
             json_array_append_new(list, pin_json(options->pins[i].node, options->pins[i].precision));
     return list;
 }
@@ -144,11 +144,12 @@ static char *file_text(const struct qd_state *state, const struct qd_model_entry
     qd_model_plan(entry->model, &plan);
     snprintf(digest, sizeof digest, "%016" PRIx64, qd_model_digest(entry->model));
     snprintf(plan_digest, sizeof plan_digest, "%08" PRIx32, plan.digest);
-    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o}", "quantd_state", VERSION,
+    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o}", "quantd_state", VERSION,
                              "model", entry->name, "digest", digest, "plan", plan_digest, "epoch", count(summary.epoch),
                              "requests", count(summary.requests), "frozen", summary.frozen, "options",
-                             overrides_json(&state->options, &now), "pins", pins_json(&now), "layers",
-                             layers_json(entry->model), "tensors", tensors_json(entry->model));
+                             overrides_json(&state->options, &now), "pins", pins_json(&now, QD_PIN_ASKED), "accurate",
+                             pins_json(&now, QD_PIN_ACCURACY), "layers", layers_json(entry->model), "tensors",
+                             tensors_json(entry->model));
     char *body = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (body) {
@@ -346,7 +347,10 @@ static const char *word_of(const json_t *object, const char *key)
 /* The options of the file: the configuration's, with what was changed while serving. `pins` has room for all. */
 static struct qd_quant_options options_of(const struct qd_state *state, const json_t *root, struct qd_layer_pin *pins)
 {
-    static const char *const lists[] = {"layers", "pins"}; /* a pin counts before a choice */
+    static const struct {
+        const char *key;
+        enum qd_pin_kind kind;
+    } lists[] = {{"layers", QD_PIN_TIMED}, {"accurate", QD_PIN_ACCURACY}, {"pins", QD_PIN_ASKED}}; /* the last counts */
     struct qd_quant_options o = state->options;
     const json_t *changed = json_object_get(root, "options"), *value;
     (void)qd_mode_from(word_of(changed, "mode"), &o.mode);
@@ -361,9 +365,9 @@ static struct qd_quant_options options_of(const struct qd_state *state, const js
     o.pins = pins;
     o.pin_count = 0;
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++) {
-        const json_t *list = json_object_get(root, lists[l]);
+        const json_t *list = json_object_get(root, lists[l].key);
         for (size_t i = 0; i < json_array_size(list); i++) {
-            struct qd_layer_pin pin = {.node = word_of(json_array_get(list, i), "node"), .chosen = l == 0};
+            struct qd_layer_pin pin = {.node = word_of(json_array_get(list, i), "node"), .kind = lists[l].kind};
             if (*pin.node && qd_precision_from(word_of(json_array_get(list, i), "precision"), &pin.precision))
                 pins[o.pin_count++] = pin;
         }
@@ -382,7 +386,8 @@ static enum qd_status restore_plan(const struct qd_state *state, struct qd_model
     snprintf(digest, sizeof digest, "%08" PRIx32, plan.digest);
     const bool same = strcmp(digest, word_of(root, "plan")) == 0 &&
                       json_object_size(json_object_get(root, "options")) == 0 &&
-                      json_array_size(json_object_get(root, "pins")) == 0;
+                      json_array_size(json_object_get(root, "pins")) == 0 &&
+                      json_array_size(json_object_get(root, "accurate")) == 0;
     if (same)
         return QD_OK;
     const size_t room = json_array_size(json_object_get(root, "pins")) +

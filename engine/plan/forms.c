@@ -45,7 +45,7 @@ static enum qd_status choose(struct finder *f)
         bool inside = op->flags & QD_OP_INT8_INSIDE, integer = linear || op->wants_q8 || inside;
         const struct qd_pin *pin = integer ? qd_plan_pin(f->plan, node) : NULL;
         if (pin && !pin->int8) {
-            refusal = pin->chosen ? "FP32 was faster when it was timed" : "pinned to fp32";
+            refusal = pin->reason;
         } else if (integer && f->plan->options.fp32) {
             refusal = "full precision was asked for";
         } else if (linear) {
@@ -66,11 +66,11 @@ static enum qd_status choose(struct finder *f)
             refusal = f->forms->wants[u] ? NULL : "this form of the operator has no integer form";
         }
         f->forms->int8[u] = !refusal;
-        f->forms->pinned[u] = pin && !pin->chosen && pin->int8 == !refusal;
-        f->forms->reason[u] = refusal               ? refusal
-                              : pin && !pin->chosen ? "pinned to int8"
-                              : linear              ? "linear layer with constant weights"
-                                                    : "products in integers";
+        f->forms->pinned[u] = pin && pin->asked && pin->int8 == !refusal;
+        f->forms->reason[u] = refusal             ? refusal
+                              : pin && pin->asked ? pin->reason
+                              : linear            ? "linear layer with constant weights"
+                                                  : "products in integers";
     }
     return QD_OK;
 }

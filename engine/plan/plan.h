@@ -75,9 +75,10 @@ struct qd_choice {
 
 /* A layer whose precision is given, whatever is faster. */
 struct qd_pin {
-    const char *node; /* its name, or a pattern as of fnmatch(3) */
-    bool int8;        /* else FP32 */
-    bool chosen;      /* by timing, in an earlier run */
+    const char *node;   /* its name, or a pattern as of fnmatch(3) */
+    bool int8;          /* else FP32 */
+    bool asked;         /* else a choice of ours */
+    const char *reason; /* one phrase, static */
 };
 
 struct qd_plan_options {
