@@ -9,6 +9,7 @@
 #define QD_ENGINE_ENGINE_H
 
 #include "base/status.h"
+#include "engine/given.h"
 #include "engine/ir/tensor.h"
 #include "engine/options.h"
 #include "engine/shadow.h"
@@ -138,7 +139,7 @@ struct qd_range_report {
     const char *name; /* the tensor */
     const char *consumers[QD_MAX_CONSUMERS];
     size_t consumer_count;
-    enum qd_mode mode;
+    enum qd_mode mode; /* static: frozen, or given */
     enum qd_scheme scheme;
     enum qd_dtype dtype; /* QD_U8 or QD_I8 */
     enum qd_granularity granularity;
@@ -167,7 +168,9 @@ struct qd_range_state {
     const char *name;
     double lo, hi, observed_min, observed_max, last_min, last_max; /* lo, hi: the moving average */
     double epoch_lo, epoch_hi;                                     /* what the epoch in force was made from */
-    bool ready; /* served by the epoch, not by a request's own range */
+    bool ready;                  /* served by the epoch, not by a request's own range */
+    bool is_given;               /* a range was given: ... */
+    struct qd_range_given given; /* ... this; its `tensor` is not read */
     uint64_t n, elements, nonfinite, clipped_low, clipped_high, guarded;
     int64_t updated_unix_ms;
 };

@@ -33,7 +33,7 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
     bool symmetric = model->plan->options.symmetric;
     *out = (struct qd_range_report){
         .name = site->name,
-        .mode = mode_in_force(model),
+        .mode = qd_learner_given(model->learner, i)->set ? QD_MODE_STATIC : mode_in_force(model),
         .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .dtype = symmetric ? QD_I8 : QD_U8,
         .granularity = QD_PER_TENSOR,
@@ -79,6 +79,7 @@ void qd_model_range_state(const struct qd_model *model, size_t i, struct qd_rang
                                    .clipped_high = r->clipped_high,
                                    .guarded = r->guarded,
                                    .updated_unix_ms = r->updated_unix_ms};
+    out->is_given = qd_model_range_given(model, i, &out->given);
 }
 
 static struct qd_range range_of(const struct qd_range_state *s)
@@ -105,19 +106,26 @@ enum qd_status qd_model_restore(struct qd_model *model, const struct qd_range_st
     const struct qd_plan *plan = model->plan;
     struct qd_range *ranges = qd_calloc((size_t)plan->site_count, sizeof *ranges);
     struct qd_site_params *sites = qd_calloc((size_t)plan->site_count, sizeof *sites);
+    struct qd_given *given = qd_calloc((size_t)plan->site_count, sizeof *given);
     *restored = 0;
-    for (int i = 0; ranges && sites && i < plan->site_count; i++)
+    for (int i = 0; ranges && sites && given && i < plan->site_count; i++)
         for (size_t s = 0; s < count; s++)
             if (strcmp(states[s].name, plan->sites[i].name) == 0) {
                 ranges[i] = range_of(&states[s]);
                 sites[i] = (struct qd_site_params){
                     .lo = states[s].epoch_lo, .hi = states[s].epoch_hi, .ready = states[s].ready};
+                struct qd_error unsound; /* of a file: then nothing is given */
+                if (states[s].is_given &&
+                    qd_given_read(&states[s].given, plan->options.symmetric, &given[i], &unsound) != QD_OK)
+                    given[i] = (struct qd_given){.set = false};
                 ++*restored;
                 break;
             }
     epoch = (epoch ? epoch : 1) + (*restored != (size_t)plan->site_count);
-    enum qd_status status = ranges && sites ? qd_learner_restore(model->learner, ranges, sites, epoch, requests, frozen)
-                                            : QD_ERR_NO_MEMORY;
+    enum qd_status status = ranges && sites && given
+                                ? qd_learner_restore(model->learner, ranges, sites, given, epoch, requests, frozen)
+                                : QD_ERR_NO_MEMORY;
+    qd_free(given);
     qd_free(sites);
     qd_free(ranges);
     return status ? qd_fail(error, status, "no memory for the model's ranges") : QD_OK;

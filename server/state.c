@@ -59,15 +59,24 @@ static bool path_of(const struct qd_state *state, const struct qd_model_entry *e
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 static json_t *count(uint64_t value) { return json_integer((json_int_t)value); }
 
+/* A given range, NULL for none. */
+static json_t *given_json(const struct qd_range_state *r)
+{
+    if (!r->is_given)
+        return NULL;
+    return json_pack("{s:b, s:o, s:i, s:o, s:o}", "cuts", r->given.cuts, "scale", number((double)r->given.scale),
+                     "zero_point", (int)r->given.zero_point, "min", number(r->given.lo), "max", number(r->given.hi));
+}
+
 static json_t *tensor_json(const struct qd_range_state *r)
 {
-    return json_pack("{s:s, s:b, s:[o,o], s:[o,o], s:[o,o], s:[o,o], s:o, s:o, s:o, s:[o,o], s:o, s:I}", "name",
+    return json_pack("{s:s, s:b, s:[o,o], s:[o,o], s:[o,o], s:[o,o], s:o, s:o, s:o, s:[o,o], s:o, s:I, s:o*}", "name",
                      r->name, "ready", r->ready, "epoch", number(r->epoch_lo), number(r->epoch_hi), "average",
                      number(r->lo), number(r->hi), "observed", number(r->observed_min), number(r->observed_max), "last",
                      number(r->last_min), number(r->last_max), "observations", count(r->n), "elements",
                      count(r->elements), "nonfinite", count(r->nonfinite), "clipped", count(r->clipped_low),
                      count(r->clipped_high), "guarded", count(r->guarded), "updated_unix_ms",
-                     (json_int_t)r->updated_unix_ms);
+                     (json_int_t)r->updated_unix_ms, "given", given_json(r));
 }
 
 static json_t *tensors_json(const struct qd_model *model)
@@ -310,6 +319,17 @@ static uint64_t count_of(const json_t *object, const char *key)
     return value > 0 ? (uint64_t)value : 0;
 }
 
+static struct qd_range_given given_of(const json_t *given)
+{
+    return (struct qd_range_given){
+        .cuts = json_is_true(json_object_get(given, "cuts")),
+        .scale = (float)json_number_value(json_object_get(given, "scale")),
+        .zero_point = (int32_t)json_integer_value(json_object_get(given, "zero_point")),
+        .lo = json_number_value(json_object_get(given, "min")),
+        .hi = json_number_value(json_object_get(given, "max")),
+    };
+}
+
 static struct qd_range_state range_of(const json_t *t)
 {
     const json_t *average = json_object_get(t, "average"), *epoch = json_object_get(t, "epoch"),
@@ -322,6 +342,8 @@ static struct qd_range_state range_of(const json_t *t)
         .epoch_lo = number_at(epoch, 0),
         .epoch_hi = number_at(epoch, 1),
         .ready = sound && json_is_true(json_object_get(t, "ready")),
+        .is_given = json_is_object(json_object_get(t, "given")),
+        .given = given_of(json_object_get(t, "given")),
         .lo = number_at(average, 0),
         .hi = number_at(average, 1),
         .observed_min = number_at(observed, 0),

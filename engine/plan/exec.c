@@ -193,7 +193,7 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
         *qp = finite ? qd_qparams_from_range(seen->min, seen->max, lane->rules.symmetric)
                      : qd_qparams_from_range(0, 0, lane->rules.symmetric);
         pass(lane, step, NULL, scratch);
-    } else if (finite && excess(seen, site) > lane->rules.tolerance) {
+    } else if (finite && !site->cuts && excess(seen, site) > lane->rules.tolerance) {
         lane->guarded[step->site]++;
         if (lane->rules.action == QD_GUARDED_REJECT) {
             lane->status = qd_fail(&lane->error, QD_ERR_OUT_OF_RANGE,

@@ -10,6 +10,7 @@ struct qd_learner {
     struct qd_learner_rules rules;
     size_t site_count;
     struct qd_range *ranges; /* [site_count] */
+    struct qd_given *given;  /* [site_count] */
     struct qd_epoch **kept;  /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
     uint64_t newest, requests;
     bool frozen;
@@ -28,8 +29,22 @@ void qd_epoch_unref(struct qd_epoch **epoch)
     *epoch = NULL;
 }
 
-static struct qd_site_params site_params(const struct qd_learner *learner, const struct qd_range *range, bool frozen)
+static struct qd_site_params given_params(const struct qd_learner *learner, const struct qd_given *given)
 {
+    return (struct qd_site_params){
+        .qp = given->exact ? given->qp : qd_qparams_from_range(given->lo, given->hi, learner->rules.symmetric),
+        .lo = given->lo < 0 ? given->lo : 0,
+        .hi = given->hi > 0 ? given->hi : 0,
+        .ready = true,
+        .cuts = given->cuts,
+    };
+}
+
+static struct qd_site_params site_params(const struct qd_learner *learner, size_t i, bool frozen)
+{
+    const struct qd_range *range = &learner->ranges[i];
+    if (learner->given[i].set)
+        return given_params(learner, &learner->given[i]);
     struct qd_site_params site = {.qp = qd_qparams_from_range(0, 0, learner->rules.symmetric)};
     if (range->n == 0)
         return site;
@@ -57,7 +72,7 @@ static enum qd_status publish(struct qd_learner *learner, bool frozen)
     epoch->frozen = frozen;
     epoch->site_count = learner->site_count;
     for (size_t i = 0; i < learner->site_count; i++)
-        epoch->sites[i] = site_params(learner, &learner->ranges[i], frozen);
+        epoch->sites[i] = site_params(learner, i, frozen);
 
     struct qd_epoch **slot = &learner->kept[epoch->id % learner->rules.epochs_kept];
     qd_epoch_unref(slot);
@@ -75,8 +90,9 @@ enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t si
     learner->rules = *rules;
     learner->site_count = site_count;
     learner->ranges = qd_calloc(site_count, sizeof *learner->ranges);
+    learner->given = qd_calloc(site_count, sizeof *learner->given);
     learner->kept = qd_calloc(rules->epochs_kept, sizeof(struct qd_epoch *));
-    if (!learner->ranges || !learner->kept)
+    if (!learner->ranges || !learner->given || !learner->kept)
         goto fail;
     status = publish(learner, false);
     if (status)
@@ -95,6 +111,7 @@ void qd_learner_destroy(struct qd_learner **learner)
     for (uint32_t i = 0; (*learner)->kept && i < (*learner)->rules.epochs_kept; i++)
         qd_epoch_unref(&(*learner)->kept[i]);
     qd_free((*learner)->kept);
+    qd_free((*learner)->given);
     qd_free((*learner)->ranges);
     qd_free(*learner);
     *learner = NULL;
@@ -103,8 +120,11 @@ void qd_learner_destroy(struct qd_learner **learner)
 enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_learner *old, const int *old_site)
 {
     for (size_t i = 0; i < learner->site_count; i++)
-        if (old_site[i] >= 0)
+        if (old_site[i] >= 0) {
             learner->ranges[i] = old->ranges[old_site[i]];
+            learner->given[i] = old->given[old_site[i]];
+            learner->given[i].exact &= learner->rules.symmetric == old->rules.symmetric;
+        }
     for (uint32_t i = 0; i < learner->rules.epochs_kept; i++)
         qd_epoch_unref(&learner->kept[i]);
     learner->newest = old->newest;
@@ -113,9 +133,11 @@ enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_l
 }
 
 enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_range *ranges,
-                                  const struct qd_site_params *sites, uint64_t epoch, uint64_t requests, bool frozen)
+                                  const struct qd_site_params *sites, const struct qd_given *given, uint64_t epoch,
+                                  uint64_t requests, bool frozen)
 {
     memcpy(learner->ranges, ranges, learner->site_count * sizeof *ranges);
+    memcpy(learner->given, given, learner->site_count * sizeof *given);
     for (uint32_t i = 0; i < learner->rules.epochs_kept; i++)
         qd_epoch_unref(&learner->kept[i]);
     learner->newest = epoch - 1;
@@ -123,6 +145,8 @@ enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_ra
     enum qd_status status = publish(learner, frozen);
     struct qd_epoch *now = qd_learner_current(learner);
     for (size_t i = 0; !status && i < learner->site_count; i++) {
+        if (given[i].set)
+            continue;
         now->sites[i] = sites[i];
         now->sites[i].qp = qd_qparams_from_range(sites[i].lo, sites[i].hi, learner->rules.symmetric);
     }
@@ -148,7 +172,7 @@ void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *ob
     const struct qd_epoch *epoch = qd_learner_current(learner);
     bool changed = false;
     for (size_t i = 0; i < learner->site_count; i++) {
-        if (learner->frozen) {
+        if (learner->frozen || learner->given[i].set) {
             qd_range_count(&learner->ranges[i], &observations[i], guarded[i], now_unix_ms);
             continue;
         }
@@ -180,6 +204,22 @@ const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t
 {
     return &learner->ranges[site];
 }
+const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site) { return &learner->given[site]; }
+
+enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given *given)
+{
+    struct qd_given *mine = qd_calloc(learner->site_count, sizeof *mine), *old = learner->given;
+    if (!mine)
+        return QD_ERR_NO_MEMORY;
+    memcpy(mine, given, learner->site_count * sizeof *mine);
+    learner->given = mine;
+    enum qd_status status = publish(learner, learner->frozen);
+    if (status)
+        learner->given = old;
+    qd_free(status ? mine : old);
+    return status;
+}
+
 uint64_t qd_learner_requests(const struct qd_learner *learner) { return learner->requests; }
 bool qd_learner_frozen(const struct qd_learner *learner) { return learner->frozen; }
 
@@ -205,7 +245,7 @@ enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size
     bool any = learner->site_count == 0;
     *unseen_site = 0;
     for (size_t i = 0; i < learner->site_count; i++) {
-        bool seen = learner->ranges[i].n > 0;
+        bool seen = learner->ranges[i].n > 0 || learner->given[i].set;
         any |= seen;
         if (i < needed && !seen) {
             *unseen_site = i;

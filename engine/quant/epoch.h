@@ -15,6 +15,15 @@ struct qd_site_params {
     struct qd_qparams qp;
     double lo, hi; /* the range it was made from, zero included */
     bool ready;    /* false: serve each request by its own range (warm-up, or mode `request`) */
+    bool cuts;     /* values outside are cut, whatever the guard */
+};
+
+/* A range that was given, not learned: the site is served by it and learns nothing. */
+struct qd_given {
+    bool set, cuts;
+    bool exact;           /* qp as given; else made from lo and hi by the rules' scheme */
+    double lo, hi;        /* zero included; of exact ones: what the integers reach */
+    struct qd_qparams qp; /* as carried */
 };
 
 struct qd_epoch {
@@ -44,12 +53,13 @@ enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t si
                                  struct qd_learner **out) QD_MUST_CHECK;
 void qd_learner_destroy(struct qd_learner **learner);
 /* A fresh learner takes ranges that were learned in an earlier run (sites of n = 0: nothing), and the epoch that was in
- * force then: `sites` by their lo, hi and ready. Errors: NO_MEMORY. */
+ * force then: `sites` by their lo, hi and ready, unless a range is given. Errors: NO_MEMORY. */
 enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_range *ranges,
-                                  const struct qd_site_params *sites, uint64_t epoch, uint64_t requests,
-                                  bool frozen) QD_MUST_CHECK;
-/* A fresh learner goes on where another stands: site i has learned what old_site[i] of `old` has (-1: nothing), epochs
- * count on from there, frozen stays frozen; publishes an epoch. Errors: NO_MEMORY. */
+                                  const struct qd_site_params *sites, const struct qd_given *given, uint64_t epoch,
+                                  uint64_t requests, bool frozen) QD_MUST_CHECK;
+/* A fresh learner goes on where another stands: site i has learned, or was given, what old_site[i] of `old` has (-1:
+ * nothing), epochs count on from there, frozen stays frozen; publishes an epoch. An exact scale is made anew from its
+ * range when the scheme is another. Errors: NO_MEMORY. */
 enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_learner *old,
                                    const int *old_site) QD_MUST_CHECK;
 
@@ -65,13 +75,17 @@ void qd_learner_skip(struct qd_learner *learner, const uint32_t *guarded);
 struct qd_epoch *qd_learner_current(const struct qd_learner *learner);
 struct qd_epoch *qd_learner_find(const struct qd_learner *learner, uint64_t id);
 const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t site);
+const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site);
+/* Replaces what is given, for all sites (set == false: the site goes on learning from where it stands), and publishes
+ * an epoch. Errors: NO_MEMORY, then nothing has changed. */
+enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given *given) QD_MUST_CHECK;
 uint64_t qd_learner_requests(const struct qd_learner *learner);
 bool qd_learner_frozen(const struct qd_learner *learner);
 
 /* Errors of the three: NO_MEMORY, then nothing has changed. */
 enum qd_status qd_learner_reset(struct qd_learner *learner) QD_MUST_CHECK;
-/* CONFLICT while one of the first `needed` sites, or every site, has no observation: there would be nothing to serve it
- * by. The others go on by each request's own range until they are seen. */
+/* CONFLICT while one of the first `needed` sites, or every site, has no observation and no given range: there would be
+ * nothing to serve it by. The others go on by each request's own range until they are seen. */
 enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size_t *unseen_site) QD_MUST_CHECK;
 enum qd_status qd_learner_unfreeze(struct qd_learner *learner) QD_MUST_CHECK;
 
