@@ -162,6 +162,9 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         if (!fits_a_node(model->graph, options->pins[i].node))
             status = qd_fail(error, QD_ERR_NOT_FOUND, "the model has no node '%.100s'", options->pins[i].node);
     *plan = NULL;
+    struct qd_plan *twin; /* stays with the model: no request is to wait for it */
+    if (!status && options->guard == QD_GUARD_ESCALATE && !wanted.fp32)
+        status = qd_model_plan_fp32(model, &twin, error);
     if (!status)
         status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &wanted,
                                  plan, error);

@@ -26,8 +26,6 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
 {
     if (o->mode == QD_MODE_STATIC)
         return qd_fail(error, QD_ERR_UNSUPPORTED, "mode 'static' is entered by freezing learned ranges");
-    if (o->guard == QD_GUARD_ESCALATE)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "guard 'escalate' is not supported yet");
     if (o->precision == QD_INT16)
         return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
     if (o->weight_granularity == QD_PER_ROW)

@@ -166,6 +166,21 @@ static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error
     return QD_OK;
 }
 
+/* Under the guard `escalate` a request can end in full precision: what that needs is made now, while it may fail. */
+static enum qd_status prepare_twin(struct qd_infer *infer, const struct qd_shape *shapes, struct qd_error *error)
+{
+    struct qd_plan *plan = NULL;
+    qd_shaped_unref(&infer->twin_shaped); /* of an attempt that failed */
+    qd_plan_unref(&infer->twin_plan);
+    if (infer->guard != QD_GUARD_ESCALATE || infer->plan->site_count == 0)
+        return QD_OK;
+    enum qd_status status = qd_model_plan_fp32(infer->model, &plan, error);
+    if (status)
+        return status;
+    infer->twin_plan = qd_plan_ref(plan);
+    return qd_plan_shape(plan, shapes, &infer->twin_shaped, error);
+}
+
 enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
 {
     size_t count = qd_model_input_count(infer->model);
@@ -186,10 +201,16 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
     qd_shaped_unref(&infer->shaped);
     if (!status)
         status = qd_plan_shape(infer->plan, shapes, &infer->shaped, error);
+    if (!status)
+        status = prepare_twin(infer, shapes, error);
     if (status)
         return status;
     static const enum qd_guard_action actions[] = {
-        [QD_GUARD_WIDEN] = QD_GUARDED_WIDEN, [QD_GUARD_CLIP] = QD_GUARDED_CLIP, [QD_GUARD_REJECT] = QD_GUARDED_REJECT};
+        [QD_GUARD_WIDEN] = QD_GUARDED_WIDEN,
+        [QD_GUARD_CLIP] = QD_GUARDED_CLIP,
+        [QD_GUARD_REJECT] = QD_GUARDED_REJECT,
+        [QD_GUARD_ESCALATE] = QD_GUARDED_WIDEN, /* what is observed behind the site stays near the truth */
+    };
     qd_lane_release(&infer->lane); /* of an attempt that failed */
     infer->lane = (struct qd_lane){
         .plan = infer->plan,
@@ -204,6 +225,31 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
 }
 
 void qd_infer_set_deadline(struct qd_infer *infer, uint64_t deadline_ns) { infer->deadline_ns = deadline_ns; }
+
+static bool was_guarded(const struct qd_infer *infer)
+{
+    for (int i = 0; i < infer->plan->site_count; i++)
+        if (infer->lane.guarded[i])
+            return true;
+    return false;
+}
+
+/* Once more in full precision, when the guard says so; the integer run has given its observations, and gives its memory
+ * back first. */
+static void escalate(struct qd_infer *infer)
+{
+    if (!infer->twin_plan || infer->lane.status || !was_guarded(infer))
+        return;
+    struct qd_lane *twin = &infer->twin;
+    infer->escalated = true;
+    qd_lane_release(&infer->lane);
+    *twin = (struct qd_lane){.plan = infer->twin_plan, .shaped = infer->twin_shaped, .arena = infer->arena};
+    enum qd_status status = qd_lane_bind(twin, infer->inputs, &twin->error);
+    twin->status = status;
+    twin->deadline_ns = infer->deadline_ns;
+    if (!status)
+        qd_exec_run(&twin, 1);
+}
 
 void qd_infer_run(struct qd_infer *const *lanes, size_t count)
 {
@@ -220,15 +266,25 @@ void qd_infer_run(struct qd_infer *const *lanes, size_t count)
             }
         qd_exec_run(group, n);
     }
+    for (size_t i = 0; i < count; i++)
+        if (lanes[i]->ran && !lanes[i]->escalated)
+            escalate(lanes[i]);
+}
+
+/* The lane that answers. */
+static const struct qd_lane *answer_of(const struct qd_infer *infer)
+{
+    return infer->escalated ? &infer->twin : &infer->lane;
 }
 
 enum qd_status qd_infer_status(const struct qd_infer *infer, struct qd_error *error)
 {
     if (!infer->ran)
         return qd_fail(error, QD_ERR_INVALID, "the request has not run");
-    if (infer->lane.status && error)
-        *error = infer->lane.error;
-    return infer->lane.status;
+    const struct qd_lane *lane = answer_of(infer);
+    if (lane->status && error)
+        *error = lane->error;
+    return lane->status;
 }
 
 static int64_t unix_ms(void)
@@ -244,7 +300,7 @@ void qd_infer_finish(struct qd_infer *infer)
     if (!infer->ran || infer->finished)
         return;
     infer->finished = true;
-    bool learns = infer->options.observe && infer->lane.status == QD_OK && infer->plan == model->plan;
+    bool learns = infer->options.observe && answer_of(infer)->status == QD_OK && infer->plan == model->plan;
     if (!learns) {
         qd_learner_skip(model->learner, infer->plan == model->plan ? infer->lane.guarded : NULL);
         return;
@@ -255,7 +311,8 @@ void qd_infer_finish(struct qd_infer *infer)
 
 const struct qd_tensor *qd_infer_output(const struct qd_infer *infer, size_t output)
 {
-    return &infer->lane.slots[infer->plan->output_slots[output]];
+    const struct qd_lane *lane = answer_of(infer);
+    return &lane->slots[lane->plan->output_slots[output]];
 }
 
 void qd_infer_report(const struct qd_infer *infer, struct qd_infer_report *out)
@@ -265,7 +322,7 @@ void qd_infer_report(const struct qd_infer *infer, struct qd_infer_report *out)
         out->guarded += infer->lane.guarded[i];
         out->nonfinite += infer->lane.observations[i].nonfinite;
     }
-    for (int i = 0; i < infer->plan->step_count; i++)
+    for (int i = 0; i < infer->plan->step_count && !infer->escalated; i++)
         if (infer->plan->steps[i].int8)
             out->precision = QD_INT8;
 }
@@ -277,6 +334,9 @@ void qd_infer_destroy(struct qd_infer **infer)
     if (!r)
         return;
     qd_lane_release(&r->lane);
+    qd_lane_release(&r->twin);
+    qd_shaped_unref(&r->twin_shaped);
+    qd_plan_unref(&r->twin_plan);
     qd_shaped_unref(&r->shaped);
     qd_plan_unref(&r->plan);
     qd_plan_unref(&r->base);

@@ -72,8 +72,12 @@ struct qd_infer {
     struct qd_arena *arena;
     struct qd_tensor *inputs; /* [input_count] dtype QD_NONE: not given */
     struct qd_lane lane;
+    struct qd_plan *twin_plan; /* of the guard `escalate`, else NULL: references to what answers in FP32 ... */
+    struct qd_shaped *twin_shaped;
+    struct qd_lane twin; /* ... and its lane, bound when a guard event asks for it */
     uint64_t deadline_ns;
     bool prepared, ran, finished;
+    bool escalated; /* the answer is the twin's */
 };
 
 /* The plan in full precision, made at the first call. [any] */

@@ -125,7 +125,7 @@ static void test_the_engine_knows_every_word(void **state)
             tried++;
         }
     }
-    assert_int_equal(tried, 17);
+    assert_int_equal(tried, 18);
 }
 
 static void write_file(char *path, const char *text)
@@ -216,7 +216,7 @@ static void test_refusals_of_flags(void **state)
     refused(ARGS("--model=a=b", "--model=a=c"), NULL, "--model: the model \"a\" is named twice");
     refused(ARGS("--model=a="), NULL, "--model: model \"a\" has no file");
     refused(NULL, ARGS("QUANTD_GUARD=none"),
-            "environment variable QUANTD_GUARD: must be one of widen|clip|reject, is \"none\"");
+            "environment variable QUANTD_GUARD: must be one of widen|clip|reject|escalate, is \"none\"");
     refused(NULL, ARGS("QUANTD_WORKER=1"),
             "environment variable QUANTD_WORKER: there is no such option; did you mean \"workers\"?");
 }

@@ -291,6 +291,41 @@ static void test_guard_reject(void **state)
     net_free(&n);
 }
 
+/* Answered as in FP32, to the byte; the ranges learn as under `widen`; requests within the range stay in integers, also
+ * beside one that is redone. */
+static void test_guard_escalate(void **state)
+{
+    (void)state;
+    float x[ELEMS], wide[ELEMS], full[ANSWER], got[ANSWER], quiet[ANSWER];
+    struct qd_range_report learned[2];
+    for (int g = 0; g < 2; g++) {
+        struct qd_quant_options options = qd_quant_defaults();
+        options.guard = g ? QD_GUARD_ESCALATE : QD_GUARD_WIDEN;
+        struct net n = taught(&options, x, 10);
+        memcpy(wide, x, sizeof x);
+        wide[0] = -6;
+        ask(n.model, wide, full, false, QD_FP32, 0);
+        struct qd_infer_report report = ask(n.model, x, quiet, false, QD_PRECISION_AUTO, 0);
+        assert_true(report.guarded == 0 && report.precision == QD_INT8);
+        struct qd_infer *pair[] = {qd_mb_request(n.model, NULL, SHAPE, wide), qd_mb_request(n.model, NULL, SHAPE, x)};
+        qd_infer_run(pair, 2);
+        for (int i = 0; i < 2; i++)
+            qd_infer_finish(pair[i]);
+        qd_infer_report(pair[0], &report);
+        assert_true(report.guarded >= 1);
+        assert_int_equal(report.precision, g ? QD_FP32 : QD_INT8);
+        memcpy(got, qd_infer_output(pair[0], 0)->data, sizeof got);
+        assert_int_equal(memcmp(got, full, sizeof got) == 0, g);
+        assert_memory_equal(qd_infer_output(pair[1], 0)->data, quiet, sizeof quiet);
+        qd_infer_destroy(&pair[0]);
+        qd_infer_destroy(&pair[1]);
+        learned[g] = range_of(n.model, 2);
+        net_free(&n);
+    }
+    assert_true(learned[0].ema_max == learned[1].ema_max && learned[0].observations == learned[1].observations &&
+                learned[0].guarded == learned[1].guarded);
+}
+
 static void test_nonfinite(void **state)
 {
     (void)state;
@@ -448,11 +483,11 @@ static void test_freeze_unfreeze_reset(void **state)
 static void test_refused_options(void **state)
 {
     (void)state;
-    struct qd_quant_options options[10];
-    for (int i = 0; i < 10; i++)
+    struct qd_quant_options options[9];
+    for (int i = 0; i < 9; i++)
         options[i] = qd_quant_defaults();
     options[0].mode = QD_MODE_STATIC;
-    options[1].guard = QD_GUARD_ESCALATE;
+    options[1].precision = QD_INT16;
     options[2].averaging_constant = 0;
     options[3].averaging_constant = NAN;
     options[4].max_step = 0;
@@ -460,9 +495,8 @@ static void test_refused_options(void **state)
     options[6].publish_tolerance = -1;
     options[7].epochs_kept = 0;
     options[8].epochs_kept = 65;
-    options[9].precision = QD_INT16;
     struct net n = net_new(NULL);
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 9; i++) {
         struct qd_error error = {0};
         assert_null(qd_mb_load(&n.b, engine, &options[i], &error));
         assert_true(error.status == QD_ERR_INVALID || error.status == QD_ERR_UNSUPPORTED);
@@ -494,6 +528,7 @@ int main(void)
         cmocka_unit_test(test_guard_widen_and_clip),
         cmocka_unit_test(test_guard_tolerance_boundary),
         cmocka_unit_test(test_guard_reject),
+        cmocka_unit_test(test_guard_escalate),
         cmocka_unit_test(test_nonfinite),
         cmocka_unit_test(test_not_observing),
         cmocka_unit_test(test_epochs),
