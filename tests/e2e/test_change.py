@@ -74,6 +74,22 @@ def test_replay_over_a_change():
         assert again["outputs"] == answer["outputs"] and again["parameters"] == answer["parameters"], (again, answer)
 
 
+def test_escalate():
+    with serving.Daemon("--precision", "int8") as d:
+        images = serving.digits()[:8]
+        teach(d, images)
+        assert change(d, {"guard": "escalate"}).status == 200
+        inside = infer(d, images[0][1], {"quant_observe": False}).json()
+        assert inside["parameters"]["quant_precision"] == "int8" and inside["parameters"]["quant_guarded"] == 0, inside["parameters"]
+        far = [20 * v - 5 for v in images[0][1]]
+        outside = infer(d, far, {"quant_observe": False}).json()
+        full = infer(d, far, {"quant_precision": "fp32"}).json()
+        assert outside["parameters"]["quant_precision"] == "fp32" and outside["parameters"]["quant_guarded"] > 0, outside["parameters"]
+        assert outside["outputs"] == full["outputs"]
+        again = infer(d, images[0][1], {"quant_observe": False}).json()
+        assert again["outputs"] == inside["outputs"]
+
+
 def test_under_load():
     with serving.Daemon("--workers", "2") as d:
         images, stop, failures, answered = serving.digits()[:8], threading.Event(), [], [0]
@@ -91,7 +107,7 @@ def test_under_load():
             t.start()
         plans = set()
         for i in range(12):
-            reply = change(d, {"precision": {"conv2": ("fp32", "int8", "auto")[i % 3]}, "guard": ("clip", "widen")[i % 2]})
+            reply = change(d, {"precision": {"conv2": ("fp32", "int8", "auto")[i % 3]}, "guard": ("clip", "widen", "escalate")[i % 3]})
             assert reply.status == 200, reply.body
             plans.add(reply.json()["plan"])
         stop.set()
@@ -101,4 +117,4 @@ def test_under_load():
 
 
 sys.exit(serving.run([test_pins, test_whole_model, test_refusals_change_nothing, test_what_was_learned_stays,
-                      test_replay_over_a_change, test_under_load]))
+                      test_replay_over_a_change, test_escalate, test_under_load]))

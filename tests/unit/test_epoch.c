@@ -182,7 +182,7 @@ static void test_out_of_memory_changes_nothing(void **state)
     struct qd_learner_rules rules = defaults();
     rules.min_observations = 1;
     struct qd_learner *learner = NULL;
-    for (uint64_t n = 1; n <= 4; n++) {
+    for (uint64_t n = 1; n <= 5; n++) {
         qd_mem_fail_at(n, false);
         assert_int_equal(qd_learner_create(&rules, 1, &learner), QD_ERR_NO_MEMORY);
     }
@@ -193,6 +193,13 @@ static void test_out_of_memory_changes_nothing(void **state)
     assert_int_equal(current(learner), 1);
     assert_int_equal(qd_learner_reset(learner), QD_ERR_NO_MEMORY);
     assert_int_equal(qd_learner_range(learner, 0)->n, 1);
+    const struct qd_given given = {.set = true, .lo = -9, .hi = 9};
+    for (uint64_t n = 1; n <= 2; n++) {
+        qd_mem_fail_at(n, false);
+        assert_int_equal(qd_learner_give(learner, &given), QD_ERR_NO_MEMORY);
+        assert_false(qd_learner_given(learner, 0)->set);
+    }
+    assert_int_equal(current(learner), 1);
     qd_mem_fail_at(0, false);
     fold(learner, -1, 1); /* published at the next chance */
     assert_int_equal(current(learner), 2);
