@@ -233,22 +233,13 @@ enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_op
     return status;
 }
 
-/* The site of the plan in force that has the same tensor, or -1. */
-static int same_site(const struct qd_plan *plan, const char *name)
-{
-    for (int i = 0; i < plan->site_count; i++)
-        if (strcmp(plan->sites[i].name, name) == 0)
-            return i;
-    return -1;
-}
-
 enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error)
 {
     struct qd_change *c = *change;
     struct qd_model *model = c->model;
     struct qd_generation *last = &model->older[QD_GENERATIONS_KEPT - 1];
     for (int i = 0; i < c->plan->site_count; i++)
-        c->old_site[i] = same_site(model->plan, c->plan->sites[i].name);
+        c->old_site[i] = qd_site_named(model->plan, c->plan->sites[i].name);
     if (qd_learner_continue(c->learner, model->learner, c->old_site) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     qd_learner_destroy(&last->learner);

@@ -42,8 +42,7 @@ enum qd_status qd_given_read(const struct qd_range_given *entry, bool symmetric,
     return QD_OK;
 }
 
-/* The site of a tensor; -1: none. */
-static int site_named(const struct qd_plan *plan, const char *name)
+int qd_site_named(const struct qd_plan *plan, const char *name)
 {
     for (int i = 0; i < plan->site_count; i++)
         if (strcmp(plan->sites[i].name, name) == 0)
@@ -62,7 +61,7 @@ enum qd_status qd_model_ranges_set(struct qd_model *model, const struct qd_range
     for (int i = 0; i < plan->site_count; i++)
         given[i] = *qd_learner_given(model->learner, (size_t)i);
     for (size_t e = 0; e < count && !status; e++) {
-        int site = site_named(plan, entries[e].tensor);
+        int site = qd_site_named(plan, entries[e].tensor);
         status = site < 0 ? qd_fail(error, QD_ERR_NOT_FOUND, "model '%s' observes no tensor '%.128s'", model->name,
                                     entries[e].tensor)
                           : qd_given_read(&entries[e], plan->options.symmetric, &given[site], error);

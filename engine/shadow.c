@@ -67,7 +67,8 @@ static void destroy(struct qd_shadow **shadow)
 
 enum qd_status qd_shadow_create(const struct qd_infer *infer, struct qd_shadow **out, struct qd_error *error)
 {
-    if (!infer->ran || infer->lane.status || infer->plan != infer->base || infer->plan->options.fp32)
+    if (!infer->ran || infer->lane.status || infer->escalated || infer->plan != infer->base ||
+        infer->plan->options.fp32)
         return qd_fail(error, QD_ERR_INVALID, "the request was not served in INT8");
     struct qd_shadow *s = qd_calloc(1, sizeof *s);
     if (!s)
