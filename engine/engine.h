@@ -9,6 +9,7 @@
 #define QD_ENGINE_ENGINE_H
 
 #include "base/status.h"
+#include "engine/calibrate.h"
 #include "engine/given.h"
 #include "engine/ir/tensor.h"
 #include "engine/options.h"

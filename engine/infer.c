@@ -156,7 +156,7 @@ static enum qd_status check_names(const struct qd_infer *infer, struct qd_error 
 static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error)
 {
     struct qd_plan *plan = infer->base;
-    if (infer->options.precision == QD_FP32 && !plan->options.fp32) {
+    if ((infer->options.precision == QD_FP32 || infer->calibration) && !plan->options.fp32) {
         enum qd_status status = qd_model_plan_fp32(infer->model, &plan, error);
         if (status)
             return status;
@@ -199,6 +199,8 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
     if (!status)
         status = choose_plan(infer, error);
     qd_shaped_unref(&infer->shaped);
+    if (!status && infer->calibration)
+        status = qd_calibration_tap(infer, error);
     if (!status)
         status = qd_plan_shape(infer->plan, shapes, &infer->shaped, error);
     if (!status)
@@ -217,6 +219,7 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
         .shaped = infer->shaped,
         .epoch = infer->epoch,
         .rules = {actions[infer->guard], infer->guard_tolerance, infer->base->options.symmetric},
+        .tap = infer->calibration ? &infer->tap : NULL,
         .arena = infer->arena,
     };
     status = qd_lane_bind(&infer->lane, infer->inputs, error);
@@ -300,6 +303,8 @@ void qd_infer_finish(struct qd_infer *infer)
     if (!infer->ran || infer->finished)
         return;
     infer->finished = true;
+    if (infer->calibration)
+        qd_calibration_fold(infer);
     bool learns = infer->options.observe && answer_of(infer)->status == QD_OK && infer->plan == model->plan;
     if (!learns) {
         qd_learner_skip(model->learner, infer->plan == model->plan ? infer->lane.guarded : NULL);
@@ -337,6 +342,7 @@ void qd_infer_destroy(struct qd_infer **infer)
     qd_lane_release(&r->twin);
     qd_shaped_unref(&r->twin_shaped);
     qd_plan_unref(&r->twin_plan);
+    qd_calibration_unref(&r->calibration);
     qd_shaped_unref(&r->shaped);
     qd_plan_unref(&r->plan);
     qd_plan_unref(&r->base);

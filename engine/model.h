@@ -74,7 +74,10 @@ struct qd_infer {
     struct qd_lane lane;
     struct qd_plan *twin_plan; /* of the guard `escalate`, else NULL: references to what answers in FP32 ... */
     struct qd_shaped *twin_shaped;
-    struct qd_lane twin; /* ... and its lane, bound when a guard event asks for it */
+    struct qd_lane twin;                /* ... and its lane, bound when a guard event asks for it */
+    struct qd_calibration *calibration; /* a reference, or NULL */
+    struct qd_observation *seen;        /* [calibration's sites] of this request */
+    struct qd_tap tap;
     uint64_t deadline_ns;
     bool prepared, ran, finished;
     bool escalated; /* the answer is the twin's */
@@ -96,6 +99,10 @@ int qd_site_named(const struct qd_plan *plan, const char *name);
 /* An entry as the learner keeps it; its tensor is not read. Errors: INVALID. */
 enum qd_status qd_given_read(const struct qd_range_given *entry, bool symmetric, struct qd_given *out,
                              struct qd_error *error) QD_MUST_CHECK;
+/* A calibrating request's values go into its calibration as it runs: makes infer->tap for infer->plan. [worker] */
+enum qd_status qd_calibration_tap(struct qd_infer *infer, struct qd_error *error) QD_MUST_CHECK;
+/* Counts the request and folds its bounds into the moving averages. [loop] */
+void qd_calibration_fold(struct qd_infer *infer);
 struct qd_learner_rules qd_learner_rules_of(const struct qd_quant_options *options);
 
 #endif

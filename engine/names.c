@@ -20,6 +20,12 @@ static const char *const compats[] = {[QD_COMPAT_QUANTD] = "quantd",
                                       [QD_COMPAT_TF] = "tf",
                                       [QD_COMPAT_ORT] = "ort"};
 
+static const char *const methods[] = {[QD_METHOD_MINMAX] = "minmax",
+                                      [QD_METHOD_EMA] = "ema",
+                                      [QD_METHOD_PERCENTILE] = "percentile",
+                                      [QD_METHOD_ENTROPY] = "entropy",
+                                      [QD_METHOD_MSE] = "mse"};
+
 static int find(const char *const *names, size_t count, const char *name)
 {
     for (size_t i = 0; name && i < count; i++)
@@ -47,3 +53,4 @@ NAMED(qd_scheme, scheme, schemes)
 NAMED(qd_granularity, granularity, granularities)
 NAMED(qd_precision, precision, precisions)
 NAMED(qd_compat, compat, compats)
+NAMED(qd_method, method, methods)

@@ -273,10 +273,35 @@ static void run_step(struct qd_lane *lane, int index)
         lane->probe->look(lane->probe, lane, step);
 }
 
+static void tap_slot(const struct qd_lane *lane, int slot)
+{
+    const struct qd_tap *tap = lane->tap;
+    if (slot != QD_NO_VALUE && tap->wanted[slot] >= 0)
+        tap->see(tap->ctx, tap->wanted[slot], &lane->slots[slot]);
+}
+
+static void tap_inputs(const struct qd_lane *lane)
+{
+    for (int i = 0; lane->tap && i < lane->plan->slot_count; i++)
+        if (lane->plan->slots[i].input >= 0)
+            tap_slot(lane, i);
+}
+
+/* Views and steps that were done with the shapes too. */
+static void tap_outputs(const struct qd_lane *lane, const struct qd_step *step)
+{
+    for (int i = 0; lane->tap && lane->status == QD_OK && i < step->out_count; i++)
+        tap_slot(lane, step->out[i]);
+}
+
 void qd_exec_run(struct qd_lane *const *lanes, size_t count)
 {
+    for (size_t i = 0; i < count; i++)
+        tap_inputs(lanes[i]);
     for (int s = 0; s < lanes[0]->plan->step_count; s++)
         for (size_t i = 0; i < count; i++)
-            if (lanes[i]->status == QD_OK)
+            if (lanes[i]->status == QD_OK) {
                 run_step(lanes[i], s);
+                tap_outputs(lanes[i], &lanes[i]->plan->steps[s]);
+            }
 }

@@ -22,14 +22,22 @@ struct qd_exec_rules {
     bool symmetric;   /* scheme of scales made for one request */
 };
 
+/* Looks at the tensors of a request as soon as each is there. [worker] */
+struct qd_tap {
+    const int *wanted; /* [slot_count] what `see` gets for the slot; -1: not wanted */
+    void (*see)(void *ctx, int wanted, const struct qd_tensor *tensor);
+    void *ctx;
+};
+
 /* One request on its way through a plan. The caller fills the first part. */
 struct qd_lane {
     struct qd_plan *plan;     /* borrowed */
     struct qd_shaped *shaped; /* borrowed */
     struct qd_epoch *epoch;   /* borrowed; NULL for a plan without sites */
     struct qd_exec_rules rules;
-    struct qd_probe *probe; /* borrowed; NULL: none */
-    struct qd_arena *arena; /* of the request: lane arrays, and tensors whose shape depends on data */
+    struct qd_probe *probe;   /* borrowed; NULL: none */
+    const struct qd_tap *tap; /* borrowed, or NULL; slots of bodies are not seen */
+    struct qd_arena *arena;   /* of the request: lane arrays, and tensors whose shape depends on data */
     /* its own */
     unsigned char *workspace; /* from the plan's set */
     size_t workspace_bytes;

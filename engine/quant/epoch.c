@@ -29,10 +29,21 @@ void qd_epoch_unref(struct qd_epoch **epoch)
     *epoch = NULL;
 }
 
+/* Ours, or the other library's where it has one. Zero included: that changes none of them. */
+static struct qd_qparams scale_of(const struct qd_learner *learner, double lo, double hi)
+{
+    const struct qd_observer_rules *other = &learner->rules.range.observer;
+    struct qd_observer observer = {(float)lo, (float)hi};
+    struct qd_qparams qp;
+    if (other->compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, other, &qp))
+        qp = qd_qparams_from_range(lo, hi, learner->rules.symmetric);
+    return qp;
+}
+
 static struct qd_site_params given_params(const struct qd_learner *learner, const struct qd_given *given)
 {
     return (struct qd_site_params){
-        .qp = given->exact ? given->qp : qd_qparams_from_range(given->lo, given->hi, learner->rules.symmetric),
+        .qp = given->exact ? given->qp : scale_of(learner, given->lo, given->hi),
         .lo = given->lo < 0 ? given->lo : 0,
         .hi = given->hi > 0 ? given->hi : 0,
         .ready = true,
@@ -50,10 +61,7 @@ static struct qd_site_params site_params(const struct qd_learner *learner, size_
         return site;
     site.lo = range->lo < 0 ? range->lo : 0;
     site.hi = range->hi > 0 ? range->hi : 0;
-    const struct qd_observer_rules *other = &learner->rules.range.observer;
-    struct qd_observer observer = {(float)range->lo, (float)range->hi};
-    if (other->compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, other, &site.qp))
-        site.qp = qd_qparams_from_range(site.lo, site.hi, learner->rules.symmetric);
+    site.qp = scale_of(learner, site.lo, site.hi);
     site.ready = frozen || (!learner->rules.always_own_range && range->n >= learner->rules.min_observations);
     return site;
 }
@@ -148,7 +156,7 @@ enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_ra
         if (given[i].set)
             continue;
         now->sites[i] = sites[i];
-        now->sites[i].qp = qd_qparams_from_range(sites[i].lo, sites[i].hi, learner->rules.symmetric);
+        now->sites[i].qp = scale_of(learner, sites[i].lo, sites[i].hi);
     }
     return status;
 }
@@ -238,6 +246,27 @@ enum qd_status qd_learner_reset(struct qd_learner *learner)
     learner->requests = 0;
     qd_free(old);
     return QD_OK;
+}
+
+enum qd_status qd_learner_set(struct qd_learner *learner, const struct qd_given_range *given)
+{
+    struct qd_range *ranges = qd_calloc(learner->site_count, sizeof *ranges), *old = learner->ranges;
+    if (!ranges)
+        return QD_ERR_NO_MEMORY;
+    for (size_t i = 0; i < learner->site_count; i++) {
+        ranges[i] = old[i];
+        if (given[i].n == 0)
+            continue;
+        ranges[i].lo = given[i].lo;
+        ranges[i].hi = given[i].hi;
+        ranges[i].n = given[i].n;
+    }
+    learner->ranges = ranges;
+    enum qd_status status = publish(learner, true);
+    if (status)
+        learner->ranges = old;
+    qd_free(status ? ranges : old);
+    return status;
 }
 
 enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size_t *unseen_site)

@@ -82,11 +82,18 @@ enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given
 uint64_t qd_learner_requests(const struct qd_learner *learner);
 bool qd_learner_frozen(const struct qd_learner *learner);
 
-/* Errors of the three: NO_MEMORY, then nothing has changed. */
+/* Errors of the four: NO_MEMORY, then nothing has changed. */
 enum qd_status qd_learner_reset(struct qd_learner *learner) QD_MUST_CHECK;
 /* CONFLICT while one of the first `needed` sites, or every site, has no observation and no given range: there would be
  * nothing to serve it by. The others go on by each request's own range until they are seen. */
 enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size_t *unseen_site) QD_MUST_CHECK;
+/* Ranges from outside take the place of what sites have learned (n = 0: that site's stays) and are served at once, as a
+ * frozen epoch. Unfrozen, learning goes on from them as from `n` observations. */
+struct qd_given_range {
+    double lo, hi; /* finite, lo <= hi */
+    uint64_t n;
+};
+enum qd_status qd_learner_set(struct qd_learner *learner, const struct qd_given_range *given) QD_MUST_CHECK;
 enum qd_status qd_learner_unfreeze(struct qd_learner *learner) QD_MUST_CHECK;
 
 #endif
