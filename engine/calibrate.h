@@ -1,6 +1,6 @@
 /* Calibration: representative requests run in full precision, ranges are estimated from what their tensors looked like
  * and served frozen. Also ranges given from outside. Part of the engine's public header, engine/engine.h.
- * Methods: docs/QUANTIZATION.md, section 8. Memory: 64 KiB for each site, whatever the number of requests. */
+ * Methods: docs/QUANTIZATION.md, section 11. Memory: 64 KiB for each site, whatever the number of requests. */
 #ifndef QD_ENGINE_CALIBRATE_H
 #define QD_ENGINE_CALIBRATE_H
 

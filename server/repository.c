@@ -47,6 +47,7 @@ void qd_repository_destroy(struct qd_repository **repository)
     if (!r)
         return;
     for (size_t i = 0; i < r->count; i++) {
+        qd_calibration_unref(&r->entries[i]->calibration);
         if (r->entries[i]->model)
             qd_model_unref(&r->entries[i]->model);
         qd_free(r->entries[i]);

@@ -56,6 +56,11 @@ struct qd_model_entry {
     bool changing;          /* another plan is being compiled */
     bool saving;            /* its state file is being written */
     struct qd_saved saved;
+    struct qd_calibration *calibration; /* begun and not yet published, or NULL */
+    enum qd_method calibration_method;  /* as the last request said */
+    double calibration_percentile;      /* 0: never said */
+    size_t calibrating;                 /* its requests under way */
+    bool estimating;                    /* ranges are being made from it */
     struct qd_model_stats stats;
     uint64_t load_ns;
 };

@@ -25,6 +25,7 @@ const struct qd_route qd_routes[] = {
     {"GET", MODEL "/quantization", qd_handle_quantization, NULL, NULL},
     {"GET", MODEL "/accuracy", qd_handle_accuracy, NULL, NULL},
     {"PATCH", MODEL "/quantization", qd_handle_quantization_change, NULL, NULL},
+    {"POST", MODEL "/calibrate", qd_handle_calibrate, NULL, NULL},
     {"POST", "/v2/repository/index", qd_handle_index, NULL, NULL},
     {"GET", "/metrics", qd_handle_metrics, NULL, NULL},
     {"GET", "/openapi.yaml", qd_handle_openapi, NULL, NULL},

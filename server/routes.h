@@ -42,6 +42,7 @@ void qd_handle_ranges_reset(struct qd_http_request *request);
 void qd_handle_ranges_freeze(struct qd_http_request *request);
 void qd_handle_ranges_unfreeze(struct qd_http_request *request);
 void qd_handle_quantization(struct qd_http_request *request);
+void qd_handle_calibrate(struct qd_http_request *request);
 void qd_handle_quantization_change(struct qd_http_request *request);
 void qd_handle_accuracy(struct qd_http_request *request);
 void qd_handle_metrics(struct qd_http_request *request);

@@ -1,5 +1,5 @@
 /* A range from what a tensor's values look like: min-max, percentile, entropy, mean-squared error
- * (docs/QUANTIZATION.md, section 8). Not for the moving average, which needs the requests one by one
+ * (docs/QUANTIZATION.md, section 11). Not for the moving average, which needs the requests one by one
  * (engine/quant/range.h). [any] */
 #ifndef QD_ENGINE_QUANT_ESTIMATE_H
 #define QD_ENGINE_QUANT_ESTIMATE_H

@@ -1,5 +1,5 @@
 /* Other libraries' observers. Each is a row of `observers`: where it starts, how it folds, how it makes a scale. The
- * formulas are those of docs/QUANTIZATION.md, section 8; tests/unit/test_observers.c holds them to recordings of the
+ * formulas are those of docs/QUANTIZATION.md, section 3; tests/unit/test_observers.c holds them to recordings of the
  * libraries themselves. */
 #include "engine/quant/observers.h"
 

@@ -1,4 +1,4 @@
-/* Other libraries' moving averages and their scale and zero point, bit for bit (docs/QUANTIZATION.md, section 8): for
+/* Other libraries' moving averages and their scale and zero point, bit for bit (docs/QUANTIZATION.md, section 3): for
  * people who compare a model served here with one prepared there. Arithmetic in float where theirs is in float. Only
  * the ranges follow them: values are rounded by equation (1) whatever the observer. Not for our own average
  * (engine/quant/range.h) nor our own scale (engine/quant/qparams.h). [any] */
