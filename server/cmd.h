@@ -16,6 +16,7 @@
 int qd_cmd_serve(int argc, char **argv);
 int qd_cmd_check(int argc, char **argv);
 int qd_cmd_test(int argc, char **argv);
+int qd_cmd_quantize(int argc, char **argv);
 int qd_cmd_bench(int argc, char **argv);
 int qd_cmd_selftest(int argc, char **argv);
 int qd_cmd_healthcheck(int argc, char **argv);

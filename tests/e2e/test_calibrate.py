@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
 """POST /calibrate on the built-in model: answers count, done publishes a frozen epoch of the estimated ranges, and the model
 serves them as accurately as in full precision; mistakes are refused with a sentence."""
+import json
+import os
+import struct
+import subprocess
 import sys
+import tempfile
 
 import serving
 from digit_requests import infer
@@ -65,4 +70,33 @@ def test_refusals():
         assert d.post(PATH, {"done": True}).status == 409
 
 
-sys.exit(serving.run([test_every_method, test_refusals]))
+def test_command():
+    """quantd quantize gives the ranges that the daemon's calibration gives with the same inputs."""
+    images = serving.digits()[:4]
+    model = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../server/builtin/digits.onnx")
+    quantd = os.environ.get("QUANTD", "build/quantd")
+    with serving.Daemon("--precision", "int8") as d, tempfile.TemporaryDirectory(prefix="quantd-test-") as folder:
+        for i, (_, pixels) in enumerate(images):
+            assert d.post(PATH, request(pixels)).status == 200
+            os.mkdir(f"{folder}/test_data_set_{i}")
+            with open(f"{folder}/test_data_set_{i}/input_0.pb", "wb") as f:  # a TensorProto: dims, data_type, raw_data
+                raw = struct.pack(f"<{len(pixels)}f", *pixels)
+                f.write(b"\x08\x01\x08\x01\x08\x1c\x08\x1c\x10\x01\x4a" + bytes([len(raw) & 127 | 128, len(raw) >> 7]) + raw)
+        assert d.post(PATH + "?method=percentile&percentile=99", {"done": True}).status == 200
+        run = subprocess.run([quantd, "quantize", model, "--calibrate", folder, "--method", "percentile", "--percentile", "99"],
+                             capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        table = json.loads(run.stdout)
+        assert table["requests"] == 4 and table["left"] == 0 and table["method"] == "percentile", table
+        served = {t["name"]: t for t in ranges(d)["tensors"]}
+        assert set(served) == {t["name"] for t in table["tensors"]}
+        for t in table["tensors"]:
+            there = served[t["name"]]
+            assert (t["min"], t["max"]) == (there["ema_min"], there["ema_max"]), (t, there)
+            assert struct.pack("<f", t["scale"]) == struct.pack("<f", there["scale"]) and t["zero_point"] == there["zero_point"]
+        for arguments, code in ((["quantize", model], 2), (["quantize", model, "--calibrate", folder, "--method", "x"], 2),
+                                (["quantize", model, "--calibrate", "/nowhere"], 1)):
+            assert subprocess.run([quantd, *arguments], capture_output=True, check=False).returncode == code, arguments
+
+
+sys.exit(serving.run([test_every_method, test_refusals, test_command]))
