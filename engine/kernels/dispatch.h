@@ -23,6 +23,8 @@ extern const struct qd_depthwise_f32 qd_depthwise_f32__scalar;
 extern const struct qd_pw_kernel qd_pointwise__scalar[QD_PW_COUNT];
 void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs);
+void qd_quantize_s16__scalar(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
+                       struct qd_observation *obs);
 void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                               struct qd_observation *obs);
 void qd_dequantize_u8__scalar(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
@@ -62,6 +64,8 @@ extern const struct qd_depthwise_f32 qd_depthwise_f32__avx2;
 extern const struct qd_pw_kernel qd_pointwise__avx2[QD_PW_COUNT];
 void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                           struct qd_observation *obs);
+void qd_quantize_s16__avx2(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
+                       struct qd_observation *obs);
 void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs);
 void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
@@ -99,6 +103,8 @@ extern const struct qd_depthwise_f32 qd_depthwise_f32__avx512vnni;
 extern const struct qd_pw_kernel qd_pointwise__avx512vnni[QD_PW_COUNT];
 void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                 struct qd_observation *obs);
+void qd_quantize_s16__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
+                       struct qd_observation *obs);
 void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                   struct qd_observation *obs);
 void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);

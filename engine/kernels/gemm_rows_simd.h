@@ -16,8 +16,6 @@ struct gemm {
     bool by_taps;            /* tiles follow the table; else a and stride */
     const uint8_t *a;
     size_t stride;
-    size_t planes, plane_bytes; /* of B, whose sums continue in int64; 0: in int32 */
-    int64_t *sums;              /* [rows][TILE_COLS] */
     uint8_t *panel, *widened, *line;
     bool far; /* B is larger than what the second cache keeps beside A */
     int32_t *acc;
@@ -36,10 +34,10 @@ static inline size_t gemm_block_rows(const struct gemm_shape *g, size_t units)
     return (panels < 1 ? 1 : panels > BLOCK_PANELS_MAX ? BLOCK_PANELS_MAX : panels) * g->mr;
 }
 
-/* `strict`: none longer than DEPTH_UNITS, else half as much again for a single one. */
-static inline size_t gemm_depths(size_t units, bool strict)
+/* None longer than DEPTH_UNITS, or half as much again for a single one. */
+static inline size_t gemm_depths(size_t units)
 {
-    return !strict && units <= DEPTH_UNITS + DEPTH_UNITS / 2 ? 1 : (units + DEPTH_UNITS - 1) / DEPTH_UNITS;
+    return units <= DEPTH_UNITS + DEPTH_UNITS / 2 ? 1 : (units + DEPTH_UNITS - 1) / DEPTH_UNITS;
 }
 
 static inline size_t gemm_scratch_bytes(const struct gemm_shape *g, size_t units)
@@ -47,8 +45,7 @@ static inline size_t gemm_scratch_bytes(const struct gemm_shape *g, size_t units
     size_t rows = gemm_block_rows(g, units), acc = rows > WIDE_PANELS ? rows : WIDE_PANELS;
     size_t widened = g->growth > 1 ? (DEPTH_UNITS + DEPTH_UNITS / 2) * TILE_COLS * UNIT_BYTES : 0;
     size_t line = g->growth > 1 ? (units * UNIT_BYTES / g->growth + 63) / 64 * 64 : 0;
-    size_t sums = g->continues ? rows * TILE_COLS * sizeof(int64_t) : 0;
-    return rows * gemm_copy_stride(units) + acc * TILE_COLS * sizeof(int32_t) + sums + widened + line;
+    return rows * gemm_copy_stride(units) + acc * TILE_COLS * sizeof(int32_t) + widened + line;
 }
 
 /* Can tiles read A where it is? Rows that lie a multiple of the cache's way apart would drive each other out. */
@@ -99,19 +96,6 @@ static inline const int32_t *gemm_start(const struct gemm *r, size_t col, size_t
     return room;
 }
 
-/* Sums of another block of the depth, `shift` bits below what is there. */
-static inline void gemm_continue(const int32_t *acc, size_t rows, bool first, unsigned shift, int64_t *sums)
-{
-    for (size_t i = 0; i < rows * TILE_COLS; i += QD_SIMD_FLOATS)
-        sums_add(sums + i, vi_load(acc + i), first, shift);
-}
-
-static inline void gemm_round(const int64_t *sums, size_t rows, int32_t *acc)
-{
-    for (size_t i = 0; i < rows * TILE_COLS; i += QD_SIMD_FLOATS)
-        vi_store(acc + i, vi_from_bits(vf_from_sums(sums + i)));
-}
-
 /* A block of the depth: `units` units from `begin` on, or by taps `units` of each of `taps` taps from `tap` on. */
 struct gemm_depth {
     size_t begin, units, tap, taps, offset;
@@ -121,11 +105,10 @@ struct gemm_depth {
 static inline size_t gemm_depth_count(const struct gemm *r)
 {
     const struct qd_rows *a = &r->args->a;
-    const bool strict = r->planes != 0;
-    if (!r->by_taps || gemm_depths(r->units, strict) == 1)
-        return gemm_depths(r->units, strict);
+    if (!r->by_taps || gemm_depths(r->units) == 1)
+        return gemm_depths(r->units);
     const size_t tap_units = a->tap_bytes / UNIT_BYTES, each = DEPTH_UNITS / tap_units;
-    return each ? (a->taps + each - 1) / each : a->taps * gemm_depths(tap_units, strict);
+    return each ? (a->taps + each - 1) / each : a->taps * gemm_depths(tap_units);
 }
 
 static inline struct gemm_depth gemm_depth_of(const struct gemm *r, size_t d, size_t depths)

@@ -14,17 +14,16 @@ struct gemm_columns {
     const int32_t *start;
 };
 
-/* Every row panel against block d of the depth of plane `plane`. */
-static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, size_t plane, size_t d)
+/* Every row panel against block d of the depth. */
+static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, size_t d)
 {
     const struct gemm_shape *g = r->g;
     const struct qd_rows *rows = &r->args->a;
     const struct gemm_depth depth = gemm_depth_of(r, d, c->depths);
     const size_t step = TILE_COLS * UNIT_BYTES / g->growth, bytes = depth.units * depth.taps * step;
-    const bool widen = g->growth > 1 && r->rows > 2 * g->mr, wait = !r->planes && d;
-    const bool last = d + 1 == c->depths && plane + 1 >= r->planes;
-    const uint8_t *b = (const uint8_t *)r->args->b + plane * r->plane_bytes +
-                       (c->col / TILE_COLS * r->units + depth.begin) * step;
+    const bool widen = g->growth > 1 && r->rows > 2 * g->mr, wait = d != 0;
+    const bool last = d + 1 == c->depths;
+    const uint8_t *b = (const uint8_t *)r->args->b + (c->col / TILE_COLS * r->units + depth.begin) * step;
     const uint8_t *next = b + bytes, *end = next + bytes; /* the next depth, or the next panel */
     if (widen) {
         bytes_widen_s8(b, bytes, r->widened);
@@ -32,7 +31,7 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
     }
     for (size_t i = 0; i < r->rows; i += g->mr, next += depth.units * 32) {
         const size_t here = r->rows - i < g->mr ? r->rows - i : g->mr;
-        int32_t *acc = r->acc + (c->depths > 1 && !r->planes ? i * TILE_COLS : 0);
+        int32_t *acc = r->acc + (c->depths > 1 ? i * TILE_COLS : 0);
         struct tile t = {.b = b,
                          .units = depth.units,
                          .vectors = c->cols > QD_SIMD_FLOATS ? 2 : 1,
@@ -51,11 +50,6 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
             t.ahead = r->far && next < end ? next : NULL;
             (g->growth > 1 && !widen ? g->narrow : g->tiles)[here - 1](&t);
         }
-        if (r->planes) {
-            gemm_continue(acc, here, d == 0 && plane == 0, plane && d == 0 ? 8 : 0, r->sums + i * TILE_COLS);
-            if (last)
-                gemm_round(r->sums + i * TILE_COLS, here, acc);
-        }
         if (last)
             tile_epilogue_run(&r->epilogue, &(struct tile_block){acc, here, c->cols, r->row + i, c->col});
     }
@@ -65,9 +59,8 @@ static inline void gemm_columns(struct gemm *r, size_t col, size_t cols)
 {
     int32_t room[TILE_COLS];
     const struct gemm_columns c = {col, cols, gemm_depth_count(r), gemm_start(r, col, cols, room)};
-    for (size_t plane = 0; plane < (r->planes ? r->planes : 1); plane++)
-        for (size_t d = 0; d < c.depths; d++)
-            gemm_multiply(r, &c, plane, d);
+    for (size_t d = 0; d < c.depths; d++)
+        gemm_multiply(r, &c, d);
 }
 
 /* A single row: B is read once, several panels side by side. */
@@ -94,25 +87,22 @@ static inline size_t gemm_wide(struct gemm *r)
     return col;
 }
 
-/* planes: 0, or of B, from the highest on, eight bits apart; sums then continue in int64. */
-static inline void gemm_run(const struct gemm_shape *g, const struct qd_gemm_args *args, size_t units, size_t planes)
+static inline void gemm_run(const struct gemm_shape *g, const struct qd_gemm_args *args, size_t units)
 {
     const size_t most = gemm_block_rows(g, units), rows = args->row_end - args->row_begin;
     const size_t panels = (rows + g->mr - 1) / g->mr, blocks = (rows + most - 1) / most;
     const size_t block = blocks ? (panels + blocks - 1) / blocks * g->mr : g->mr;
-    struct gemm r = {.g = g, .args = args, .units = units, .planes = planes, .panel = args->scratch};
-    r.plane_bytes = (args->n + TILE_COLS - 1) / TILE_COLS * TILE_COLS * units * UNIT_BYTES;
+    struct gemm r = {.g = g, .args = args, .units = units, .panel = args->scratch};
     QD_SIMD_NAME(qd_tile_epilogue_begin)
-    (&r.epilogue, &args->epilogue, g->integer && !planes, args->col_begin, args->col_end,
+    (&r.epilogue, &args->epilogue, g->integer, args->col_begin, args->col_end,
      (float)args->k * g->product_max);
     r.far = (args->col_end - args->col_begin) * units * UNIT_BYTES / g->growth > FAR_BYTES;
     r.acc = (int32_t *)(void *)(r.panel + most * gemm_copy_stride(units));
-    r.sums = (int64_t *)(void *)(r.acc + (most > WIDE_PANELS ? most : WIDE_PANELS) * TILE_COLS);
-    r.widened = (uint8_t *)(r.sums + (g->continues ? most * TILE_COLS : 0));
+    r.widened = (uint8_t *)(r.acc + (most > WIDE_PANELS ? most : WIDE_PANELS) * TILE_COLS);
     r.line = r.widened + (g->growth > 1 ? (DEPTH_UNITS + DEPTH_UNITS / 2) * TILE_COLS * UNIT_BYTES : 0);
     for (size_t row = args->row_begin; row < args->row_end; row += block) {
         gemm_take_rows(&r, row, args->row_end - row < block ? args->row_end - row : block);
-        size_t col = r.rows == 1 && !planes ? gemm_wide(&r) : args->col_begin;
+        size_t col = r.rows == 1 ? gemm_wide(&r) : args->col_begin;
         for (; col < args->col_end; col += TILE_COLS)
             gemm_columns(&r, col, args->col_end - col < TILE_COLS ? args->col_end - col : TILE_COLS);
     }

@@ -64,7 +64,9 @@ struct qd_kernels {
     struct qd_depthwise_f32 depthwise_f32;
     /* x[n] -> q[n] by (1); merges into *obs when not NULL. */
     void (*quantize_u8)(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q, struct qd_observation *obs);
-    /* The same by (8): multiplied by the reciprocal of the scale, as epilogues do. */
+    /* The same to 16 bits, zero point 0 (equation (4)). */
+    void (*quantize_s16)(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q, struct qd_observation *obs);
+    /* quantize_u8 by (8): multiplied by the reciprocal of the scale, as epilogues do. */
     void (*requantize_u8)(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                           struct qd_observation *obs);
     /* q[n] -> r[n] by (2). */

@@ -95,13 +95,13 @@ struct qd_gemm_q8 {
     void (*run)(const struct qd_gemm_args *args);
 };
 
-/* y[m, n] = epilogue(A s16 [m, k] . B s8 or s16 [k, n]), exact for any k below 2^31: sums of 510 products of 16 by 8
- * bits fit int32, longer ones are continued in int64; 16-bit weights are two planes of 8 bits. Then one rounding to
- * float. Zero points are 0 (equation (4)): acc_init is ignored. */
+/* y[m, n] = epilogue(A s16 [m, k] . B s8 or s16 [k, n]), exact for any values and any k below 2^31, then one rounding to
+ * float. Zero points are 0 (equation (4)): acc_init is ignored. Packed B can be packed in pieces, as that of qd_gemm_q8.
+ */
 struct qd_gemm_q16 {
     const char *name; /* "qd_gemm_s16_12x32x2__avx512vnni" */
     size_t mr, nr, kr;
-    size_t (*packed_bytes)(size_t n, size_t k, bool wide); /* wide: weights of 16 bits */
+    size_t (*packed_bytes)(size_t n, size_t k);
     /* One of w8 and w16 is NULL; indexed as in qd_gemm_q8. */
     void (*pack)(size_t n, size_t k, const int8_t *w8, const int16_t *w16, size_t row_stride, size_t col_stride,
                  void *packed);

@@ -108,7 +108,7 @@ static bool check_gemm_q16(struct bench *b)
 {
     const struct qd_gemm_q16 *g = &b->kernels->gemm_q16;
     int16_t a[MAX_M * MAX_K];
-    if (g->packed_bytes(b->n, b->k, false) > sizeof b->packed || g->scratch_bytes(b->k) > sizeof b->scratch)
+    if (g->packed_bytes(b->n, b->k) > sizeof b->packed || g->scratch_bytes(b->k) > sizeof b->scratch)
         return false;
     for (size_t i = 0; i < b->m * b->k; i++)
         a[i] = (int16_t)((b->a[i] - 128) * 255);

@@ -14,9 +14,9 @@ enum { PIECE_VECTORS = 32 }; /* values that are observed together: counted one b
 static inline size_t lanes_at(size_t i, size_t n) { return n - i < QD_SIMD_FLOATS ? n - i : QD_SIMD_FLOATS; }
 
 /* Equation (1) when `divide`, else (8). q may be NULL (only observe), obs may be NULL (only quantize), qp may be NULL
- * when q is. */
-QD_INLINE void vector_quantize(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
-                               struct qd_observation *obs, const bool divide)
+ * when q is. q: uint8_t, or int16_t when `words`. */
+QD_INLINE void vector_quantize_to(const float *x, size_t n, const struct qd_qparams *qp, void *q,
+                                  struct qd_observation *obs, const bool divide, const bool words)
 {
     const struct scaling s = scaling_of(qp, !qp ? 0.0f : divide ? qp->scale : 1.0f / qp->scale);
     const vi zero_point = vi_set(qp ? qp->zero_point : 0);
@@ -31,7 +31,11 @@ QD_INLINE void vector_quantize(const float *x, size_t n, const struct qd_qparams
                 piece_add(&piece, real, mask);
             if (q) {
                 vf scaled = vf_min(vf_max(scaled_by(&s, real, divide), s.lo), s.hi);
-                vi_store_u8(q + i, vi_add(vi_from_vf(scaled), zero_point), lanes_at(i, end));
+                const vi integers = vi_add(vi_from_vf(scaled), zero_point);
+                if (words)
+                    vi_store_s16((int16_t *)q + i, integers, lanes_at(i, end));
+                else
+                    vi_store_u8((uint8_t *)q + i, integers, lanes_at(i, end));
             }
         }
         if (!obs || observing_take(&seen, &piece, &s, divide))
@@ -43,6 +47,12 @@ QD_INLINE void vector_quantize(const float *x, size_t n, const struct qd_qparams
     }
     if (obs)
         observing_end(&seen, n, obs);
+}
+
+QD_INLINE void vector_quantize(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                               struct qd_observation *obs, const bool divide)
+{
+    vector_quantize_to(x, n, qp, q, obs, divide, false);
 }
 
 QD_INLINE void vector_dequantize(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r)

@@ -47,6 +47,12 @@ static inline uint8_t qd_quantize_one(float real, const struct qd_qparams *qp)
     return (uint8_t)qd_round_clamp(real / qp->scale, qp);
 }
 
+/* The same with 16 bits, limits within int16. */
+static inline int16_t qd_quantize_one_s16(float real, const struct qd_qparams *qp)
+{
+    return (int16_t)qd_round_clamp(real / qp->scale, qp);
+}
+
 /* (2) r = S (q - Z) */
 static inline float qd_dequantize_one(uint8_t q, const struct qd_qparams *qp)
 {

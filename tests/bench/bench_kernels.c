@@ -172,7 +172,7 @@ static bool product_make(struct product *p)
     const struct qd_gemm_q16 *q16 = &p->kernels->gemm_q16;
     const struct qd_gemm_f32 *f32 = &p->kernels->gemm_f32;
     const size_t elem = ELEM_BYTES[p->type];
-    const size_t packed_bytes[TYPES] = {q8->packed_bytes(p->n, p->k), q16->packed_bytes(p->n, p->k, false),
+    const size_t packed_bytes[TYPES] = {q8->packed_bytes(p->n, p->k), q16->packed_bytes(p->n, p->k),
                                         f32->packed_bytes(p->n, p->k)};
     const size_t scratch_bytes[TYPES] = {q8->scratch_bytes(p->k), q16->scratch_bytes(p->k), f32->scratch_bytes(p->k)};
     p->packed_bytes = packed_bytes[p->type];

@@ -124,7 +124,7 @@ static void pack(const struct problem *p, const struct qd_kernels *kernels, stru
     const struct qd_gemm_q8 *q8 = &kernels->gemm_q8;
     const struct qd_gemm_q16 *q16 = &kernels->gemm_q16;
     const struct qd_gemm_f32 *f32 = &kernels->gemm_f32;
-    const size_t packed[TYPES] = {q8->packed_bytes(p->n, p->k), q16->packed_bytes(p->n, p->k, false),
+    const size_t packed[TYPES] = {q8->packed_bytes(p->n, p->k), q16->packed_bytes(p->n, p->k),
                                   f32->packed_bytes(p->n, p->k)};
     const size_t scratch[TYPES] = {q8->scratch_bytes(p->k), q16->scratch_bytes(p->k), f32->scratch_bytes(p->k)};
     int32_t sums[MAX_N];

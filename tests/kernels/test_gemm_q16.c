@@ -22,6 +22,7 @@ struct problem {
     uint64_t seed;
     size_t m, n, k;
     bool wide, extreme, indirect;
+    unsigned bell; /* 0: every value as likely as the others; else what a bell's width is of the whole, as 1 / bell */
     enum output output;
     int16_t *a, *w16;
     int8_t *w8;
@@ -36,6 +37,12 @@ static int16_t draw_s16(struct problem *p, uint64_t *s)
 {
     if (p->extreme)
         return (int16_t)(draw(s) % 50 == 0 ? 32767 : -32768);
+    if (p->bell && draw(s) % 97 != 0) {
+        int32_t sum = 0;
+        for (int i = 0; i < 12; i++)
+            sum += (int32_t)(draw(s) % 65536) - 32768;
+        return (int16_t)(sum / (int32_t)(2 * p->bell));
+    }
     return (int16_t)((int32_t)(draw(s) % 65536) - 32768);
 }
 
@@ -88,7 +95,7 @@ static void judge(struct problem *p)
 static bool matches(struct problem *p, const struct qd_gemm_q16 *g, bool split)
 {
     uint64_t s = p->seed + 5;
-    size_t packed_bytes = g->packed_bytes(p->n, p->k, p->wide), scratch_bytes = g->scratch_bytes(p->k);
+    size_t packed_bytes = g->packed_bytes(p->n, p->k), scratch_bytes = g->scratch_bytes(p->k);
     size_t out_bytes = p->m * p->n * OUT_BYTES[p->output];
     unsigned char *packed = qd_alloc_aligned(packed_bytes + GUARD), *scratch = qd_alloc_aligned(scratch_bytes + GUARD),
                   *out = qd_alloc_aligned(out_bytes + GUARD);
@@ -163,7 +170,22 @@ static void small_shapes(void **unused)
     }
 }
 
-/* 510 products of 8-bit weights are the most that int32 holds. */
+/* Sums that run as far as int32 allows: further for narrow bells, block by block or not even so for wide ones. */
+static void bells(void **unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < 60; i++) {
+        uint64_t s = SEED + 97 * i;
+        struct problem p = {.seed = s, .m = 1 + draw(&s) % 40, .n = 1 + draw(&s) % 70, .k = 200 + draw(&s) % 1300};
+        p.wide = i % 4 != 0;
+        p.indirect = draw(&s) % 2;
+        p.bell = 3 + (unsigned)(draw(&s) % 4) * (unsigned)(draw(&s) % 12);
+        p.output = (enum output)(draw(&s) % OUTPUTS);
+        check(p);
+    }
+}
+
+/* 510 products of 8-bit weights are the most that int32 surely holds. */
 static void depths_around_overflow(void **unused)
 {
     (void)unused;
@@ -181,6 +203,7 @@ static void depths_around_overflow(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(small_shapes), cmocka_unit_test(depths_around_overflow)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(small_shapes), cmocka_unit_test(bells),
+                                       cmocka_unit_test(depths_around_overflow)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,7 @@ static const struct gemm_shape SHAPE = {
 
 static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, k); }
 
-static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, args->k, 0); }
+static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, args->k); }
 
 const struct qd_gemm_f32 qd_gemm_f32__avx2 = {
     .name = "qd_gemm_f32_6x16__avx2",

@@ -190,23 +190,19 @@ static inline void bytes_widen_s8(const uint8_t *from, size_t n, uint8_t *to)
     for (size_t i = 0; i < n; i += 16)
         _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i), vi_load_widened(from + i));
 }
-/* sums[8] = (first ? 0 : sums << shift) + x */
-static inline void sums_add(int64_t *sums, vi x, bool first, unsigned shift)
+/* sums[8] = (first ? 0 : sums) + high * 2^shift + low */
+static inline void sums_join(int64_t *sums, vi high, unsigned shift, vi low, bool first)
 {
-    __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(x));
-    __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(x, 1));
-    __m256i *to = (__m256i *)(void *)sums;
-    if (!first) {
-        __m256i low_sum = _mm256_loadu_si256(to), high_sum = _mm256_loadu_si256(to + 1);
-        if (shift) {
-            low_sum = _mm256_sll_epi64(low_sum, _mm_cvtsi32_si128((int)shift));
-            high_sum = _mm256_sll_epi64(high_sum, _mm_cvtsi32_si128((int)shift));
-        }
-        low = _mm256_add_epi64(low, low_sum);
-        high = _mm256_add_epi64(high, high_sum);
+    for (int half = 0; half < 2; half++, sums += 4) {
+        const __m256i upper = _mm256_cvtepi32_epi64(half ? _mm256_extracti128_si256(high, 1)
+                                                         : _mm256_castsi256_si128(high));
+        const __m256i lower = _mm256_cvtepi32_epi64(half ? _mm256_extracti128_si256(low, 1)
+                                                         : _mm256_castsi256_si128(low));
+        __m256i sum = _mm256_add_epi64(_mm256_sll_epi64(upper, _mm_cvtsi32_si128((int)shift)), lower);
+        if (!first)
+            sum = _mm256_add_epi64(sum, _mm256_loadu_si256((const __m256i *)(const void *)sums));
+        _mm256_storeu_si256((__m256i *)(void *)sums, sum);
     }
-    _mm256_storeu_si256(to, low);
-    _mm256_storeu_si256(to + 1, high);
 }
 static inline vf vf_from_sums(const int64_t *sums) /* one rounding */
 {
@@ -214,6 +210,22 @@ static inline vf vf_from_sums(const int64_t *sums) /* one rounding */
     for (size_t i = 0; i < QD_SIMD_FLOATS; i++)
         f[i] = (float)sums[i];
     return vf_load(f);
+}
+
+/* The upper 16 bits with their sign, and the lower without. */
+static inline vi vi_high_words(vi x) { return _mm256_srai_epi32(x, 16); }
+static inline vi vi_low_words(vi x) { return _mm256_and_si256(x, _mm256_set1_epi32(0xffff)); }
+/* Of words w: high = (w + 128) >> 8 without overflow, low = w - 256 * high. */
+static inline vi vi_high_of_words(vi w)
+{
+    return _mm256_srai_epi16(_mm256_add_epi16(_mm256_srai_epi16(w, 7), _mm256_set1_epi16(1)), 1);
+}
+static inline vi vi_low_of_words(vi w, vi high) { return _mm256_sub_epi16(w, _mm256_slli_epi16(high, 8)); }
+static inline int32_t vi_sum(vi x)
+{
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
 /* Values of the first n lanes as 16 bits, with saturation. */

@@ -10,6 +10,15 @@ void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp,
         vector_quantize(x, n, qp, q, NULL, true);
 }
 
+void qd_quantize_s16__avx2(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
+                       struct qd_observation *obs)
+{
+    if (obs)
+        vector_quantize_to(x, n, qp, q, obs, true, true);
+    else
+        vector_quantize_to(x, n, qp, q, NULL, true, true);
+}
+
 void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs)
 {

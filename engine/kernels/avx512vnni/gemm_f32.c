@@ -56,7 +56,7 @@ static const struct gemm_shape SHAPE = {
 
 static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, k); }
 
-static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, args->k, 0); }
+static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, args->k); }
 
 const struct qd_gemm_f32 qd_gemm_f32__avx512vnni = {
     .name = "qd_gemm_f32_12x32__avx512vnni",

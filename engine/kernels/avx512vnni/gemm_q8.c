@@ -121,7 +121,7 @@ static const struct gemm_shape SHAPE = {
 
 static size_t scratch_bytes(size_t k) { return gemm_scratch_bytes(&SHAPE, units_of(k)); }
 
-static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, units_of(args->k), 0); }
+static void run(const struct qd_gemm_args *args) { gemm_run(&SHAPE, args, units_of(args->k)); }
 
 const struct qd_gemm_q8 qd_gemm_q8__avx512vnni = {
     .name = "qd_gemm_u8s8_12x32x4__avx512vnni",

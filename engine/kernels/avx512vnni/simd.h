@@ -144,22 +144,19 @@ static inline void bytes_widen_s8(const uint8_t *from, size_t n, uint8_t *to)
     for (size_t i = 0; i < n; i += 32)
         _mm512_storeu_si512(to + 2 * i, vi_load_widened(from + i));
 }
-/* sums[16] = (first ? 0 : sums << shift) + x */
-static inline void sums_add(int64_t *sums, vi x, bool first, unsigned shift)
+/* sums[16] = (first ? 0 : sums) + high * 2^shift + low */
+static inline void sums_join(int64_t *sums, vi high, unsigned shift, vi low, bool first)
 {
-    __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(x));
-    __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(x, 1));
-    if (!first) {
-        __m512i low_sum = _mm512_loadu_si512(sums), high_sum = _mm512_loadu_si512(sums + 8);
-        if (shift) {
-            low_sum = _mm512_sll_epi64(low_sum, _mm_cvtsi32_si128((int)shift));
-            high_sum = _mm512_sll_epi64(high_sum, _mm_cvtsi32_si128((int)shift));
-        }
-        low = _mm512_add_epi64(low, low_sum);
-        high = _mm512_add_epi64(high, high_sum);
+    for (int half = 0; half < 2; half++, sums += 8) {
+        const __m512i upper = _mm512_cvtepi32_epi64(half ? _mm512_extracti64x4_epi64(high, 1)
+                                                         : _mm512_castsi512_si256(high));
+        const __m512i lower = _mm512_cvtepi32_epi64(half ? _mm512_extracti64x4_epi64(low, 1)
+                                                         : _mm512_castsi512_si256(low));
+        __m512i sum = _mm512_add_epi64(_mm512_sll_epi64(upper, _mm_cvtsi32_si128((int)shift)), lower);
+        if (!first)
+            sum = _mm512_add_epi64(sum, _mm512_loadu_si512(sums));
+        _mm512_storeu_si512(sums, sum);
     }
-    _mm512_storeu_si512(sums, low);
-    _mm512_storeu_si512(sums + 8, high);
 }
 static inline vf vf_from_sums(const int64_t *sums) /* one rounding */
 {
@@ -167,6 +164,17 @@ static inline vf vf_from_sums(const int64_t *sums) /* one rounding */
     const __m256 high = _mm512_cvtepi64_ps(_mm512_loadu_si512(sums + 8));
     return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
 }
+
+/* The upper 16 bits with their sign, and the lower without. */
+static inline vi vi_high_words(vi x) { return _mm512_srai_epi32(x, 16); }
+static inline vi vi_low_words(vi x) { return _mm512_and_si512(x, _mm512_set1_epi32(0xffff)); }
+/* Of words w: high = (w + 128) >> 8 without overflow, low = w - 256 * high. */
+static inline vi vi_high_of_words(vi w)
+{
+    return _mm512_srai_epi16(_mm512_add_epi16(_mm512_srai_epi16(w, 7), _mm512_set1_epi16(1)), 1);
+}
+static inline vi vi_low_of_words(vi w, vi high) { return _mm512_sub_epi16(w, _mm512_slli_epi16(high, 8)); }
+static inline int32_t vi_sum(vi x) { return _mm512_reduce_add_epi32(x); }
 
 /* Values of the first n lanes as 16 bits, with saturation. */
 static inline void vi_store_s16(int16_t *p, vi x, size_t n)

@@ -5,7 +5,7 @@
 #include "engine/kernels/pack_q16.h"
 #include "engine/kernels/rows.h"
 
-static size_t packed_bytes(size_t n, size_t k, bool wide) { return q16_packed_bytes(n, k, 1, wide); }
+static size_t packed_bytes(size_t n, size_t k) { return q16_packed_bytes(n, k, 1); }
 
 static void pack(size_t n, size_t k, const int8_t *w8, const int16_t *w16, size_t row_stride, size_t col_stride,
                  void *packed)
@@ -28,18 +28,14 @@ static void run(const struct qd_gemm_args *args)
 {
     const struct qd_epilogue *e = &args->epilogue;
     const float inv_scale = epilogue_inv_scale(e);
-    const uint8_t *planes = (const uint8_t *)args->b + Q16_HEAD_BYTES;
-    const bool two = ((const struct q16_head *)args->b)->planes == 2;
-    const size_t column_bytes = q16_plane_bytes(1, args->k, 1), plane_bytes = args->n * column_bytes;
+    const size_t column_bytes = q16_panel_bytes(args->k, 1);
     struct qd_observation seen = qd_observation_empty();
     int16_t *line = args->scratch;
     for (size_t row = args->row_begin; row < args->row_end; row++) {
         rows_gather(&args->a, row, (uint8_t *)line);
         for (size_t col = args->col_begin; col < args->col_end; col++) {
-            const uint8_t *w = planes + col * column_bytes;
+            const uint8_t *w = (const uint8_t *)args->b + col * column_bytes;
             int64_t acc = dot(line, (const int16_t *)(const void *)w, args->k);
-            if (two)
-                acc = acc * 256 + dot(line, (const int16_t *)(const void *)(w + plane_bytes), args->k);
             float real = (float)acc * e->scale[col] + (e->bias ? e->bias[col] : 0.0f);
             epilogue_finish(e, inv_scale, real, row, col, &seen);
         }

@@ -13,6 +13,7 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .depthwise_f32 = qd_depthwise_f32__scalar,
         .pointwise = qd_pointwise__scalar,
         .quantize_u8 = qd_quantize_u8__scalar,
+        .quantize_s16 = qd_quantize_s16__scalar,
         .requantize_u8 = qd_requantize_u8__scalar,
         .dequantize_u8 = qd_dequantize_u8__scalar,
         .observe_f32 = qd_observe_f32__scalar,

@@ -13,6 +13,15 @@ void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *q
         qd_observe_f32__scalar(x, n, qp, obs);
 }
 
+void qd_quantize_s16__scalar(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
+                             struct qd_observation *obs)
+{
+    for (size_t i = 0; i < n; i++)
+        q[i] = qd_quantize_one_s16(x[i], qp);
+    if (obs)
+        qd_observe_f32__scalar(x, n, qp, obs);
+}
+
 void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                               struct qd_observation *obs)
 {
