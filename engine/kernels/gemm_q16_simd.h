@@ -1,7 +1,7 @@
 /* s16 x s8 or s16 matrix product, exact for any depth and any values, at the speed of sums in int32. Arithmetic of 32
  * bits wraps, so only where a sum is read must it lie within int32, and by Cauchy and Schwarz |sum x w|^2 <= sum x^2 *
- * sum w^2: sums of squares of blocks of 32 deep (of the weights when packing, of the rows once a call) say how far a
- * sum may run. There its bits from 16 on move to a second sum, and the lower go on. A block in which even 32 products
+ * sum w^2: sums of squares of blocks of 16 deep (of the weights when packing, of the rows once a call) say how far a
+ * sum may run. There its bits from 16 on move to a second sum, and the lower go on. A block in which even 16 products
  * might not fit is multiplied twice, by the high and by the low bytes of its weights. Private to the kernel folders. */
 #ifndef QD_ENGINE_KERNELS_GEMM_Q16_SIMD_H
 #define QD_ENGINE_KERNELS_GEMM_Q16_SIMD_H
@@ -128,21 +128,21 @@ static inline size_t q16_scratch_bytes(size_t k)
 /* Sums of squares of a row, block by block, a little rounded up; merged into the largest of its panel. */
 static inline void q16_row_squares(const uint8_t *row, size_t units, float *most)
 {
-    enum { LOADS = Q16_BLOCK_PAIRS / QD_SIMD_FLOATS, BLOCK_BYTES_A = Q16_BLOCK_PAIRS * UNIT_BYTES };
-    uint8_t tail[BLOCK_BYTES_A] = {0};
-    for (size_t block = 0; block * Q16_BLOCK_PAIRS < units; block++, row += BLOCK_BYTES_A) {
-        const size_t left = units - block * Q16_BLOCK_PAIRS;
-        if (left < Q16_BLOCK_PAIRS) {
+    enum { BLOCKS = QD_SIMD_FLOATS / Q16_BLOCK_PAIRS, VECTOR_BYTES = QD_SIMD_FLOATS * UNIT_BYTES };
+    uint8_t tail[VECTOR_BYTES] = {0};
+    for (size_t unit = 0; unit < units; unit += QD_SIMD_FLOATS, row += VECTOR_BYTES, most += BLOCKS) {
+        const size_t left = units - unit;
+        if (left < QD_SIMD_FLOATS) {
             memcpy(tail, row, left * UNIT_BYTES);
             row = tail;
         }
-        vi sum = vi_set(1); /* for the bits that are cut off */
-        for (size_t i = 0; i < LOADS; i++) {
-            const vi x = vi_load_bytes(row + i * QD_SIMD_FLOATS * UNIT_BYTES);
-            sum = vi_add(vi_add(sum, vi_high_bytes(vi_dot(DOT_S16, vi_set(0), x, x))), vi_set(1));
+        const vi x = vi_load_bytes(row);
+        int32_t sums[BLOCKS];
+        vi_sums(vi_add(vi_high_bytes(vi_dot(DOT_S16, vi_set(0), x, x)), vi_set(1)), sums);
+        for (size_t i = 0; i < BLOCKS && i * Q16_BLOCK_PAIRS < left; i++) {
+            const float squares = (float)sums[i] * 256.0f;
+            most[i] = squares > most[i] ? squares : most[i];
         }
-        const float squares = (float)vi_sum(sum) * 256.0f;
-        most[block] = squares > most[block] ? squares : most[block];
     }
 }
 

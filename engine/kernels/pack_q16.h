@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { Q16_BLOCK_PAIRS = 16, Q16_ALIGN = 64 };
+enum { Q16_BLOCK_PAIRS = 8, Q16_ALIGN = 64 };
 
 static inline size_t q16_pairs(size_t k) { return (k + 1) / 2; }
 static inline size_t q16_blocks(size_t k) { return (q16_pairs(k) + Q16_BLOCK_PAIRS - 1) / Q16_BLOCK_PAIRS; }

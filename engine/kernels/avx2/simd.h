@@ -221,11 +221,12 @@ static inline vi vi_high_of_words(vi w)
     return _mm256_srai_epi16(_mm256_add_epi16(_mm256_srai_epi16(w, 7), _mm256_set1_epi16(1)), 1);
 }
 static inline vi vi_low_of_words(vi w, vi high) { return _mm256_sub_epi16(w, _mm256_slli_epi16(high, 8)); }
-static inline int32_t vi_sum(vi x)
+/* Sums of eight lanes each. */
+static inline void vi_sums(vi x, int32_t *out)
 {
     __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+    out[0] = _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
 /* Values of the first n lanes as 16 bits, with saturation. */

@@ -174,7 +174,15 @@ static inline vi vi_high_of_words(vi w)
     return _mm512_srai_epi16(_mm512_add_epi16(_mm512_srai_epi16(w, 7), _mm512_set1_epi16(1)), 1);
 }
 static inline vi vi_low_of_words(vi w, vi high) { return _mm512_sub_epi16(w, _mm512_slli_epi16(high, 8)); }
-static inline int32_t vi_sum(vi x) { return _mm512_reduce_add_epi32(x); }
+/* Sums of eight lanes each. */
+static inline void vi_sums(vi x, int32_t *out)
+{
+    __m512i sum = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, _MM_PERM_BADC));
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_CDAB));
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_i64x2(sum, sum, 0xb1));
+    out[0] = _mm512_cvtsi512_si32(sum);
+    out[1] = _mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 2));
+}
 
 /* Values of the first n lanes as 16 bits, with saturation. */
 static inline void vi_store_s16(int16_t *p, vi x, size_t n)
