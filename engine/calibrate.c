@@ -28,7 +28,6 @@ struct qd_calibration {
 
 enum qd_status qd_calibration_create(struct qd_model *model, struct qd_calibration **out, struct qd_error *error)
 {
-    const struct qd_learner_rules rules = qd_learner_rules_of(&model->options);
     const size_t count = (size_t)model->plan->site_count;
     if (count == 0)
         return qd_fail(error, QD_ERR_INVALID, "model '%s' has no quantized tensor to calibrate", model->name);
@@ -42,8 +41,8 @@ enum qd_status qd_calibration_create(struct qd_model *model, struct qd_calibrati
     qd_ref_init(&c->ref);
     c->model = qd_model_ref(model);
     c->base = qd_plan_ref(model->plan);
-    c->average = rules.range;
-    c->symmetric = rules.symmetric;
+    c->average = qd_range_rules_of(&model->options);
+    c->symmetric = model->options.activation_scheme == QD_SYMMETRIC;
     c->sites = sites;
     for (size_t i = 0; i < count; i++)
         qd_sketch_init(&sites[i].sketch);

@@ -65,11 +65,15 @@ static bool fits_a_node(const struct qd_graph *graph, const char *pattern)
 
 static struct qd_pin plan_pin(const struct qd_layer_pin *pin)
 {
-    static const char *const reasons[] = {[QD_PIN_ASKED] = "pinned to fp32",
-                                          [QD_PIN_TIMED] = "FP32 was faster when it was timed",
+    static const char *const choices[] = {[QD_PIN_TIMED] = "FP32 was faster when it was timed",
                                           [QD_PIN_ACCURACY] = "its error was too large for target_cosine"};
-    const bool int8 = pin->precision == QD_INT8, asked = pin->kind == QD_PIN_ASKED;
-    return (struct qd_pin){pin->node, int8, asked, int8 && asked ? "pinned to int8" : reasons[pin->kind]};
+    static const char *const asked[] = {
+        [QD_INT8] = "pinned to int8", [QD_INT16] = "pinned to int16", [QD_FP32] = "pinned to fp32"};
+    return (struct qd_pin){.node = pin->node,
+                           .int8 = pin->precision == QD_INT8,
+                           .int16 = pin->precision == QD_INT16,
+                           .asked = pin->kind == QD_PIN_ASKED,
+                           .reason = pin->kind == QD_PIN_ASKED ? asked[pin->precision] : choices[pin->kind]};
 }
 
 /* The engine's pins as the plan's, those that are taken back left out with what they take back. A model in FP32 with
@@ -79,7 +83,7 @@ static struct qd_pin *plan_pins(const struct qd_quant_options *options, int *cou
     struct qd_pin *pins = qd_calloc(options->pin_count + 1, sizeof *pins);
     *count = 0;
     if (pins && options->precision == QD_FP32 && options->pin_count)
-        pins[(*count)++] = (struct qd_pin){"*", false, false, "full precision was asked for"};
+        pins[(*count)++] = (struct qd_pin){.node = "*", .reason = "full precision was asked for"};
     for (size_t i = 0; pins && i < options->pin_count; i++) {
         bool again = options->pins[i].precision == QD_PRECISION_AUTO;
         for (size_t later = i + 1; later < options->pin_count; later++)
@@ -151,6 +155,8 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         .fp32 = options->precision == QD_FP32 && pin_count == 0,
         .symmetric = options->activation_scheme == QD_SYMMETRIC,
         .weights_per_tensor = options->weight_granularity == QD_PER_TENSOR,
+        .int16 = options->precision == QD_INT16,
+        .weight_bits = options->weight_bits,
         .pins = pins,
         .pin_count = pin_count,
         .request_bytes = model->engine->request_bytes,
@@ -203,7 +209,6 @@ struct qd_quant_options qd_model_options(const struct qd_model *model) { return 
 enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_options *options, struct qd_change **out,
                                 struct qd_error *error)
 {
-    const struct qd_learner_rules rules = qd_learner_rules_of(options);
     struct qd_change *change;
     enum qd_status status = qd_options_check(options, error);
     if (status)
@@ -223,7 +228,7 @@ enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_op
         change->old_site = qd_calloc(sites, sizeof *change->old_site);
         change->layers = qd_calloc((size_t)change->plan->step_count, sizeof *change->layers);
         if (!change->utilization || !change->layers || !change->old_site ||
-            qd_learner_create(&rules, sites, &change->learner) != QD_OK)
+            qd_model_learner(options, change->plan, &change->learner) != QD_OK)
             status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     }
     if (status)

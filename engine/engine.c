@@ -12,6 +12,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .activation_scheme = QD_ASYMMETRIC,
         .weight_granularity = QD_PER_CHANNEL,
         .precision = QD_PRECISION_AUTO,
+        .weight_bits = QD_WEIGHT_BITS,
         .averaging_constant = 0.01,
         .max_step = 2,
         .guard_tolerance = 0.1,
@@ -26,8 +27,8 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
 {
     if (o->mode == QD_MODE_STATIC)
         return qd_fail(error, QD_ERR_UNSUPPORTED, "mode 'static' is entered by freezing learned ranges");
-    if (o->precision == QD_INT16)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
+    if (o->weight_bits < 8 || o->weight_bits > 16)
+        return qd_fail(error, QD_ERR_INVALID, "weight_bits must lie in 8..16");
     if (o->weight_granularity == QD_PER_ROW)
         return qd_fail(error, QD_ERR_INVALID, "weights have a scale per tensor or per channel, not per row");
     if (!(o->averaging_constant > 0 && o->averaging_constant <= 1))
@@ -38,9 +39,6 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
         return qd_fail(error, QD_ERR_INVALID, "target_cosine must be at least 0 and below 1");
     if (o->epochs_kept < 1 || o->epochs_kept > 64)
         return qd_fail(error, QD_ERR_INVALID, "epochs_kept must lie in 1..64");
-    for (size_t i = 0; i < o->pin_count; i++)
-        if (o->pins[i].precision == QD_INT16)
-            return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
     return QD_OK;
 }
 
@@ -108,22 +106,35 @@ static enum qd_status describe_signature(struct qd_model *model, struct qd_error
     return QD_OK;
 }
 
-struct qd_learner_rules qd_learner_rules_of(const struct qd_quant_options *o)
+struct qd_range_rules qd_range_rules_of(const struct qd_quant_options *o)
 {
-    bool symmetric = o->activation_scheme == QD_SYMMETRIC;
-    return (struct qd_learner_rules){
-        .range = {o->averaging_constant, o->max_step, {o->compat, symmetric, (float)o->averaging_constant}},
+    return (struct qd_range_rules){o->averaging_constant,
+                                   o->max_step,
+                                   {o->compat, o->activation_scheme == QD_SYMMETRIC, (float)o->averaging_constant}};
+}
+
+enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct qd_plan *plan, struct qd_learner **out)
+{
+    const size_t sites = (size_t)plan->site_count;
+    bool *wide = qd_calloc(sites, sizeof *wide);
+    for (size_t i = 0; wide && i < sites; i++)
+        wide[i] = plan->sites[i].wide;
+    const struct qd_learner_rules rules = {
+        .range = qd_range_rules_of(o),
         .publish_tolerance = o->publish_tolerance,
         .min_observations = o->min_observations,
         .epochs_kept = o->epochs_kept,
         .always_own_range = o->mode == QD_MODE_REQUEST,
-        .symmetric = symmetric,
+        .symmetric = o->activation_scheme == QD_SYMMETRIC,
+        .wide = wide,
     };
+    enum qd_status status = wide ? qd_learner_create(&rules, sites, out) : QD_ERR_NO_MEMORY;
+    qd_free(wide);
+    return status;
 }
 
 static enum qd_status build(struct qd_model *model, const void *bytes, size_t size, struct qd_error *error)
 {
-    const struct qd_learner_rules rules = qd_learner_rules_of(&model->options);
     model->file_bytes = size;
     enum qd_status status = qd_onnx_import_beneath(bytes, size, model->externals, &model->graph, error);
     if (!status && model->externals)
@@ -137,7 +148,8 @@ static enum qd_status build(struct qd_model *model, const void *bytes, size_t si
     size_t sites = (size_t)model->plan->site_count;
     model->utilization = qd_calloc(sites, sizeof *model->utilization);
     model->accuracy.layers = qd_calloc((size_t)model->plan->step_count, sizeof *model->accuracy.layers);
-    if (!model->utilization || !model->accuracy.layers || qd_learner_create(&rules, sites, &model->learner) != QD_OK)
+    if (!model->utilization || !model->accuracy.layers ||
+        qd_model_learner(&model->options, model->plan, &model->learner) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     return QD_OK;
 }

@@ -142,7 +142,7 @@ struct qd_range_report {
     size_t consumer_count;
     enum qd_mode mode; /* static: frozen, or given */
     enum qd_scheme scheme;
-    enum qd_dtype dtype; /* QD_U8 or QD_I8 */
+    enum qd_dtype dtype; /* QD_U8, QD_I8 or QD_I16 */
     enum qd_granularity granularity;
     double ema_min, ema_max, observed_min, observed_max, last_min, last_max; /* 0 before the first observation */
     float scale;                                                             /* of the epoch in force, byte for byte */

@@ -40,7 +40,8 @@ enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infe
     if (infer->prepared)
         return qd_fail(error, QD_ERR_INVALID, "options come before the request is prepared");
     if (options->precision == QD_INT16)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "precision 'int16' is not supported yet");
+        return qd_fail(error, QD_ERR_UNSUPPORTED,
+                       "a request can't ask for precision 'int16': the model, or its layers, can have it");
     enum qd_status status = borrow_epoch(infer, options->epoch, error);
     if (!status)
         infer->options = *options;
@@ -330,6 +331,8 @@ void qd_infer_report(const struct qd_infer *infer, struct qd_infer_report *out)
     for (int i = 0; i < infer->plan->step_count && !infer->escalated; i++)
         if (infer->plan->steps[i].int8)
             out->precision = QD_INT8;
+        else if (infer->plan->steps[i].int16 && out->precision == QD_FP32)
+            out->precision = QD_INT16;
 }
 
 void qd_infer_destroy(struct qd_infer **infer)

@@ -103,6 +103,8 @@ enum qd_status qd_given_read(const struct qd_range_given *entry, bool symmetric,
 enum qd_status qd_calibration_tap(struct qd_infer *infer, struct qd_error *error) QD_MUST_CHECK;
 /* Counts the request and folds its bounds into the moving averages. [loop] */
 void qd_calibration_fold(struct qd_infer *infer);
-struct qd_learner_rules qd_learner_rules_of(const struct qd_quant_options *options);
+struct qd_range_rules qd_range_rules_of(const struct qd_quant_options *options);
+enum qd_status qd_model_learner(const struct qd_quant_options *options, const struct qd_plan *plan,
+                                struct qd_learner **out) QD_MUST_CHECK;
 
 #endif

@@ -32,11 +32,14 @@ bool qd_precision_from(const char *name, enum qd_precision *out);
 
 /* Who says so. What timing chose in an earlier run is said again, so that the plan is the same again. */
 enum qd_pin_kind { QD_PIN_ASKED, QD_PIN_TIMED, QD_PIN_ACCURACY };
+/* Default of weight_bits. Two bits less than they are stored in: sums of products then run far in 32 bits, and weights
+ * still have 78 dB. */
+#define QD_WEIGHT_BITS 14
 
 /* A layer whose precision is given. */
 struct qd_layer_pin {
     const char *node;            /* the node's name, or a pattern with * and ? */
-    enum qd_precision precision; /* QD_INT8, QD_FP32; QD_PRECISION_AUTO takes back what an earlier pin said of a node */
+    enum qd_precision precision; /* QD_PRECISION_AUTO takes back what an earlier pin said of a node */
     enum qd_pin_kind kind;
 };
 
@@ -46,7 +49,9 @@ struct qd_quant_options {
     enum qd_scheme activation_scheme;       /* asymmetric u8 or symmetric s8 */
     enum qd_granularity weight_granularity; /* per channel or per tensor, symmetric s8 */
     enum qd_precision precision;            /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
-                                               machine; QD_INT8: where it can run; QD_FP32: no quantization */
+                                               machine; QD_INT8: where it can run; QD_INT16: linear layers in 16 bits
+                                               where they can, the rest in FP32; QD_FP32: no quantization */
+    int weight_bits;                        /* of the weights of 16-bit layers, 8..16 */
     enum qd_compat compat;                  /* whose average and scale: ours, or another library's bit for bit */
     double averaging_constant;              /* c of equations (5) and (6), 0 < c <= 1 */
     double max_step;           /* winsorising: widths of the range one observation may move a bound by, times c_n */

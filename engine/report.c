@@ -30,12 +30,14 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
     const struct qd_site *site = &model->plan->sites[i];
     const struct qd_range *range = qd_learner_range(model->learner, i);
     const struct qd_qparams *qp = &qd_learner_current(model->learner)->sites[i].qp;
-    bool symmetric = model->plan->options.symmetric;
+    bool symmetric = site->wide || model->plan->options.symmetric;
     *out = (struct qd_range_report){
         .name = site->name,
         .mode = qd_learner_given(model->learner, i)->set ? QD_MODE_STATIC : mode_in_force(model),
         .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
-        .dtype = symmetric ? QD_I8 : QD_U8,
+        .dtype = site->wide  ? QD_I16
+                 : symmetric ? QD_I8
+                             : QD_U8,
         .granularity = QD_PER_TENSOR,
         .ema_min = range->lo,
         .ema_max = range->hi,
@@ -44,7 +46,7 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
         .last_min = range->last_min,
         .last_max = range->last_max,
         .scale = qp->scale,
-        .zero_point = qp->zero_point - (symmetric ? QD_CARRIER_OFFSET : 0),
+        .zero_point = qp->zero_point - (symmetric && !site->wide ? QD_CARRIER_OFFSET : 0),
         .observations = range->n,
         .elements = range->elems,
         .clipped_low = range->clipped_low,
@@ -159,7 +161,10 @@ enum qd_status qd_model_ranges_unfreeze(struct qd_model *model, struct qd_error 
     return status ? qd_fail(error, status, "no memory to unfreeze the ranges") : QD_OK;
 }
 
-static enum qd_precision step_precision(const struct qd_step *step) { return step->int8 ? QD_INT8 : QD_FP32; }
+static enum qd_precision step_precision(const struct qd_step *step)
+{
+    return step->int8 ? QD_INT8 : step->int16 ? QD_INT16 : QD_FP32;
+}
 
 void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
 {
@@ -196,10 +201,11 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .reason = own ? step->reason : reasons[step->kind],
         .pinned = own && step->pinned,
         .sqnr_db = main ? qd_squares_db(&model->accuracy.layers[step - plan->steps]) : (double)NAN,
-        .activation_scheme = plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
+        .activation_scheme = step->int16 || plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
         .weight_bits = step->kind != QD_STEP_LINEAR ? 0
                        : step->int8                 ? 8
+                       : step->int16                ? plan->options.weight_bits
                                                     : 32,
         .macs = model->step_macs[i],
         .int8_us = (double)step->int8_us,

@@ -105,6 +105,11 @@ static enum qd_status take_activation(struct change_state *s, const json_t *valu
 static enum qd_status take_weights(struct change_state *s, const json_t *value, struct qd_error *error)
 {
     const char *word;
+    const json_t *bits = json_object_get(value, "bits");
+    if (json_is_integer(bits) && json_object_size(value) == 1) { /* whose bounds qd_change_create checks */
+        s->options.weight_bits = (int)json_integer_value(bits);
+        return QD_OK;
+    }
     enum qd_status status = only_key("weights", value, "granularity", &word, error);
     return status || qd_granularity_from(word, &s->options.weight_granularity) ? status : bad_value("weights", error);
 }

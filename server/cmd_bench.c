@@ -220,7 +220,7 @@ int qd_cmd_bench(int argc, char **argv)
     if (paths == 0)
         return qd_cmd_say("bench", QD_EXIT_USAGE, "at least one model file or folder, please");
     if (!parse_precisions(precisions, &bench))
-        return qd_cmd_say("bench", QD_EXIT_USAGE, "--precision must be a list of auto, int8 and fp32, is \"%s\"",
+        return qd_cmd_say("bench", QD_EXIT_USAGE, "--precision must be a list of auto, int8, int16 and fp32, is \"%s\"",
                           precisions);
     if (threads > 1024 || threads != (double)(uint32_t)threads)
         return qd_cmd_say("bench", QD_EXIT_USAGE, "--threads must be a whole number up to 1024");

@@ -135,6 +135,8 @@ static json_t *overrides_json(const struct qd_quant_options *base, const struct 
         json_object_set_new(o, "activation_scheme", json_string(qd_scheme_name(now->activation_scheme)));
     if (now->weight_granularity != base->weight_granularity)
         json_object_set_new(o, "weight_granularity", json_string(qd_granularity_name(now->weight_granularity)));
+    if (now->weight_bits != base->weight_bits)
+        json_object_set_new(o, "weight_bits", json_integer(now->weight_bits));
     if (now->averaging_constant != base->averaging_constant)
         json_object_set_new(o, "averaging_constant", json_real(now->averaging_constant));
     if (now->guard_tolerance != base->guard_tolerance)
@@ -380,6 +382,8 @@ static struct qd_quant_options options_of(const struct qd_state *state, const js
     (void)qd_precision_from(word_of(changed, "precision"), &o.precision);
     (void)qd_scheme_from(word_of(changed, "activation_scheme"), &o.activation_scheme);
     (void)qd_granularity_from(word_of(changed, "weight_granularity"), &o.weight_granularity);
+    if (json_is_integer(value = json_object_get(changed, "weight_bits")))
+        o.weight_bits = (int)json_integer_value(value);
     if (json_is_number(value = json_object_get(changed, "averaging_constant")))
         o.averaging_constant = json_number_value(value);
     if (json_is_number(value = json_object_get(changed, "guard_tolerance")))

@@ -98,10 +98,10 @@ struct q16 {
     struct tile_epilogue epilogue;
     void (*const *tiles)(const struct q16_tile *t);
     size_t blocks, panel_bytes;
-    int32_t *acc, *high;  /* [TILE_ROWS][TILE_COLS] */
-    int64_t *sums;        /* [rows of a block][TILE_COLS] */
+    int32_t *acc, *high;             /* [TILE_ROWS][TILE_COLS] */
+    int64_t *sums;                   /* [rows of a block][TILE_COLS] */
     uint8_t *high_plane, *low_plane; /* [Q16_BLOCK_PAIRS][TILE_COLS] units */
-    float *squares;       /* [row panels][blocks] */
+    float *squares;                  /* [row panels][blocks] */
 };
 
 /* Columns [col, col + cols), `vectors` wide. */
@@ -111,10 +111,7 @@ struct q16_columns {
     const float *squares;
 };
 
-enum {
-    Q16_TILE_BYTES = TILE_ROWS * TILE_COLS * 4,
-    Q16_PLANE_BYTES = Q16_BLOCK_PAIRS * TILE_COLS * UNIT_BYTES
-};
+enum { Q16_TILE_BYTES = TILE_ROWS * TILE_COLS * 4, Q16_PLANE_BYTES = Q16_BLOCK_PAIRS * TILE_COLS * UNIT_BYTES };
 
 static const struct gemm_shape Q16_SHAPE = {.mr = TILE_ROWS, .integer = true, .growth = 1};
 

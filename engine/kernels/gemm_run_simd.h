@@ -94,8 +94,7 @@ static inline void gemm_run(const struct gemm_shape *g, const struct qd_gemm_arg
     const size_t block = blocks ? (panels + blocks - 1) / blocks * g->mr : g->mr;
     struct gemm r = {.g = g, .args = args, .units = units, .panel = args->scratch};
     QD_SIMD_NAME(qd_tile_epilogue_begin)
-    (&r.epilogue, &args->epilogue, g->integer, args->col_begin, args->col_end,
-     (float)args->k * g->product_max);
+    (&r.epilogue, &args->epilogue, g->integer, args->col_begin, args->col_end, (float)args->k * g->product_max);
     r.far = (args->col_end - args->col_begin) * units * UNIT_BYTES / g->growth > FAR_BYTES;
     r.acc = (int32_t *)(void *)(r.panel + most * gemm_copy_stride(units));
     r.widened = (uint8_t *)(r.acc + (most > WIDE_PANELS ? most : WIDE_PANELS) * TILE_COLS);

@@ -45,8 +45,8 @@ struct gemm_shape {
     void (*const *taps)(const struct tile *t);  /* the same by taps; NULL with growth 2 */
     void (*wide)(const struct tile *t);         /* one row, WIDE_PANELS panels; acc [WIDE_PANELS][TILE_COLS] */
     bool integer;
-    float product_max;                          /* of one element of A by one of B */
-    size_t growth; /* A and B grow by this before they meet: 2 where bytes are widened to 16 bits, else 1 */
+    float product_max; /* of one element of A by one of B */
+    size_t growth;     /* A and B grow by this before they meet: 2 where bytes are widened to 16 bits, else 1 */
     void (*const *narrow)(const struct tile *t); /* growth 2: tiles that widen B as they read it */
 };
 

@@ -20,7 +20,10 @@ static inline size_t q16_panel_bytes(size_t k, size_t nr)
     return (bytes + Q16_ALIGN - 1) / Q16_ALIGN * Q16_ALIGN;
 }
 
-static inline size_t q16_packed_bytes(size_t n, size_t k, size_t nr) { return (n + nr - 1) / nr * q16_panel_bytes(k, nr); }
+static inline size_t q16_packed_bytes(size_t n, size_t k, size_t nr)
+{
+    return (n + nr - 1) / nr * q16_panel_bytes(k, nr);
+}
 
 /* The weights of one panel; `count` of its columns exist. */
 static inline void q16_pack_words(size_t count, size_t k, size_t nr, const int8_t *w8, const int16_t *w16,

@@ -95,8 +95,9 @@ struct qd_gemm_q8 {
     void (*run)(const struct qd_gemm_args *args);
 };
 
-/* y[m, n] = epilogue(A s16 [m, k] . B s8 or s16 [k, n]), exact for any values and any k below 2^31, then one rounding to
- * float. Zero points are 0 (equation (4)): acc_init is ignored. Packed B can be packed in pieces, as that of qd_gemm_q8.
+/* y[m, n] = epilogue(A s16 [m, k] . B s8 or s16 [k, n]), exact for any values and any k below 2^31, then one rounding
+ * to float. Zero points are 0 (equation (4)): acc_init is ignored. Packed B can be packed in pieces, as that of
+ * qd_gemm_q8.
  */
 struct qd_gemm_q16 {
     const char *name; /* "qd_gemm_s16_12x32x2__avx512vnni" */

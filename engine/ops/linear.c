@@ -132,6 +132,14 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
 
 bool qd_linear_node_is_conv(const struct qd_node *node) { return qd_node_is(node, "Conv"); }
 
+static const char *weights_refusal(const struct qd_tensor *w)
+{
+    for (size_t i = 0, total = (size_t)qd_tensor_elems(w); i < total; i++)
+        if (!isfinite(weight_at(w, i)))
+            return "a weight is not finite";
+    return NULL;
+}
+
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node)
 {
     struct dims d;
@@ -140,10 +148,18 @@ const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd
         return "weights are not constant";
     if (d.k > MAX_INT8_K)
         return "too deep for exact 32-bit accumulation";
-    for (size_t i = 0, total = (size_t)qd_tensor_elems(w); i < total; i++)
-        if (!isfinite(weight_at(w, i)))
-            return "a weight is not finite";
-    return NULL;
+    return weights_refusal(w);
+}
+
+const char *qd_linear_int16_refusal(const struct qd_graph *graph, const struct qd_node *node)
+{
+    struct dims d;
+    const struct qd_tensor *w = constant_weights(graph, node);
+    if (!w || !read_dims(node, w, &d))
+        return "weights are not constant";
+    if (d.kind == QD_LINEAR_DEPTHWISE)
+        return "a depthwise layer waits for memory: FP32 is as fast as 16 bits, and closer";
+    return weights_refusal(w);
 }
 
 static bool read_list(const struct qd_node *node, const char *name, int64_t least, int64_t otherwise, int count,
@@ -219,9 +235,9 @@ bool qd_geometry_resolve(const struct qd_geometry *g, const struct qd_shape *in,
 }
 
 /* Pixels of few bytes, or of an odd number of bytes. */
-static bool wants_lines(const struct dims *d, bool int8)
+static bool wants_lines(const struct dims *d, size_t element)
 {
-    size_t tap_bytes = d->channels * (int8 ? 1 : sizeof(float));
+    size_t tap_bytes = d->channels * element;
     return d->kind == QD_LINEAR_CONV && d->k > d->channels && (tap_bytes < 16 || tap_bytes % 4 != 0);
 }
 
@@ -246,12 +262,13 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
                             .outputs = d.outputs,
                             .inputs = d.inputs,
                             .depth = d.depth,
-                            .lines = wants_lines(&d, spec->int8),
+                            .weight_bits = spec->weight_bits,
                             .geometry = {.spatial = 1, .kernel = {1}, .taps = 1},
                             .act = spec->act};
     enum qd_status status = QD_OK;
-    if (l->lines && l->int8)
-        l->k = (l->k + 3) & ~(size_t)3;
+    l->lines = wants_lines(&d, qd_linear_element(l));
+    if (l->lines) /* whole units of four bytes */
+        l->k = (l->k * qd_linear_element(l) + 3) / 4 * 4 / qd_linear_element(l);
     if (l->kind != QD_LINEAR_ROWS)
         status = read_geometry(spec->node, &spec->weights->shape, &l->geometry, error);
     if (status)

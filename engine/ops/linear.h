@@ -1,6 +1,7 @@
 /* Linear layers with constant weights, in their fused form: y = act(factor[j] * (x . w)[j] + bias[j]). Conv,
  * ConvTranspose, Gemm and MatMul come here when their weights are constants; batch normalization has become factor and
- * bias, a following Relu or Clip the activation. One object serves INT8 (packed s8 weights) or FP32 (packed floats).
+ * bias, a following Relu or Clip the activation. One object serves INT8 (packed s8 weights), INT16
+ * (s16 activations and weights) or FP32 (packed floats).
  * Not for products of two activations (ops.def's MatMul). */
 #ifndef QD_ENGINE_OPS_LINEAR_H
 #define QD_ENGINE_OPS_LINEAR_H
@@ -15,6 +16,7 @@ struct qd_linear_spec {
     struct qd_activation act;
     bool residual;   /* calls bring a second operand, added before the activation */
     bool int8;       /* else FP32 */
+    int weight_bits; /* not 0: 16-bit activations and weights of so many bits, 8..16; int8 is false then */
     bool per_tensor; /* one weight scale for all outputs instead of one each (of w * factor) */
 };
 
@@ -29,6 +31,9 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
 bool qd_linear_node_is_conv(const struct qd_node *node);
 /* Why it can't run in INT8 (a phrase), or NULL when it can: k too large for exact int32, no inputs... */
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node);
+
+/* The same for 16-bit activations. */
+const char *qd_linear_int16_refusal(const struct qd_graph *graph, const struct qd_node *node);
 
 /* Quantizes (w * factor, symmetric s8, equation (4)) or copies, and packs. The weights are read once, never kept.
  * Memory from `arena`. Errors: NO_MEMORY, SHAPE, UNSUPPORTED naming the node. */
@@ -47,9 +52,9 @@ enum qd_status qd_linear_infer(const struct qd_linear *linear, const struct qd_s
 size_t qd_linear_scratch_bytes(const struct qd_linear *linear, const struct qd_shape *in, unsigned threads);
 
 struct qd_linear_call {
-    const struct qd_tensor *in;           /* INT8: u8 as carried; FP32: float */
+    const struct qd_tensor *in;           /* INT8: u8 as carried; INT16: s16; FP32: float */
     struct qd_tensor *out;                /* dtype QD_U8 (INT8 only) or QD_F32 */
-    const struct qd_qparams *in_qp;       /* INT8: of the input */
+    const struct qd_qparams *in_qp;       /* INT8, INT16: of the input */
     const struct qd_qparams *out_qp;      /* when out is QD_U8 */
     const struct qd_tensor *residual;     /* of the output's shape and layout, U8 or F32; NULL without */
     const struct qd_qparams *residual_qp; /* when it is QD_U8 */

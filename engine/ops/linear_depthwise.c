@@ -23,7 +23,7 @@ size_t qd_depthwise_block_pixels(const struct qd_linear *l, const int64_t *out_d
 {
     const struct qd_geometry *g = &l->geometry;
     const size_t line = (size_t)out_dims[g->spatial - 1], stride = (size_t)g->stride[g->spatial - 1];
-    size_t lines = 1, pixel_bytes = l->inputs * (l->int8 ? 1 : sizeof(float)) * stride;
+    size_t lines = 1, pixel_bytes = l->inputs * qd_linear_element(l) * stride;
     for (int d = 0; d < g->spatial - 1; d++)
         lines *= (size_t)out_dims[d];
     if (g->spatial > 1)

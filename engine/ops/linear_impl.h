@@ -32,6 +32,7 @@ struct qd_linear {
     const char *name; /* of the node */
     enum qd_linear_kind kind;
     bool int8;
+    int weight_bits; /* INT16: of the weights; else 0 */
     bool lines; /* pixels are too small to be pointed at: rows of A are copied together, padded to whole units of 4
                    bytes */
     /* As products: `groups` of them, each n columns of depth k = taps * channels. Depthwise: groups = 1, n = channels,
@@ -49,6 +50,12 @@ struct qd_linear {
     float *bias;         /* [groups * n] or NULL */
     struct qd_activation act;
 };
+
+/* Bytes of an element of the input. */
+static inline size_t qd_linear_element(const struct qd_linear *l)
+{
+    return l->int8 ? 1 : l->weight_bits ? sizeof(int16_t) : sizeof(float);
+}
 
 static inline bool qd_linear_has_window(const struct qd_linear *l)
 {

@@ -20,6 +20,7 @@ struct packer {
     size_t panel;     /* columns at a time */
     float *rows;      /* [panel][k] */
     int8_t *integers; /* [panel][k] INT8 */
+    int16_t *words;   /* [panel][k] INT16 */
     float *absmax;    /* [outputs] largest magnitudes, where one scale serves several columns; else NULL */
 };
 
@@ -155,6 +156,23 @@ static bool quantize(const struct packer *p, size_t g, size_t first, size_t coun
     return true;
 }
 
+/* The same in 16 bits, of which the weights use weight_bits. */
+static bool quantize_words(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    const struct qd_linear *l = p->l;
+    const int32_t most = (1 << (l->weight_bits - 1)) - 1;
+    for (size_t j = 0; j < count; j++) {
+        const float *row = p->rows + j * l->k;
+        float largest = p->absmax ? p->absmax[output_of(l, g, first + j)] : absmax(row, l->k, 0);
+        struct qd_qparams qp = {.scale = qd_weight_scale(largest, l->weight_bits), .qmin = -most, .qmax = most};
+        if (!isfinite(qp.scale))
+            return false;
+        l->weight_scale[g * l->n + first + j] = qp.scale;
+        l->kernels->quantize_s16(row, l->k, &qp, p->words + j * l->k, NULL);
+    }
+    return true;
+}
+
 /* A panel of a product's columns to its place: panels stand one after the other. */
 static void pack_panel(const struct packer *p, size_t g, size_t first, size_t count)
 {
@@ -171,6 +189,9 @@ static void pack_panel(const struct packer *p, size_t g, size_t first, size_t co
     } else if (l->int8) {
         to += first ? kernels->gemm_q8.packed_bytes(first, l->k) : 0;
         kernels->gemm_q8.pack(count, l->k, p->integers, l->k, 1, to, sums);
+    } else if (l->weight_bits) {
+        to += first ? kernels->gemm_q16.packed_bytes(first, l->k) : 0;
+        kernels->gemm_q16.pack(count, l->k, NULL, p->words, l->k, 1, to);
     } else {
         to += first ? kernels->gemm_f32.packed_bytes(first, l->k) : 0;
         kernels->gemm_f32.pack(count, l->k, p->rows, l->k, 1, NULL, to);
@@ -186,7 +207,7 @@ static enum qd_status pack_all(const struct packer *p)
         for (size_t first = 0; first < l->n; first += p->panel) {
             size_t count = l->n - first < p->panel ? l->n - first : p->panel;
             gather(p, g, first, count);
-            if (l->int8 && !quantize(p, g, first, count))
+            if ((l->int8 && !quantize(p, g, first, count)) || (l->weight_bits && !quantize_words(p, g, first, count)))
                 return QD_ERR_UNSUPPORTED;
             pack_panel(p, g, first, count);
         }
@@ -199,7 +220,9 @@ static size_t packed_bytes(const struct qd_linear *l)
     if (l->kind == QD_LINEAR_DEPTHWISE)
         return l->int8 ? l->kernels->depthwise_q8.packed_bytes(l->n, kh, kw)
                        : l->kernels->depthwise_f32.packed_bytes(l->n, kh, kw);
-    return l->int8 ? l->kernels->gemm_q8.packed_bytes(l->n, l->k) : l->kernels->gemm_f32.packed_bytes(l->n, l->k);
+    return l->int8          ? l->kernels->gemm_q8.packed_bytes(l->n, l->k)
+           : l->weight_bits ? l->kernels->gemm_q16.packed_bytes(l->n, l->k)
+                            : l->kernels->gemm_f32.packed_bytes(l->n, l->k);
 }
 
 enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linear *l, struct qd_arena *arena)
@@ -207,19 +230,26 @@ enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linea
     enum qd_status status = QD_ERR_NO_MEMORY;
     const bool trans_b = strcmp(spec->node->op, "Gemm") == 0 && qd_attr_int(spec->node, "transB", 0) != 0;
     struct packer p = {.spec = spec, .l = l, .columns = l->kind == QD_LINEAR_ROWS && !trans_b};
-    p.panel = l->kind == QD_LINEAR_DEPTHWISE ? l->n : l->int8 ? l->kernels->gemm_q8.nr : l->kernels->gemm_f32.nr;
+    p.panel = l->kind == QD_LINEAR_DEPTHWISE ? l->n
+              : l->int8                      ? l->kernels->gemm_q8.nr
+              : l->weight_bits               ? l->kernels->gemm_q16.nr
+                                             : l->kernels->gemm_f32.nr;
     l->group_bytes = qd_align_up(packed_bytes(l));
     l->packed = qd_arena_alloc_raw(arena, l->groups * l->group_bytes);
     l->sums = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->sums);
     l->weight_scale = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_scale);
     p.rows = qd_calloc(p.panel * l->k, sizeof *p.rows);
     p.integers = l->int8 ? qd_calloc(p.panel * l->k, 1) : NULL;
-    bool whole = l->int8 && (spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
+    p.words = l->weight_bits ? qd_calloc(p.panel * l->k, sizeof *p.words) : NULL;
+    bool whole = (l->int8 || l->weight_bits) &&
+                 (spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
     p.absmax = whole ? qd_calloc(l->outputs, sizeof *p.absmax) : NULL;
-    if (l->packed && l->sums && l->weight_scale && p.rows && (p.integers || !l->int8) && (p.absmax || !whole))
+    if (l->packed && l->sums && l->weight_scale && p.rows && (p.integers || !l->int8) && (p.words || !l->weight_bits) &&
+        (p.absmax || !whole))
         status = pack_all(&p);
     qd_free(p.absmax);
     qd_free(p.integers);
+    qd_free(p.words);
     qd_free(p.rows);
     return status;
 }

@@ -17,7 +17,7 @@ static size_t task_limit(unsigned threads) { return threads > 1 ? 4 * (size_t)th
 /* Roughly, on one thread: enough to choose between one task and many. */
 static double estimate_ns(const struct qd_linear *l, double elements)
 {
-    double macs_per_ns = l->kind == QD_LINEAR_DEPTHWISE ? 20 : l->int8 ? 150 : 40;
+    double macs_per_ns = l->kind == QD_LINEAR_DEPTHWISE ? 20 : l->int8 ? 150 : l->weight_bits ? 60 : 40;
     double product = elements * (double)l->depth / macs_per_ns;
     double weights = (double)l->groups * (double)l->group_bytes / 10;
     return (product > weights ? product : weights) + elements * 0.25;
@@ -27,7 +27,9 @@ static double estimate_ns(const struct qd_linear *l, double elements)
 static void cut(struct qd_linear_run *r, unsigned threads)
 {
     const struct qd_linear *l = r->l;
-    const size_t nr = l->int8 ? l->kernels->gemm_q8.nr : l->kernels->gemm_f32.nr;
+    const size_t nr = l->int8          ? l->kernels->gemm_q8.nr
+                      : l->weight_bits ? l->kernels->gemm_q16.nr
+                                       : l->kernels->gemm_f32.nr;
     double ns = estimate_ns(l, (double)r->images * (double)r->rows * (double)(l->groups * l->n));
     size_t tasks = ns < LEAST_SPLIT_NS ? 1 : least(task_limit(threads), (size_t)(ns / LEAST_TASK_NS));
     size_t share = r->images ? (tasks + r->images - 1) / r->images : 1; /* blocks an image should give */
@@ -127,12 +129,14 @@ static size_t kernel_scratch(const struct qd_linear *l)
 {
     if (l->kind == QD_LINEAR_DEPTHWISE)
         return 0;
-    return qd_align_up(l->int8 ? l->kernels->gemm_q8.scratch_bytes(l->k) : l->kernels->gemm_f32.scratch_bytes(l->k));
+    return qd_align_up(l->int8          ? l->kernels->gemm_q8.scratch_bytes(l->k)
+                       : l->weight_bits ? l->kernels->gemm_q16.scratch_bytes(l->k)
+                                        : l->kernels->gemm_f32.scratch_bytes(l->k));
 }
 
 static size_t fixed_bytes(const struct qd_linear *l)
 {
-    size_t columns = l->groups * l->n, element = l->int8 ? 1 : sizeof(float);
+    size_t columns = l->groups * l->n, element = qd_linear_element(l);
     return qd_align_up(columns * sizeof(float)) + qd_align_up(columns * sizeof(int32_t)) +
            qd_align_up(l->inputs * element);
 }
@@ -141,7 +145,7 @@ size_t qd_linear_scratch_bytes(const struct qd_linear *l, const struct qd_shape 
 {
     const struct qd_tensor tensor = {.shape = *in};
     const struct qd_linear_call call = {.in = &tensor};
-    struct qd_linear_run r = {.l = l, .call = &call, .element_bytes = l->int8 ? 1 : sizeof(float)};
+    struct qd_linear_run r = {.l = l, .call = &call, .element_bytes = qd_linear_element(l)};
     if (!shape_run(&r, in, threads))
         return 0;
     return fixed_bytes(l) +
@@ -297,6 +301,8 @@ static void run_block(const struct qd_linear_run *r, size_t block, unsigned char
             .scratch = scratch + table_bytes(r)};
         if (l->int8)
             l->kernels->gemm_q8.run(&args);
+        else if (l->weight_bits)
+            l->kernels->gemm_q16.run(&args);
         else
             l->kernels->gemm_f32.run(&args);
     }
@@ -326,8 +332,14 @@ static unsigned char *prepare(struct qd_linear_run *r, unsigned char *scratch)
     scratch += qd_align_up(columns * sizeof(int32_t));
     r->padding = scratch;
     scratch += qd_align_up(pixel_bytes);
-    if (!l->int8) {
+    if (!l->int8 && !l->weight_bits) {
         r->scale = NULL;
+        memset(r->padding, 0, pixel_bytes);
+        return scratch;
+    }
+    if (l->weight_bits) {
+        for (size_t i = 0; i < columns; i++)
+            r->scale[i] = r->call->in_qp->scale * l->weight_scale[i];
         memset(r->padding, 0, pixel_bytes);
         return scratch;
     }
@@ -341,7 +353,7 @@ static unsigned char *prepare(struct qd_linear_run *r, unsigned char *scratch)
 
 void qd_linear_run(const struct qd_linear *l, const struct qd_linear_call *call)
 {
-    struct qd_linear_run r = {.l = l, .call = call, .element_bytes = l->int8 ? 1 : sizeof(float)};
+    struct qd_linear_run r = {.l = l, .call = call, .element_bytes = qd_linear_element(l)};
     if (!shape_run(&r, &call->in->shape, call->parallel->threads))
         return;
     unsigned char *scratch = prepare(&r, call->scratch);

@@ -160,12 +160,20 @@ static void quantize_flat(const struct work *w, size_t item, struct qd_observati
     w->kernels->quantize_u8((const float *)w->in->data + at, n, w->qp, (uint8_t *)w->out->data + at, seen);
 }
 
+static void quantize_words(const struct work *w, size_t item, struct qd_observation *seen)
+{
+    size_t at, n = flat_of(w, item, &at);
+    w->kernels->quantize_s16((const float *)w->in->data + at, n, w->qp, (int16_t *)w->out->data + at, seen);
+}
+
 void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
                          const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
                          struct qd_parallel *parallel)
 {
     struct work w = {.kernels = kernels, .in = in, .out = out, .qp = qp, .scratch = scratch};
-    run_work(&w, turns(in, out, &w), quantize_tile, quantize_flat, parallel, observe);
+    const bool words = out->dtype == QD_I16;
+    run_work(&w, !words && turns(in, out, &w), quantize_tile, words ? quantize_words : quantize_flat, parallel,
+             observe);
 }
 
 /* ------------------------------------------------------------------ to real values */

@@ -174,6 +174,21 @@ static float utilization(const struct qd_observation *seen, const struct qd_qpar
     return (float)(high - low) / (float)(qp->qmax - qp->qmin);
 }
 
+/* A scale of the lane's own, in the bits of its site. */
+static struct qd_qparams own_scale(const struct qd_lane *lane, int site, double lo, double hi)
+{
+    return lane->plan->sites[site].wide ? qd_qparams_from_range_s16(lo, hi)
+                                        : qd_qparams_from_range(lo, hi, lane->rules.symmetric);
+}
+
+/* With 16 bits even a single value that is cut costs more than all rounding: under `widen` none ever is. */
+static bool cut_words(const struct qd_lane *lane, int site)
+{
+    const struct qd_observation *seen = &lane->observations[site];
+    return lane->plan->sites[site].wide && lane->rules.action == QD_GUARDED_WIDEN &&
+           (seen->clipped_low || seen->clipped_high);
+}
+
 /* The guard and the warm-up (docs/QUANTIZATION.md, section 5): the step has run under the epoch's scale and shown its
  * real range; when that scale is not to be used, the step is run again under the lane's own. */
 static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scratch)
@@ -190,11 +205,11 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
     if (again)
         return;
     if (!site->ready) {
-        *qp = finite ? qd_qparams_from_range(seen->min, seen->max, lane->rules.symmetric)
-                     : qd_qparams_from_range(0, 0, lane->rules.symmetric);
+        *qp = finite ? own_scale(lane, step->site, (double)seen->min, (double)seen->max)
+                     : own_scale(lane, step->site, 0, 0);
         pass(lane, step, NULL, scratch);
-    } else if (finite && !site->cuts && excess(seen, site) > lane->rules.tolerance) {
-        lane->guarded[step->site]++;
+    } else if (finite && !site->cuts && (excess(seen, site) > lane->rules.tolerance || cut_words(lane, step->site))) {
+        lane->guarded[step->site] += excess(seen, site) > lane->rules.tolerance;
         if (lane->rules.action == QD_GUARDED_REJECT) {
             lane->status = qd_fail(&lane->error, QD_ERR_OUT_OF_RANGE,
                                    "tensor '%s' left its learned range [%.9g, %.9g]: it reached [%.9g, %.9g]",
@@ -202,7 +217,7 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
                                    (double)seen->max);
         } else if (lane->rules.action == QD_GUARDED_WIDEN) {
             double lo = seen->min < site->lo ? seen->min : site->lo, hi = seen->max > site->hi ? seen->max : site->hi;
-            *qp = qd_qparams_from_range(lo, hi, lane->rules.symmetric);
+            *qp = own_scale(lane, step->site, lo, hi);
             pass(lane, step, NULL, scratch);
         }
     }

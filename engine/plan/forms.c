@@ -44,10 +44,14 @@ static enum qd_status choose(struct finder *f)
             return f->error->status;
         bool inside = op->flags & QD_OP_INT8_INSIDE, integer = linear || op->wants_q8 || inside;
         const struct qd_pin *pin = integer ? qd_plan_pin(f->plan, node) : NULL;
-        if (pin && !pin->int8) {
+        const bool words = integer && (pin ? pin->int16 : f->plan->options.int16);
+        if (pin && !pin->int8 && !pin->int16) {
             refusal = pin->reason;
         } else if (integer && f->plan->options.fp32) {
             refusal = "full precision was asked for";
+        } else if (words) {
+            refusal = linear ? qd_linear_int16_refusal(&f->plan->graph, node)
+                             : "no 16-bit form of this operator, and 8 bits would cost accuracy";
         } else if (linear) {
             const struct qd_choice *choice = qd_plan_choice(f->plan, node);
             refusal = choice && choice->fp32 && !pin ? "FP32 is faster here, measured while loading"
@@ -65,8 +69,9 @@ static enum qd_status choose(struct finder *f)
             f->forms->wants[u] = op->wants_q8(&packing);
             refusal = f->forms->wants[u] ? NULL : "this form of the operator has no integer form";
         }
-        f->forms->int8[u] = !refusal;
-        f->forms->pinned[u] = pin && pin->asked && pin->int8 == !refusal;
+        f->forms->int16[u] = words && !refusal;
+        f->forms->int8[u] = !words && !refusal;
+        f->forms->pinned[u] = pin && pin->asked && (pin->int8 || pin->int16) == !refusal;
         f->forms->reason[u] = refusal             ? refusal
                               : pin && pin->asked ? pin->reason
                               : linear            ? "linear layer with constant weights"
@@ -178,14 +183,15 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
     struct finder f = {plan, units, unit_count, forms, error ? error : &local};
     *forms = (struct qd_forms){.ops = qd_arena_alloc(arena, n, sizeof *forms->ops),
                                .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
+                               .int16 = qd_arena_alloc(arena, n, sizeof *forms->int16),
                                .wants = qd_arena_alloc(arena, n, sizeof *forms->wants),
                                .pinned = qd_arena_alloc(arena, n, sizeof *forms->pinned),
                                .channels_last = qd_arena_alloc(arena, n, sizeof *forms->channels_last),
                                .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
                                .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),
                                .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
-    if (!forms->ops || !forms->int8 || !forms->wants || !forms->pinned || !forms->channels_last || !forms->reason ||
-        !forms->rank || !forms->only_q8)
+    if (!forms->ops || !forms->int8 || !forms->int16 || !forms->wants || !forms->pinned || !forms->channels_last ||
+        !forms->reason || !forms->rank || !forms->only_q8)
         return no_memory(f.error);
     enum qd_status status = choose(&f);
     if (status)

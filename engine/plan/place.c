@@ -84,6 +84,7 @@ static enum qd_form form_of(bool q8, bool channels_last)
 }
 
 static bool is_q8(enum qd_form form) { return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL; }
+static bool is_q16(enum qd_form form) { return form == QD_FORM_Q16 || form == QD_FORM_Q16_CL; }
 
 /* One conversion from an existing slot to `form`; returns the new slot. */
 static int convert(struct placer *p, enum qd_step_kind kind, int from, enum qd_form form, const struct qd_node *node)
@@ -100,8 +101,10 @@ static int convert(struct placer *p, enum qd_step_kind kind, int from, enum qd_f
     ((int *)step->in)[0] = from;
     ((int *)step->out)[0] = slot;
     step->int8 = is_q8(form);
+    step->int16 = is_q16(form);
     if (kind == QD_STEP_QUANTIZE) {
         step->site = site;
+        p->plan->sites[site].wide = is_q16(form);
         p->plan->sites[site].slot = slot;
     }
     return slot;
@@ -119,6 +122,7 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
         {QD_FORM_REAL_CL, QD_FORM_REAL, QD_STEP_RELAYOUT}, {QD_FORM_Q8, QD_FORM_REAL, QD_STEP_QUANTIZE},
         {QD_FORM_Q8_CL, QD_FORM_Q8, QD_STEP_RELAYOUT},     {QD_FORM_Q8_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
         {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},   {QD_FORM_REAL_CL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE},
+        {QD_FORM_Q16, QD_FORM_REAL, QD_STEP_QUANTIZE},     {QD_FORM_Q16_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
     };
     if (p->slot_of[value][form] >= 0)
         return p->slot_of[value][form];
@@ -127,6 +131,10 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
             return convert(p, roads[i].kind, p->slot_of[value][roads[i].have], form, node);
     if (form == QD_FORM_Q8 && p->slot_of[value][QD_FORM_REAL_CL] >= 0)
         return get_slot(p, value, QD_FORM_REAL, node) < 0 ? -1 : get_slot(p, value, form, node);
+    if (is_q16(form)) { /* made of floats that lie in the same order */
+        enum qd_form floats = form == QD_FORM_Q16 ? QD_FORM_REAL : QD_FORM_REAL_CL;
+        return get_slot(p, value, floats, node) < 0 ? -1 : get_slot(p, value, form, node);
+    }
     return -1;
 }
 
@@ -158,16 +166,18 @@ static enum qd_status place_linear(struct placer *p, int u)
 {
     const struct qd_unit *unit = &p->units[u];
     const struct qd_node *node = &p->plan->graph.nodes[unit->node];
-    bool int8 = p->forms.int8[u], sum = unit->residual != QD_NO_VALUE;
+    bool int8 = p->forms.int8[u], int16 = p->forms.int16[u], sum = unit->residual != QD_NO_VALUE;
     struct qd_linear_spec spec = qd_unit_spec(&p->plan->graph, unit);
     spec.int8 = int8;
+    spec.weight_bits = int16 ? p->plan->options.weight_bits : 0;
     spec.per_tensor = p->plan->options.weights_per_tensor;
     struct qd_linear *linear;
     enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
     if (status)
         return status;
     bool cl = qd_linear_is_conv(linear);
-    int in = get_slot(p, node->in[0], form_of(int8, cl), node);
+    enum qd_form taken = int16 ? (cl ? QD_FORM_Q16_CL : QD_FORM_Q16) : form_of(int8, cl);
+    int in = get_slot(p, node->in[0], taken, node);
     int residual = sum ? get_slot(p, unit->residual, form_of(p->forms.only_q8[unit->residual], cl), node) : 0;
     bool out_q8 = int8 && p->forms.only_q8[unit->out];
     int site = out_q8 ? add_site(p, unit->out) : -1;
@@ -183,6 +193,7 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->fused = unit->fused;
     step->reason = p->forms.reason[u];
     step->int8 = int8;
+    step->int16 = int16;
     step->pinned = p->forms.pinned[u];
     step->linear = linear;
     step->unit = unit;

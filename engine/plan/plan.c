@@ -102,12 +102,12 @@ static uint32_t digest(const struct qd_plan *plan)
 {
     char text[96];
     uint32_t hash = 2166136261u;
-    snprintf(text, sizeof text, "%016llx %d %d %d", (unsigned long long)plan->graph.digest, plan->options.fp32,
-             plan->options.symmetric, plan->options.weights_per_tensor);
+    snprintf(text, sizeof text, "%016llx %d %d %d %d", (unsigned long long)plan->graph.digest, plan->options.fp32,
+             plan->options.symmetric, plan->options.weights_per_tensor, plan->options.weight_bits);
     hash = hash_text(hash, text);
     for (int i = 0; i < plan->step_count; i++) {
         const struct qd_step *step = &plan->steps[i];
-        snprintf(text, sizeof text, "%d %d %d", step->kind, step->int8, step->site);
+        snprintf(text, sizeof text, "%d %d %d %d", step->kind, step->int8, step->int16, step->site);
         hash = hash_text(hash_text(hash_text(hash, text), step->node ? step->node->name : ""), step->fused);
         for (int b = 0; step->control && b < step->control->branch_count; b++) {
             snprintf(text, sizeof text, "%08x", step->control->branches[b].plan->digest);
@@ -228,7 +228,7 @@ void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const 
 
 static enum qd_layout form_layout(enum qd_form form)
 {
-    return form == QD_FORM_REAL_CL || form == QD_FORM_Q8_CL ? QD_CHANNELS_LAST : QD_PLAIN;
+    return form == QD_FORM_REAL_CL || form == QD_FORM_Q8_CL || form == QD_FORM_Q16_CL ? QD_CHANNELS_LAST : QD_PLAIN;
 }
 
 static enum qd_status check_elems(const struct qd_step *step, const struct qd_tensor *tensor, struct qd_error *error)
@@ -242,6 +242,11 @@ static enum qd_status check_elems(const struct qd_step *step, const struct qd_te
 static bool is_q8(const struct qd_plan *plan, int slot)
 {
     return slot != QD_NO_VALUE && (plan->slots[slot].form == QD_FORM_Q8 || plan->slots[slot].form == QD_FORM_Q8_CL);
+}
+
+static bool is_q16(const struct qd_plan *plan, int slot)
+{
+    return plan->slots[slot].form == QD_FORM_Q16 || plan->slots[slot].form == QD_FORM_Q16_CL;
 }
 
 static enum qd_status infer_op(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
@@ -287,11 +292,12 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
     if (step->kind == QD_STEP_RELAYOUT)
         return QD_OK;
     bool integer_in = step->kind == QD_STEP_DEQUANTIZE || (step->kind == QD_STEP_LINEAR && step->int8);
-    if (in->dtype != (integer_in ? QD_U8 : QD_F32))
+    bool words_in = step->kind == QD_STEP_LINEAR && step->int16;
+    if (in->dtype != (integer_in ? QD_U8 : words_in ? QD_I16 : QD_F32))
         return qd_fail(error, QD_ERR_TYPE, "%s node '%s' needs a FP32 tensor '%s', has %s", step->node->op,
                        step->node->name, plan->graph.values[plan->slots[step->in[0]].value].name,
                        qd_dtype_name(in->dtype));
-    out->dtype = is_q8(plan, step->out[0]) ? QD_U8 : QD_F32;
+    out->dtype = is_q8(plan, step->out[0]) ? QD_U8 : is_q16(plan, step->out[0]) ? QD_I16 : QD_F32;
     if (step->kind == QD_STEP_LINEAR) {
         enum qd_status fits = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
         if (fits)

@@ -18,6 +18,8 @@ enum qd_form {
     QD_FORM_REAL_CL, /* floats, channels last */
     QD_FORM_Q8,      /* u8 as carried (engine/quant/qparams.h), plain layout */
     QD_FORM_Q8_CL,   /* u8, channels last */
+    QD_FORM_Q16,     /* s16, plain layout: made of floats by a quantize step, read by 16-bit layers */
+    QD_FORM_Q16_CL,  /* s16, channels last */
     QD_FORM_COUNT,
 };
 
@@ -45,7 +47,7 @@ struct qd_step {
     const struct qd_node *node; /* of the model; for a conversion: the node that wanted it */
     const char *fused;          /* names of merged nodes, comma separated */
     const char *reason;         /* why this precision */
-    bool int8, pinned;
+    bool int8, int16, pinned;
     int in_count, out_count;
     const int *in, *out; /* slots; QD_NO_VALUE = absent */
     int site;            /* the site this step writes, or -1 */
@@ -63,6 +65,7 @@ struct qd_site {
     int slot;                     /* written in that form first; -1: in a body */
     const char *const *consumers; /* nodes that read its integers */
     int consumer_count;
+    bool wide; /* 16 bits (equation (4)), else 8 */
 };
 
 /* What timing found for one node. */
@@ -76,7 +79,7 @@ struct qd_choice {
 /* A layer whose precision is given, whatever is faster. */
 struct qd_pin {
     const char *node;   /* its name, or a pattern as of fnmatch(3) */
-    bool int8;          /* else FP32 */
+    bool int8, int16;   /* neither: FP32 */
     bool asked;         /* else a choice of ours */
     const char *reason; /* one phrase, static */
 };
@@ -85,6 +88,8 @@ struct qd_plan_options {
     bool fp32;      /* no quantization at all */
     bool symmetric; /* activations s8 instead of u8 */
     bool weights_per_tensor;
+    bool int16;      /* linear layers in 16 bits where they can, everything else in FP32 */
+    int weight_bits; /* of the weights of 16-bit layers, 8..16 */
     const struct qd_choice
         *choices; /* by node of the compiled graph, read while compiling; NULL: INT8 where it can run */
     int choice_count;

@@ -11,6 +11,7 @@ struct qd_learner {
     size_t site_count;
     struct qd_range *ranges; /* [site_count] */
     struct qd_given *given;  /* [site_count] */
+    bool *wide;              /* [site_count] */
     struct qd_epoch **kept;  /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
     uint64_t newest, requests;
     bool frozen;
@@ -30,20 +31,22 @@ void qd_epoch_unref(struct qd_epoch **epoch)
 }
 
 /* Ours, or the other library's where it has one. Zero included: that changes none of them. */
-static struct qd_qparams scale_of(const struct qd_learner *learner, double lo, double hi)
+static struct qd_qparams scale_of(const struct qd_learner *learner, size_t site, double lo, double hi)
 {
     const struct qd_observer_rules *other = &learner->rules.range.observer;
     struct qd_observer observer = {(float)lo, (float)hi};
     struct qd_qparams qp;
+    if (learner->wide[site])
+        return qd_qparams_from_range_s16(lo, hi);
     if (other->compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, other, &qp))
         qp = qd_qparams_from_range(lo, hi, learner->rules.symmetric);
     return qp;
 }
 
-static struct qd_site_params given_params(const struct qd_learner *learner, const struct qd_given *given)
+static struct qd_site_params given_params(const struct qd_learner *learner, size_t site, const struct qd_given *given)
 {
     return (struct qd_site_params){
-        .qp = given->exact ? given->qp : scale_of(learner, given->lo, given->hi),
+        .qp = given->exact && !learner->wide[site] ? given->qp : scale_of(learner, site, given->lo, given->hi),
         .lo = given->lo < 0 ? given->lo : 0,
         .hi = given->hi > 0 ? given->hi : 0,
         .ready = true,
@@ -55,13 +58,13 @@ static struct qd_site_params site_params(const struct qd_learner *learner, size_
 {
     const struct qd_range *range = &learner->ranges[i];
     if (learner->given[i].set)
-        return given_params(learner, &learner->given[i]);
-    struct qd_site_params site = {.qp = qd_qparams_from_range(0, 0, learner->rules.symmetric)};
+        return given_params(learner, i, &learner->given[i]);
+    struct qd_site_params site = {.qp = scale_of(learner, i, 0, 0)};
     if (range->n == 0)
         return site;
     site.lo = range->lo < 0 ? range->lo : 0;
     site.hi = range->hi > 0 ? range->hi : 0;
-    site.qp = scale_of(learner, site.lo, site.hi);
+    site.qp = scale_of(learner, i, site.lo, site.hi);
     site.ready = frozen || (!learner->rules.always_own_range && range->n >= learner->rules.min_observations);
     return site;
 }
@@ -100,8 +103,12 @@ enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t si
     learner->ranges = qd_calloc(site_count, sizeof *learner->ranges);
     learner->given = qd_calloc(site_count, sizeof *learner->given);
     learner->kept = qd_calloc(rules->epochs_kept, sizeof(struct qd_epoch *));
-    if (!learner->ranges || !learner->given || !learner->kept)
+    learner->wide = qd_calloc(site_count, sizeof *learner->wide);
+    if (!learner->ranges || !learner->given || !learner->kept || !learner->wide)
         goto fail;
+    for (size_t i = 0; rules->wide && i < site_count; i++)
+        learner->wide[i] = rules->wide[i];
+    learner->rules.wide = NULL; /* the caller's */
     status = publish(learner, false);
     if (status)
         goto fail;
@@ -121,6 +128,7 @@ void qd_learner_destroy(struct qd_learner **learner)
     qd_free((*learner)->kept);
     qd_free((*learner)->given);
     qd_free((*learner)->ranges);
+    qd_free((*learner)->wide);
     qd_free(*learner);
     *learner = NULL;
 }
@@ -156,7 +164,7 @@ enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_ra
         if (given[i].set)
             continue;
         now->sites[i] = sites[i];
-        now->sites[i].qp = scale_of(learner, sites[i].lo, sites[i].hi);
+        now->sites[i].qp = scale_of(learner, i, sites[i].lo, sites[i].hi);
     }
     return status;
 }

@@ -44,6 +44,7 @@ struct qd_learner_rules {
     uint32_t epochs_kept;      /* >= 1 */
     bool always_own_range;     /* mode `request`: no site ever gets ready */
     bool symmetric;            /* scheme of the sites */
+    const bool *wide;          /* [sites] those carried in 16 bits, copied; NULL: none */
 };
 
 struct qd_learner;

@@ -33,12 +33,20 @@ struct qd_qparams qd_qparams_from_range(double lo, double hi, bool symmetric)
     return qp;
 }
 
+struct qd_qparams qd_qparams_from_range_s16(double lo, double hi)
+{
+    float scale = usable_scale((hi > -lo ? hi : -lo) / 32767.0);
+    return (struct qd_qparams){scale > 0.0f ? scale : 1.0f, 0, -32767, 32767};
+}
+
 double qd_qparams_lo(const struct qd_qparams *qp) { return (double)qp->scale * (qp->qmin - qp->zero_point); }
 
 double qd_qparams_hi(const struct qd_qparams *qp) { return (double)qp->scale * (qp->qmax - qp->zero_point); }
 
-float qd_weight_scale_s8(float absmax)
+float qd_weight_scale(float absmax, int bits)
 {
-    float scale = usable_scale((double)absmax / 127.0);
+    float scale = usable_scale((double)absmax / ((1 << (bits - 1)) - 1));
     return scale > 0.0f ? scale : 1.0f;
 }
+
+float qd_weight_scale_s8(float absmax) { return qd_weight_scale(absmax, 8); }

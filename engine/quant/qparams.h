@@ -17,11 +17,16 @@ struct qd_qparams {
 
 /* From a range of real values, lo <= hi, both finite; zero is included here. `symmetric`: equation (4). [any] */
 struct qd_qparams qd_qparams_from_range(double lo, double hi, bool symmetric);
+/* Equation (4) with 16 bits: zero point 0, -32767..32767. [any] */
+struct qd_qparams qd_qparams_from_range_s16(double lo, double hi);
 /* The real values the integers can stand for. */
 double qd_qparams_lo(const struct qd_qparams *qp);
 double qd_qparams_hi(const struct qd_qparams *qp);
 
 /* Symmetric s8 scale of weights whose largest magnitude is `absmax`: absmax / 127; 1 for 0. */
 float qd_weight_scale_s8(float absmax);
+
+/* The same for weights of `bits` bits, 2..16: absmax / (2^(bits - 1) - 1). */
+float qd_weight_scale(float absmax, int bits);
 
 #endif

@@ -487,7 +487,7 @@ static void test_refused_options(void **state)
     for (int i = 0; i < 9; i++)
         options[i] = qd_quant_defaults();
     options[0].mode = QD_MODE_STATIC;
-    options[1].precision = QD_INT16;
+    options[1].weight_bits = 7;
     options[2].averaging_constant = 0;
     options[3].averaging_constant = NAN;
     options[4].max_step = 0;

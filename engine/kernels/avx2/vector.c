@@ -11,7 +11,7 @@ void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp,
 }
 
 void qd_quantize_s16__avx2(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
-                       struct qd_observation *obs)
+                           struct qd_observation *obs)
 {
     if (obs)
         vector_quantize_to(x, n, qp, q, obs, true, true);

@@ -25,7 +25,8 @@ Q16_TILE_OF(10)
 Q16_TILE_OF(11)
 Q16_TILE_OF(12)
 
-static void (*const TILES[])(const struct q16_tile *t) = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8, tile_9, tile_10, tile_11, tile_12};
+static void (*const TILES[])(const struct q16_tile *t) = {tile_1, tile_2, tile_3, tile_4,  tile_5,  tile_6,
+                                                          tile_7, tile_8, tile_9, tile_10, tile_11, tile_12};
 
 static void run(const struct qd_gemm_args *args) { q16_run(TILES, args); }
 

@@ -12,7 +12,7 @@ void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparam
 }
 
 void qd_quantize_s16__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
-                       struct qd_observation *obs)
+                                 struct qd_observation *obs)
 {
     if (obs)
         vector_quantize_to(x, n, qp, q, obs, true, true);
