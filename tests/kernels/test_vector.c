@@ -1,6 +1,6 @@
-/* quantize_u8, dequantize_u8, observe_f32 and max_rows_u8 of every level against requant.h, bit by bit, with NaN,
- * infinities, zeros of both signs, ties and values at the limits; buffers of exactly the stated length between
- * canaries. */
+/* quantize_u8, quantize_s16, dequantize_u8, observe_f32 and max_rows_u8 of every level against requant.h, bit by bit,
+ * with NaN, infinities, zeros of both signs, ties and values at the limits; buffers of exactly the stated length
+ * between canaries. */
 #include "engine/kernels/kernels.h"
 #include "tests/kernels/random.h"
 
@@ -28,6 +28,26 @@ static void fill(uint64_t *s, float *x, size_t n, const struct qd_qparams *qp, b
         if (wild && draw(s) % 40 == 0)
             x[i] = rare[draw(s) % 8];
     }
+}
+
+/* The same to 16 bits, with and without an observation. */
+static bool words_agree(const struct qd_kernels *kernels, const float *x, size_t n, const struct qd_qparams *like)
+{
+    const struct qd_qparams qp = {.scale = like->scale / 256, .qmin = -32767, .qmax = 32767};
+    struct qd_observation wanted = qd_observation_empty(), seen = wanted;
+    int16_t q[MAX + GUARD], again[MAX + GUARD];
+    memset(q, CANARY, sizeof q);
+    memset(again, CANARY, sizeof again);
+    kernels->quantize_s16(x, n, &qp, q, &seen);
+    kernels->quantize_s16(x, n, &qp, again, NULL);
+    bool good = memcmp(q, again, sizeof q) == 0;
+    for (size_t i = 0; i < n; i++) {
+        qd_observe_one(&wanted, x[i], x[i] / qp.scale, &qp);
+        good = good && q[i] == qd_quantize_one_s16(x[i], &qp);
+    }
+    for (size_t i = n; i < MAX + GUARD; i++)
+        good = good && q[i] == (int16_t)(CANARY << 8 | CANARY);
+    return good && same_observation(&seen, &wanted);
 }
 
 static void quantize_and_observe(void **unused)
@@ -68,7 +88,7 @@ static void quantize_and_observe(void **unused)
                 good = good && back[i] == -77.0f;
             uint8_t again[MAX];
             kernels->quantize_u8(x, n, qp, again, NULL);
-            good = good && memcmp(again, q + GUARD, n) == 0;
+            good = good && memcmp(again, q + GUARD, n) == 0 && words_agree(kernels, x, n, qp);
             free(x);
             if (!good)
                 fail_msg("%s: seed %llu, n %zu", kernels->isa_name, (unsigned long long)(SEED + round), n);

@@ -237,6 +237,38 @@ static void expect_int8(const struct bed *b, bool per_tensor, const struct qd_qp
     test_free(q);
 }
 
+/* The same for 16-bit activations and weights of so many bits: sums in int64, rounded once. */
+static void expect_int16(const struct bed *b, int bits, float in_scale, float *real)
+{
+    const int16_t *x = b->in.data;
+    int64_t outputs = b->out.shape.dims[b->conv ? 1 : b->out.shape.rank - 1], k = depth(b);
+    int64_t rows = outputs ? qd_tensor_elems(&b->out) / outputs : 0;
+    const float limit = (float)((1 << (bits - 1)) - 1);
+    int16_t *q = test_malloc((size_t)k * 2 + 1);
+    for (int64_t j = 0; j < outputs; j++) {
+        float most = 0;
+        for (int64_t p = 0; p < k; p++)
+            most = fmaxf(most, fabsf(weight(b, j, p)));
+        float sw = most > 0 ? (float)((double)most / (double)limit) : 1;
+        for (int64_t p = 0; p < k; p++)
+            q[p] = (int16_t)fminf(fmaxf(rintf(weight(b, j, p) / sw), -limit), limit);
+        float product = in_scale * sw;
+        for (int64_t row = 0; row < rows; row++) {
+            int64_t acc = 0;
+            for (int64_t p = 0; p < k; p++) {
+                int64_t at = source(b, row, j, p);
+                acc += at >= 0 ? (int64_t)x[at] * q[p] : 0;
+            }
+            float r = (float)acc * product;
+            r = r + (b->bias ? b->bias[j] : 0);
+            if (b->l->residual)
+                r = r + ((const float *)b->residual_f32.data)[row * outputs + j];
+            real[row * outputs + j] = b->l->relu6 ? fminf(fmaxf(r, 0), 6) : r;
+        }
+    }
+    test_free(q);
+}
+
 static struct qd_observation observe(const float *real, int64_t n, const struct qd_qparams *qp)
 {
     struct qd_observation o = {.min = INFINITY, .max = -INFINITY, .elems = (uint64_t)n};
@@ -273,7 +305,7 @@ static const struct qd_kernels *kernels_in_use(void)
 }
 
 /* A layer under test and its team. */
-static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
+static struct qd_linear *make(struct bed *b, bool int8, int weight_bits, bool per_tensor)
 {
     struct qd_linear_spec spec = {.node = &b->node,
                                   .weights = &b->w,
@@ -281,6 +313,7 @@ static struct qd_linear *make(struct bed *b, bool int8, bool per_tensor)
                                   .bias = b->bias,
                                   .act = {b->l->relu6 ? QD_ACT_CLIP : QD_ACT_NONE, .a = 0, .b = 6},
                                   .int8 = int8,
+                                  .weight_bits = weight_bits,
                                   .residual = b->l->residual != NO_RESIDUAL,
                                   .per_tensor = per_tensor};
     struct qd_linear *linear = NULL;
@@ -344,7 +377,7 @@ static void int8_layer(const struct qd_test_layer *l, uint64_t seed, bool per_te
     b.in.dtype = QD_U8;
     for (size_t i = 0; i < elems; i++)
         x[i] = (uint8_t)(qd_mb_random(&state) % (symmetric ? 255 : 256) + symmetric);
-    struct qd_linear *linear = make(&b, true, per_tensor);
+    struct qd_linear *linear = make(&b, true, 0, per_tensor);
     float *want = get(&b, n, 4), *got = get(&b, n, 4);
     uint8_t *q = get(&b, n + 4, 1);
     expect_int8(&b, per_tensor, &in_qp, want);
@@ -385,6 +418,38 @@ static void test_int8(void **state)
     }
 }
 
+/* Depthwise layers have no such form. */
+static void test_int16(void **state)
+{
+    static const int bits[] = {8, 14, 16};
+    (void)state;
+    for (size_t i = 0; i < qd_test_layer_count * 3; i++) {
+        const struct qd_test_layer *l = &qd_test_layers[i / 3];
+        struct bed b = bed_new(l, 600 + i);
+        b.residual = b.residual_f32;
+        size_t n = (size_t)qd_tensor_elems(&b.out), elems = (size_t)qd_tensor_elems(&b.in);
+        bool depthwise = b.conv && !b.transposed && l->groups > 1 && b.w.shape.dims[1] == 1 &&
+                         b.w.shape.dims[0] == l->groups;
+        int16_t *x = b.in.data = get(&b, elems, 2);
+        uint64_t state_of = 700 + i;
+        b.in.dtype = QD_I16;
+        for (size_t e = 0; e < elems; e++) /* so small now and then that sums run far, else as large as can be */
+            x[e] = (int16_t)(((int64_t)(qd_mb_random(&state_of) % 65535) - 32767) >> (i % 2 ? 5 : 0));
+        struct qd_qparams in_qp = {.scale = 0.0003f, .qmin = -32767, .qmax = 32767};
+        float *want = get(&b, n, 4), *got = get(&b, n + 1, 4);
+        if (!depthwise) {
+            struct qd_linear *linear = make(&b, false, bits[i % 3], false);
+            expect_int16(&b, bits[i % 3], in_qp.scale, want);
+            for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
+                run(&b, linear, thread_counts[t], &in_qp, NULL, NULL, got, 0xa5);
+                if (memcmp(got, want, n * 4) != 0)
+                    fail_msg("%s: %d bits, %u threads: reals differ", l->label, bits[i % 3], thread_counts[t]);
+            }
+        }
+        bed_free(&b);
+    }
+}
+
 static void test_fp32(void **state)
 {
     (void)state;
@@ -394,7 +459,7 @@ static void test_fp32(void **state)
         float *x = b.in.data = get(&b, elems, 4), *got = get(&b, n + 1, 4), *first = get(&b, n + 1, 4);
         b.in.dtype = QD_F32;
         qd_mb_fill(x, elems, 500 + i, 1);
-        struct qd_linear *linear = make(&b, false, false);
+        struct qd_linear *linear = make(&b, false, 0, false);
         int64_t outputs = b.out.shape.dims[b.conv ? 1 : b.out.shape.rank - 1], k = depth(&b);
         for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
             run(&b, linear, thread_counts[t], NULL, NULL, NULL, t ? got : first, 0xa5 + (int)t);
@@ -439,7 +504,7 @@ static void test_extremes(void **state)
             w[i] = (float)sign;
         struct qd_qparams low = {.scale = 1, .zero_point = 0, .qmin = 0, .qmax = 255};
         struct qd_qparams high = {.scale = 1, .zero_point = 255, .qmin = 0, .qmax = 255};
-        struct qd_linear *linear = make(&b, true, false);
+        struct qd_linear *linear = make(&b, true, 0, false);
         float out[7], whole = 255.0f * 127 * 66000;
         float scale = 1.0f * qd_weight_scale_s8(1);
         run(&b, linear, 2, &low, NULL, NULL, out, 1);
@@ -471,7 +536,7 @@ static void test_refused_shapes(void **state)
         while (strcmp(qd_test_layers[layer].label, rows[i].layer) != 0)
             layer++;
         struct bed b = bed_new(&qd_test_layers[layer], 9);
-        struct qd_linear *linear = make(&b, true, false);
+        struct qd_linear *linear = make(&b, true, 0, false);
         struct qd_shape in = qd_mb_shape(rows[i].in), out;
         struct qd_error error = {0};
         assert_int_equal(qd_linear_infer(linear, &in, &out, &error), QD_ERR_SHAPE);
@@ -483,10 +548,8 @@ static void test_refused_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_int8),
-        cmocka_unit_test(test_fp32),
-        cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_refused_shapes),
+        cmocka_unit_test(test_int8),     cmocka_unit_test(test_int16),          cmocka_unit_test(test_fp32),
+        cmocka_unit_test(test_extremes), cmocka_unit_test(test_refused_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
