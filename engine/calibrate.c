@@ -154,7 +154,6 @@ void qd_calibration_fold(struct qd_infer *infer)
 enum qd_status qd_calibration_estimate(struct qd_calibration *c, enum qd_method method, double percentile,
                                        struct qd_error *error)
 {
-    const struct qd_estimate_rules rules = {method, c->symmetric, 8, percentile};
     if (!(percentile >= 50 && percentile <= 100))
         return qd_fail(error, QD_ERR_INVALID, "a percentile lies in 50..100");
     if (c->requests == 0)
@@ -167,6 +166,8 @@ enum qd_status qd_calibration_estimate(struct qd_calibration *c, enum qd_method 
             site->lo = site->average.lo;
             site->hi = site->average.hi;
         } else {
+            const bool wide = c->base->sites[i].wide;
+            const struct qd_estimate_rules rules = {method, wide || c->symmetric, wide ? 16 : 8, percentile};
             site->estimated = qd_estimate(&site->sketch, &rules, &site->lo, &site->hi);
         }
     }

@@ -126,7 +126,8 @@ int qd_cmd_check(int argc, char **argv)
     if (left != 1)
         return qd_cmd_say("check", QD_EXIT_USAGE, "one model file, please");
     if (!qd_precision_from(precision, &options.precision))
-        return qd_cmd_say("check", QD_EXIT_USAGE, "--precision must be auto, int8, int16 or fp32, is \"%s\"", precision);
+        return qd_cmd_say("check", QD_EXIT_USAGE, "--precision must be auto, int8, int16 or fp32, is \"%s\"",
+                          precision);
     const char *slash = strrchr(argv[0], '/');
     if (qd_engine_create(&engine_options, &engine, &error))
         return qd_cmd_say("check", QD_EXIT_FAILED, "%s", error.text);

@@ -24,7 +24,7 @@ extern const struct qd_pw_kernel qd_pointwise__scalar[QD_PW_COUNT];
 void qd_quantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs);
 void qd_quantize_s16__scalar(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
-                       struct qd_observation *obs);
+                             struct qd_observation *obs);
 void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                               struct qd_observation *obs);
 void qd_dequantize_u8__scalar(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
@@ -65,7 +65,7 @@ extern const struct qd_pw_kernel qd_pointwise__avx2[QD_PW_COUNT];
 void qd_quantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                           struct qd_observation *obs);
 void qd_quantize_s16__avx2(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
-                       struct qd_observation *obs);
+                           struct qd_observation *obs);
 void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs);
 void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
@@ -104,7 +104,7 @@ extern const struct qd_pw_kernel qd_pointwise__avx512vnni[QD_PW_COUNT];
 void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                 struct qd_observation *obs);
 void qd_quantize_s16__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, int16_t *q,
-                       struct qd_observation *obs);
+                                 struct qd_observation *obs);
 void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                   struct qd_observation *obs);
 void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);

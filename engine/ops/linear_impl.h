@@ -33,8 +33,8 @@ struct qd_linear {
     enum qd_linear_kind kind;
     bool int8;
     int weight_bits; /* INT16: of the weights; else 0 */
-    bool lines; /* pixels are too small to be pointed at: rows of A are copied together, padded to whole units of 4
-                   bytes */
+    bool lines;      /* pixels are too small to be pointed at: rows of A are copied together, padded to whole units of 4
+                        bytes */
     /* As products: `groups` of them, each n columns of depth k = taps * channels. Depthwise: groups = 1, n = channels,
      * k = taps. Tiled: groups = kernel rows, n = kernel width * outputs. Transposed: groups = phases. */
     size_t groups, n, k, channels;

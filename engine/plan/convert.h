@@ -7,8 +7,8 @@
 #include "engine/ir/tensor.h"
 #include "engine/kernels/kernels.h"
 
-/* out (u8, its layout, or s16 in the layout of in) = quantized in (F32, its layout); scratch: qd_tensor_elems bytes. Merges into *observe when not
- * NULL. */
+/* out (u8, its layout, or s16 in the layout of in) = quantized in (F32, its layout); scratch: qd_tensor_elems bytes.
+ * Merges into *observe when not NULL. */
 void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
                          const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
                          struct qd_parallel *parallel);

@@ -40,7 +40,7 @@ def test_refusals_change_nothing():
         for options, status, word in (
                 ({"precision": {"conv9": "fp32"}}, 404, "conv9"), ({"precision": {"conv1": "int3"}}, 400, "conv1"),
                 ({"speed": "high"}, 400, "speed"), ({"guard": 3}, 400, "guard"), ({"averaging_constant": 7}, 400, "averaging_constant"),
-                ({"mode": "ema", "precision": []}, 400, "precision"), ([], 400, "object"), ({"weights": {"bits": 3}}, 400, "weights")):
+                ({"mode": "ema", "precision": []}, 400, "precision"), ([], 400, "object"), ({"weights": {"bits": 3}}, 400, "weight_bits")):
             reply = change(d, options)
             assert reply.status == status and word in reply.json()["error"], (options, reply.status, reply.body)
         assert d.ask("PATCH", PATH, b"{").status == 400
