@@ -272,7 +272,7 @@ def test_every_documented_route(d):
             if "{model}" not in path and (known != "digits" or version):
                 continue
             target = path.replace("{model}", known + version)
-            body = json.dumps(request()) if path.endswith("/infer") else b""
+            body = json.dumps(request()) if path.endswith(("/infer", "/calibrate")) else b""
             reply = d.ask(method, target, body if method == "POST" else None)
             want = 404 if known == "nobody" else 200
             assert reply.status == want or (path.endswith("freeze") and reply.status == 409), (method, target, reply.status, reply.body)
