@@ -17,6 +17,7 @@ struct qd_change {
     struct qd_plan *plan;
     struct qd_learner *learner;
     uint64_t *step_macs;
+    struct qd_means *means;
     float *utilization;
     struct qd_squares *layers; /* [step_count] for the new plan's accuracy */
     int *old_site;             /* [site_count] filled when adopted */
@@ -227,7 +228,8 @@ enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_op
         change->utilization = qd_calloc(sites, sizeof *change->utilization);
         change->old_site = qd_calloc(sites, sizeof *change->old_site);
         change->layers = qd_calloc((size_t)change->plan->step_count, sizeof *change->layers);
-        if (!change->utilization || !change->layers || !change->old_site ||
+        change->means = qd_means_create(change->plan);
+        if (!change->utilization || !change->means || !change->layers || !change->old_site ||
             qd_model_learner(options, change->plan, &change->learner) != QD_OK)
             status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     }
@@ -251,9 +253,12 @@ enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error
     qd_plan_unref(&last->plan);
     memmove(model->older + 1, model->older, (QD_GENERATIONS_KEPT - 1) * sizeof *model->older);
     model->older[0] = (struct qd_generation){model->plan, model->learner};
+    qd_means_continue(c->means, c->plan, model->means, model->plan);
+    qd_means_destroy(&model->means);
     qd_free(model->utilization);
     qd_free(model->accuracy.layers);
     qd_pins_free(&model->pins, model->options.pin_count);
+    model->means = c->means;
     model->plan = c->plan;
     model->learner = c->learner;
     model->step_macs = c->step_macs;
@@ -276,6 +281,7 @@ void qd_change_discard(struct qd_change **change)
     qd_learner_destroy(&c->learner);
     qd_plan_unref(&c->plan);
     qd_pins_free(&c->pins, c->options.pin_count);
+    qd_means_destroy(&c->means);
     qd_free(c->utilization);
     qd_free(c->layers);
     qd_free(c->old_site);

@@ -18,6 +18,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .guard_tolerance = 0.1,
         .publish_tolerance = 0.01,
         .min_observations = 8,
+        .bias_correction = true,
         .target_cosine = 0,
         .epochs_kept = 8,
     };
@@ -148,7 +149,8 @@ static enum qd_status build(struct qd_model *model, const void *bytes, size_t si
     size_t sites = (size_t)model->plan->site_count;
     model->utilization = qd_calloc(sites, sizeof *model->utilization);
     model->accuracy.layers = qd_calloc((size_t)model->plan->step_count, sizeof *model->accuracy.layers);
-    if (!model->utilization || !model->accuracy.layers ||
+    model->means = qd_means_create(model->plan);
+    if (!model->utilization || !model->accuracy.layers || !model->means ||
         qd_model_learner(&model->options, model->plan, &model->learner) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     return QD_OK;
@@ -239,6 +241,7 @@ void qd_model_unref(struct qd_model **model)
     pthread_mutex_destroy(&m->fp32_lock);
     qd_free(m->accuracy.layers);
     qd_free(m->utilization);
+    qd_means_destroy(&m->means);
     qd_free(m->name);
     qd_free(m);
 }

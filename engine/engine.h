@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "engine/calibrate.h"
+#include "engine/correct.h"
 #include "engine/given.h"
 #include "engine/ir/tensor.h"
 #include "engine/options.h"

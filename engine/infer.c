@@ -31,6 +31,7 @@ static enum qd_status borrow_epoch(struct qd_infer *infer, uint64_t id, struct q
     infer->base = qd_plan_ref(plan);
     infer->guard = model->options.guard;
     infer->guard_tolerance = model->options.guard_tolerance;
+    infer->averages = qd_means_wanted(model);
     return QD_OK;
 }
 
@@ -225,6 +226,8 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
     };
     status = qd_lane_bind(&infer->lane, infer->inputs, error);
     infer->prepared = !status;
+    if (!status && infer->averages && infer->options.observe && infer->plan == infer->base)
+        qd_averaging_begin(&infer->averaging, &infer->lane);
     return status;
 }
 
@@ -311,6 +314,8 @@ void qd_infer_finish(struct qd_infer *infer)
         qd_learner_skip(model->learner, infer->plan == model->plan ? infer->lane.guarded : NULL);
         return;
     }
+    if (infer->averaging.mean)
+        qd_means_fold(model, &infer->averaging);
     qd_learner_fold(model->learner, infer->lane.observations, infer->lane.guarded, unix_ms());
     memcpy(model->utilization, infer->lane.utilization, (size_t)model->plan->site_count * sizeof *model->utilization);
 }

@@ -39,6 +39,14 @@ struct qd_accuracy {
     struct qd_squares answer, *layers; /* [step_count] */
 };
 
+struct qd_means; /* of INT8 layers' inputs, by channel (engine/correct.c) */
+
+/* The means that one request shows; look() of the probe gets it back. */
+struct qd_averaging {
+    struct qd_probe probe; /* first */
+    float **mean;          /* [step_count] in the request's arena; NULL: not seen */
+};
+
 struct qd_model {
     struct qd_ref ref;
     struct qd_engine *engine;        /* borrowed */
@@ -55,6 +63,7 @@ struct qd_model {
     pthread_mutex_t fp32_lock;
     struct qd_learner *learner;  /* [loop] */
     struct qd_accuracy accuracy; /* [loop] */
+    struct qd_means *means;      /* [loop] */
     float *utilization;          /* [site_count] of the last request; [loop] */
     uint64_t *step_macs;         /* [qd_plan_all_steps] at the signature's shape; in the plan's arena */
     struct qd_generation older[QD_GENERATIONS_KEPT]; /* the latest first; [loop] */
@@ -78,7 +87,9 @@ struct qd_infer {
     struct qd_calibration *calibration; /* a reference, or NULL */
     struct qd_observation *seen;        /* [calibration's sites] of this request */
     struct qd_tap tap;
+    struct qd_averaging averaging;
     uint64_t deadline_ns;
+    bool averages; /* its inputs' means are wanted */
     bool prepared, ran, finished;
     bool escalated; /* the answer is the twin's */
 };
@@ -103,6 +114,17 @@ enum qd_status qd_given_read(const struct qd_range_given *entry, bool symmetric,
 enum qd_status qd_calibration_tap(struct qd_infer *infer, struct qd_error *error) QD_MUST_CHECK;
 /* Counts the request and folds its bounds into the moving averages. [loop] */
 void qd_calibration_fold(struct qd_infer *infer);
+/* NULL: out of memory. */
+struct qd_means *qd_means_create(const struct qd_plan *plan);
+void qd_means_destroy(struct qd_means **means);
+void qd_means_reset(struct qd_means *means); /* to nothing seen [loop] */
+/* Fresh means take what `old` has learned of the same layers, by name. [loop] */
+void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struct qd_means *old,
+                       const struct qd_plan *old_plan);
+/* Is the next request to be averaged? [loop] Its lane, bound: looks from now on. [worker] Folds what it saw. [loop] */
+bool qd_means_wanted(const struct qd_model *model);
+void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane);
+void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging);
 struct qd_range_rules qd_range_rules_of(const struct qd_quant_options *options);
 enum qd_status qd_model_learner(const struct qd_quant_options *options, const struct qd_plan *plan,
                                 struct qd_learner **out) QD_MUST_CHECK;

@@ -58,6 +58,7 @@ struct qd_quant_options {
     double guard_tolerance;    /* share of the width a request may leave the range by */
     double publish_tolerance;  /* share of the width a bound moves before a new epoch */
     uint32_t min_observations; /* requests served by their own range before the average is used */
+    bool bias_correction;      /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
     double target_cosine;      /* layers leave INT8, the worst first, until shadow runs say as much; 0: none does */
     uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */

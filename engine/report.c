@@ -140,6 +140,7 @@ enum qd_status qd_model_ranges_reset(struct qd_model *model, struct qd_error *er
     if (qd_learner_reset(model->learner) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to reset the ranges");
     memset(model->utilization, 0, (size_t)model->plan->site_count * sizeof *model->utilization);
+    qd_means_reset(model->means);
     return QD_OK;
 }
 

@@ -129,6 +129,8 @@ static void measure(struct qd_shadow *s, const struct qd_lane *lane, const struc
         const struct qd_linear_call call = {.in = &bytes,
                                             .out = &got,
                                             .in_qp = &qp,
+                                            .bias = s->epoch->biases ? s->epoch->biases->of[int8 - s->plan->steps]
+                                                                     : NULL,
                                             .residual = fp32->in_count > 1 ? &lane->slots[fp32->in[1]] : NULL,
                                             .scratch = scratch,
                                             .parallel = s->plan->parallel};

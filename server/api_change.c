@@ -141,6 +141,12 @@ static enum qd_status take_target(struct change_state *s, const json_t *value, s
     return take_number(value, "target_cosine", &s->options.target_cosine, error);
 }
 
+static enum qd_status take_bias_correction(struct change_state *s, const json_t *value, struct qd_error *error)
+{
+    s->options.bias_correction = json_is_true(value);
+    return json_is_boolean(value) ? QD_OK : bad_value("bias_correction", error);
+}
+
 static const struct {
     const char *key;
     enum qd_status (*take)(struct change_state *s, const json_t *value, struct qd_error *error);
@@ -153,6 +159,7 @@ static const struct {
     {"precision", take_precision},
     {"weights", take_weights},
     {"target_cosine", take_target},
+    {"bias_correction", take_bias_correction},
 };
 
 static enum qd_status take_key(struct change_state *s, const char *key, const json_t *value, struct qd_error *error)

@@ -3,6 +3,7 @@
 #include "server/api.h"
 
 #include "base/mem.h"
+#include "server/corrections.h"
 #include "server/job.h"
 #include "server/routes.h"
 #include "server/serve.h"
@@ -210,6 +211,7 @@ static void job_done(struct qd_job *job)
             s->status = qd_infer_status(infer, &s->error);
         if (!s->status)
             qd_api_shadow(request->server, s->entry, infer);
+        qd_corrections_check(request->server, s->entry);
     } else {
         count_rejected(s, job->cancelled ? "cancelled" : job->outcome == QD_ERR_DEADLINE ? "deadline" : "stopping");
         s->status = qd_fail(&s->error, job->outcome,

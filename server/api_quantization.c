@@ -50,6 +50,15 @@ static void write_step(struct qd_text *out, const struct qd_step_report *step)
     qd_text_printf(out, ",\"macs\":%" PRIu64 ",\"pinned\":%s}", step->macs, step->pinned ? "true" : "false");
 }
 
+static void write_correction(struct qd_text *out, const struct qd_model *model)
+{
+    struct qd_correction_report report;
+    qd_model_correction(model, &report);
+    qd_text_printf(
+        out, ",\"bias_correction\":{\"enabled\":%s,\"layers\":%zu,\"requests\":%" PRIu64 ",\"made\":%" PRIu64 "}",
+        qd_model_options(model).bias_correction ? "true" : "false", report.layers, report.requests, report.made);
+}
+
 void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry)
 {
     struct qd_plan_report plan;
@@ -66,9 +75,11 @@ void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry 
     qd_text_printf(out,
                    "],\"totals\":{\"model_file_bytes\":%" PRIu64 ",\"packed_bytes\":%" PRIu64
                    ",\"macs\":{\"int8\":%" PRIu64 ",\"int16\":%" PRIu64 ",\"fp32\":%" PRIu64
-                   "},\"nodes\":%zu,\"opset\":%" PRId64 "}}",
+                   "},\"nodes\":%zu,\"opset\":%" PRId64 "}",
                    plan.model_file_bytes, plan.packed_bytes, plan.macs[QD_INT8], plan.macs[QD_INT16],
                    plan.macs[QD_FP32], plan.nodes, plan.opset);
+    write_correction(out, entry->model);
+    qd_text_puts(out, "}");
 }
 
 /* ------------------------------------------------------------------ handlers */

@@ -13,6 +13,7 @@ void qd_config_quant(const struct qd_config *config, struct qd_quant_options *ou
     (void)qd_scheme_from(config->activation_scheme, &out->activation_scheme);
     (void)qd_granularity_from(config->weight_granularity, &out->weight_granularity);
     (void)qd_compat_from(config->compat, &out->compat);
+    out->bias_correction = config->bias_correction;
     out->weight_bits = (int)config->weight_bits;
     out->averaging_constant = config->averaging_constant;
     out->max_step = config->max_step;

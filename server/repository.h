@@ -54,6 +54,7 @@ struct qd_model_entry {
     struct qd_model *model; /* a reference; NULL unless READY */
     double shadow_due;      /* grows by shadow_rate a request; at 1 one is measured */
     bool changing;          /* another plan is being compiled */
+    bool correcting;        /* other biases are being made */
     bool saving;            /* its state file is being written */
     struct qd_saved saved;
     struct qd_calibration *calibration; /* begun and not yet published, or NULL */

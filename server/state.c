@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/state_biases.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -137,6 +138,8 @@ static json_t *overrides_json(const struct qd_quant_options *base, const struct 
         json_object_set_new(o, "weight_granularity", json_string(qd_granularity_name(now->weight_granularity)));
     if (now->weight_bits != base->weight_bits)
         json_object_set_new(o, "weight_bits", json_integer(now->weight_bits));
+    if (now->bias_correction != base->bias_correction)
+        json_object_set_new(o, "bias_correction", json_boolean(now->bias_correction));
     if (now->averaging_constant != base->averaging_constant)
         json_object_set_new(o, "averaging_constant", json_real(now->averaging_constant));
     if (now->guard_tolerance != base->guard_tolerance)
@@ -155,12 +158,12 @@ static char *file_text(const struct qd_state *state, const struct qd_model_entry
     qd_model_plan(entry->model, &plan);
     snprintf(digest, sizeof digest, "%016" PRIx64, qd_model_digest(entry->model));
     snprintf(plan_digest, sizeof plan_digest, "%08" PRIx32, plan.digest);
-    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o}", "quantd_state", VERSION,
-                             "model", entry->name, "digest", digest, "plan", plan_digest, "epoch", count(summary.epoch),
-                             "requests", count(summary.requests), "frozen", summary.frozen, "options",
-                             overrides_json(&state->options, &now), "pins", pins_json(&now, QD_PIN_ASKED), "accurate",
-                             pins_json(&now, QD_PIN_ACCURACY), "layers", layers_json(entry->model), "tensors",
-                             tensors_json(entry->model));
+    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "quantd_state",
+                             VERSION, "model", entry->name, "digest", digest, "plan", plan_digest, "epoch",
+                             count(summary.epoch), "requests", count(summary.requests), "frozen", summary.frozen,
+                             "options", overrides_json(&state->options, &now), "pins", pins_json(&now, QD_PIN_ASKED),
+                             "accurate", pins_json(&now, QD_PIN_ACCURACY), "layers", layers_json(entry->model),
+                             "tensors", tensors_json(entry->model), "biases", qd_state_biases(entry->model));
     char *body = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (body) {
@@ -384,6 +387,8 @@ static struct qd_quant_options options_of(const struct qd_state *state, const js
     (void)qd_granularity_from(word_of(changed, "weight_granularity"), &o.weight_granularity);
     if (json_is_integer(value = json_object_get(changed, "weight_bits")))
         o.weight_bits = (int)json_integer_value(value);
+    if (json_is_boolean(value = json_object_get(changed, "bias_correction")))
+        o.bias_correction = json_is_true(value);
     if (json_is_number(value = json_object_get(changed, "averaging_constant")))
         o.averaging_constant = json_number_value(value);
     if (json_is_number(value = json_object_get(changed, "guard_tolerance")))
@@ -401,22 +406,27 @@ static struct qd_quant_options options_of(const struct qd_state *state, const js
     return o;
 }
 
+static bool has_plan(const struct qd_model *model, const json_t *root)
+{
+    struct qd_plan_report plan;
+    char digest[12];
+    qd_model_plan(model, &plan);
+    snprintf(digest, sizeof digest, "%08" PRIx32, plan.digest);
+    return strcmp(digest, word_of(root, "plan")) == 0;
+}
+
 /* The plan of the file, unless the model has it already. */
 static enum qd_status restore_plan(const struct qd_state *state, struct qd_model_entry *entry, const json_t *root,
                                    struct qd_error *error)
 {
-    struct qd_plan_report plan;
     struct qd_change *change = NULL;
-    char digest[12];
-    qd_model_plan(entry->model, &plan);
-    snprintf(digest, sizeof digest, "%08" PRIx32, plan.digest);
-    const bool same = strcmp(digest, word_of(root, "plan")) == 0 &&
-                      json_object_size(json_object_get(root, "options")) == 0 &&
+    const bool same = has_plan(entry->model, root) && json_object_size(json_object_get(root, "options")) == 0 &&
                       json_array_size(json_object_get(root, "pins")) == 0 &&
                       json_array_size(json_object_get(root, "accurate")) == 0;
     if (same)
         return QD_OK;
     const size_t room = json_array_size(json_object_get(root, "pins")) +
+                        json_array_size(json_object_get(root, "accurate")) +
                         json_array_size(json_object_get(root, "layers"));
     struct qd_layer_pin *pins = qd_calloc(room + 1, sizeof *pins);
     if (!pins)
@@ -444,6 +454,9 @@ static enum qd_status restore(const struct qd_state *state, struct qd_model_entr
         status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for its ranges");
     for (size_t i = 0; !status && i < n; i++)
         ranges[i] = range_of(json_array_get(tensors, i));
+    if (!status)
+        status = qd_state_biases_restore(entry->model, json_object_get(root, "biases"), has_plan(entry->model, root),
+                                         error);
     if (!status)
         status = qd_model_restore(entry->model, ranges, n, count_of(root, "epoch"), count_of(root, "requests"),
                                   json_is_true(json_object_get(root, "frozen")), &restored, error);

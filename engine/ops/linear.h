@@ -51,6 +51,18 @@ enum qd_status qd_linear_infer(const struct qd_linear *linear, const struct qd_s
 /* Bytes of scratch for this input shape and this many threads; contents are rebuilt by every run. */
 size_t qd_linear_scratch_bytes(const struct qd_linear *linear, const struct qd_shape *in, unsigned threads);
 
+/* How many channels (columns) an input has, how many taps a window (0: none), how long a bias of the layer is. */
+size_t qd_linear_inputs(const struct qd_linear *linear);
+size_t qd_linear_taps(const struct qd_linear *linear);
+size_t qd_linear_bias_count(const struct qd_linear *linear);
+/* share[qd_linear_taps]: of the outputs of such an input, those under which the tap doesn't meet padding. */
+void qd_linear_tap_shares(const struct qd_linear *linear, const struct qd_shape *in, float *share);
+/* bias[qd_linear_bias_count]: the INT8 layer's own, and what its weights' rounding errors take from the outputs when
+ * channel c of the input is mean[c] on average: bias[j] + sum over the depth of (w - Sw q) mean share
+ * (docs/QUANTIZATION.md, equation (9)). `spec` as at create. Errors: NO_MEMORY. [any] */
+enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct qd_linear *linear, const float *mean,
+                                 const float *share, float *bias) QD_MUST_CHECK;
+
 struct qd_linear_call {
     const struct qd_tensor *in;           /* INT8: u8 as carried; INT16: s16; FP32: float */
     struct qd_tensor *out;                /* dtype QD_U8 (INT8 only) or QD_F32 */
@@ -58,6 +70,7 @@ struct qd_linear_call {
     const struct qd_qparams *out_qp;      /* when out is QD_U8 */
     const struct qd_tensor *residual;     /* of the output's shape and layout, U8 or F32; NULL without */
     const struct qd_qparams *residual_qp; /* when it is QD_U8 */
+    const float *bias;                    /* in the place of the layer's own, as qd_linear_correct makes it; or NULL */
     struct qd_observation *observe; /* NULL, or merged into: all real outputs after the activation, before clamping */
     void *scratch;
     struct qd_parallel *parallel;

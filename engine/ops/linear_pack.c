@@ -16,12 +16,15 @@ static float weight_at(const struct qd_tensor *w, size_t i)
 struct packer {
     const struct qd_linear_spec *spec;
     struct qd_linear *l;
-    bool columns;     /* a matrix whose rows are inputs: [k][n] in the model */
-    size_t panel;     /* columns at a time */
-    float *rows;      /* [panel][k] */
-    int8_t *integers; /* [panel][k] INT8 */
-    int16_t *words;   /* [panel][k] INT16 */
-    float *absmax;    /* [outputs] largest magnitudes, where one scale serves several columns; else NULL */
+    bool columns;       /* a matrix whose rows are inputs: [k][n] in the model */
+    size_t panel;       /* columns at a time */
+    float *rows;        /* [panel][k] */
+    int8_t *integers;   /* [panel][k] INT8 */
+    int16_t *words;     /* [panel][k] INT16 */
+    const float *mean;  /* [inputs] nothing is packed: what rounding costs goes to the bias; else NULL */
+    const float *share; /* [taps] then */
+    float *bias;        /* [groups * n] then */
+    float *absmax;      /* [outputs] largest magnitudes, where one scale serves several columns; else NULL */
 };
 
 /* Output channel of column j of product g. */
@@ -198,6 +201,41 @@ static void pack_panel(const struct packer *p, size_t g, size_t first, size_t co
     }
 }
 
+/* The input channel that weight i of column j of product g meets. */
+static size_t channel_of(const struct qd_linear *l, size_t g, size_t j, size_t i)
+{
+    switch (l->kind) {
+    case QD_LINEAR_DEPTHWISE:
+        return j;
+    case QD_LINEAR_CONV:
+        return g * l->channels + i % l->channels;
+    case QD_LINEAR_TRANSPOSED:
+        return i % l->channels;
+    case QD_LINEAR_ROWS:
+    case QD_LINEAR_TILED:
+        break;
+    }
+    return i;
+}
+
+/* Equation (9) for a panel of columns, in double and in the order of the depth. */
+static void correct_panel(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    const struct qd_linear *l = p->l;
+    for (size_t j = 0; j < count; j++) {
+        const size_t column = g * l->n + first + j;
+        const float *row = p->rows + j * l->k;
+        const int8_t *q = p->integers + j * l->k;
+        const double scale = (double)l->weight_scale[column];
+        const size_t tap = l->kind == QD_LINEAR_DEPTHWISE ? 1 : l->channels; /* weights of one */
+        double sum = 0;
+        for (size_t i = 0; i < l->k; i++)
+            sum += ((double)row[i] - scale * q[i]) * (double)p->mean[channel_of(l, g, first + j, i)] *
+                   (qd_linear_has_window(l) ? (double)p->share[i / tap] : 1);
+        p->bias[column] += (float)sum;
+    }
+}
+
 static enum qd_status pack_all(const struct packer *p)
 {
     const struct qd_linear *l = p->l;
@@ -209,7 +247,10 @@ static enum qd_status pack_all(const struct packer *p)
             gather(p, g, first, count);
             if ((l->int8 && !quantize(p, g, first, count)) || (l->weight_bits && !quantize_words(p, g, first, count)))
                 return QD_ERR_UNSUPPORTED;
-            pack_panel(p, g, first, count);
+            if (p->mean)
+                correct_panel(p, g, first, count);
+            else
+                pack_panel(p, g, first, count);
         }
     return QD_OK;
 }
@@ -225,31 +266,93 @@ static size_t packed_bytes(const struct qd_linear *l)
                             : l->kernels->gemm_f32.packed_bytes(l->n, l->k);
 }
 
+static bool is_columns(const struct qd_linear_spec *spec, const struct qd_linear *l)
+{
+    const bool trans_b = strcmp(spec->node->op, "Gemm") == 0 && qd_attr_int(spec->node, "transB", 0) != 0;
+    return l->kind == QD_LINEAR_ROWS && !trans_b;
+}
+
+/* Buffers for a panel, then all panels. */
+static enum qd_status go_through(struct packer *p)
+{
+    const struct qd_linear *l = p->l;
+    enum qd_status status = QD_ERR_NO_MEMORY;
+    p->columns = is_columns(p->spec, l);
+    p->panel = l->kind == QD_LINEAR_DEPTHWISE ? l->n
+               : l->int8                      ? l->kernels->gemm_q8.nr
+               : l->weight_bits               ? l->kernels->gemm_q16.nr
+                                              : l->kernels->gemm_f32.nr;
+    p->rows = qd_calloc(p->panel * l->k, sizeof *p->rows);
+    p->integers = l->int8 ? qd_calloc(p->panel * l->k, 1) : NULL;
+    p->words = l->weight_bits ? qd_calloc(p->panel * l->k, sizeof *p->words) : NULL;
+    bool whole = (l->int8 || l->weight_bits) &&
+                 (p->spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
+    p->absmax = whole ? qd_calloc(l->outputs, sizeof *p->absmax) : NULL;
+    if (p->rows && (p->integers || !l->int8) && (p->words || !l->weight_bits) && (p->absmax || !whole))
+        status = pack_all(p);
+    qd_free(p->absmax);
+    qd_free(p->integers);
+    qd_free(p->words);
+    qd_free(p->rows);
+    return status;
+}
+
 enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linear *l, struct qd_arena *arena)
 {
-    enum qd_status status = QD_ERR_NO_MEMORY;
-    const bool trans_b = strcmp(spec->node->op, "Gemm") == 0 && qd_attr_int(spec->node, "transB", 0) != 0;
-    struct packer p = {.spec = spec, .l = l, .columns = l->kind == QD_LINEAR_ROWS && !trans_b};
-    p.panel = l->kind == QD_LINEAR_DEPTHWISE ? l->n
-              : l->int8                      ? l->kernels->gemm_q8.nr
-              : l->weight_bits               ? l->kernels->gemm_q16.nr
-                                             : l->kernels->gemm_f32.nr;
+    struct packer p = {.spec = spec, .l = l};
     l->group_bytes = qd_align_up(packed_bytes(l));
     l->packed = qd_arena_alloc_raw(arena, l->groups * l->group_bytes);
     l->sums = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->sums);
     l->weight_scale = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_scale);
-    p.rows = qd_calloc(p.panel * l->k, sizeof *p.rows);
-    p.integers = l->int8 ? qd_calloc(p.panel * l->k, 1) : NULL;
-    p.words = l->weight_bits ? qd_calloc(p.panel * l->k, sizeof *p.words) : NULL;
-    bool whole = (l->int8 || l->weight_bits) &&
-                 (spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
-    p.absmax = whole ? qd_calloc(l->outputs, sizeof *p.absmax) : NULL;
-    if (l->packed && l->sums && l->weight_scale && p.rows && (p.integers || !l->int8) && (p.words || !l->weight_bits) &&
-        (p.absmax || !whole))
-        status = pack_all(&p);
-    qd_free(p.absmax);
-    qd_free(p.integers);
-    qd_free(p.words);
-    qd_free(p.rows);
+    return l->packed && l->sums && l->weight_scale ? go_through(&p) : QD_ERR_NO_MEMORY;
+}
+
+enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct qd_linear *linear, const float *mean,
+                                 const float *share, float *bias)
+{
+    struct qd_linear mine = *linear; /* requests run the other: its scales are found again in memory of our own */
+    const size_t columns = qd_linear_bias_count(linear);
+    struct packer p = {.spec = spec, .l = &mine, .mean = mean, .share = share, .bias = bias};
+    mine.weight_scale = qd_calloc(columns, sizeof *mine.weight_scale);
+    if (!mine.weight_scale)
+        return QD_ERR_NO_MEMORY;
+    for (size_t i = 0; i < columns; i++)
+        bias[i] = linear->bias ? linear->bias[i] : 0;
+    enum qd_status status = go_through(&p);
+    qd_free(mine.weight_scale);
     return status;
 }
+
+/* Outputs of dimension d under which tap k meets the image. */
+static double inside(const struct qd_geometry *g, int d, int64_t k, int64_t begin, int64_t out, int64_t in)
+{
+    int64_t count = 0;
+    for (int64_t o = 0; o < out; o++) {
+        const int64_t at = o * g->stride[d] - begin + k * g->dilation[d];
+        count += at >= 0 && at < in;
+    }
+    return (double)count / (double)out;
+}
+
+void qd_linear_tap_shares(const struct qd_linear *linear, const struct qd_shape *in, float *share)
+{
+    const struct qd_geometry *g = &linear->geometry;
+    int64_t begin[QD_MAX_SPATIAL], out[QD_MAX_SPATIAL];
+    const bool known = qd_linear_has_window(linear) && qd_geometry_resolve(g, in, begin, out);
+    for (size_t t = 0; t < qd_linear_taps(linear); t++) {
+        double product = 1;
+        int64_t rest = (int64_t)t;
+        for (int d = g->spatial - 1; known && d >= 0; d--) {
+            product *= inside(g, d, rest % g->kernel[d], begin[d], out[d], in->dims[2 + d]);
+            rest /= g->kernel[d];
+        }
+        share[t] = (float)product;
+    }
+}
+
+size_t qd_linear_taps(const struct qd_linear *linear)
+{
+    return qd_linear_has_window(linear) ? (size_t)linear->geometry.taps : 0;
+}
+size_t qd_linear_inputs(const struct qd_linear *linear) { return linear->inputs; }
+size_t qd_linear_bias_count(const struct qd_linear *linear) { return linear->groups * linear->n; }

@@ -158,9 +158,10 @@ struct qd_epilogue qd_linear_epilogue(const struct qd_linear_run *r, size_t col,
     const struct qd_linear *l = r->l;
     const struct qd_linear_call *call = r->call;
     const bool u8 = call->out->dtype == QD_U8;
+    const float *bias = call->bias ? call->bias : l->bias;
     struct qd_epilogue e = {.acc_init = r->acc_init + col,
                             .scale = r->scale ? r->scale + col : NULL,
-                            .bias = l->bias ? l->bias + col : NULL,
+                            .bias = bias ? bias + col : NULL,
                             .act = l->act,
                             .out = (unsigned char *)call->out->data + at * (u8 ? 1 : sizeof(float)),
                             .out_stride_elems = stride,

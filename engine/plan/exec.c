@@ -116,6 +116,13 @@ static void run_op(struct qd_lane *lane, const struct qd_step *step, struct qd_o
     lane->status = step->op->run(&call, &lane->error);
 }
 
+/* The epoch's bias of an INT8 layer; NULL: the layer's own. */
+static const float *bias_of(const struct qd_lane *lane, const struct qd_step *step)
+{
+    const struct qd_biases *biases = lane->epoch && step->int8 ? lane->epoch->biases : NULL;
+    return biases ? biases->of[step - lane->plan->steps] : NULL;
+}
+
 /* One pass of a step, under the lane's present scales. */
 static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_observation *observe, void *scratch)
 {
@@ -137,6 +144,7 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
                                       .out_qp = out_qp,
                                       .residual = residual ? &lane->slots[step->in[1]] : NULL,
                                       .residual_qp = residual ? scale_of(lane, step->in[1]) : NULL,
+                                      .bias = bias_of(lane, step),
                                       .observe = observe,
                                       .scratch = scratch,
                                       .parallel = plan->parallel};

@@ -162,15 +162,21 @@ static enum qd_status add_roots(struct placer *p)
     return QD_OK;
 }
 
+struct qd_linear_spec qd_place_spec(const struct qd_plan *plan, const struct qd_unit *unit, bool int8, bool int16)
+{
+    struct qd_linear_spec spec = qd_unit_spec(&plan->graph, unit);
+    spec.int8 = int8;
+    spec.weight_bits = int16 ? plan->options.weight_bits : 0;
+    spec.per_tensor = plan->options.weights_per_tensor;
+    return spec;
+}
+
 static enum qd_status place_linear(struct placer *p, int u)
 {
     const struct qd_unit *unit = &p->units[u];
     const struct qd_node *node = &p->plan->graph.nodes[unit->node];
     bool int8 = p->forms.int8[u], int16 = p->forms.int16[u], sum = unit->residual != QD_NO_VALUE;
-    struct qd_linear_spec spec = qd_unit_spec(&p->plan->graph, unit);
-    spec.int8 = int8;
-    spec.weight_bits = int16 ? p->plan->options.weight_bits : 0;
-    spec.per_tensor = p->plan->options.weights_per_tensor;
+    struct qd_linear_spec spec = qd_place_spec(p->plan, unit, int8, int16);
     struct qd_linear *linear;
     enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
     if (status)

@@ -10,4 +10,7 @@
 enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int unit_count,
                         struct qd_error *error) QD_MUST_CHECK;
 
+/* What the plan's layer is made from. */
+struct qd_linear_spec qd_place_spec(const struct qd_plan *plan, const struct qd_unit *unit, bool int8, bool int16);
+
 #endif

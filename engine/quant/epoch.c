@@ -15,7 +15,38 @@ struct qd_learner {
     struct qd_epoch **kept;  /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
     uint64_t newest, requests;
     bool frozen;
+    struct qd_biases *biases; /* a reference, or NULL */
 };
+
+struct qd_biases *qd_biases_create(size_t count)
+{
+    size_t bytes;
+    if (!qd_size_mul(count, sizeof(float *), &bytes) || !qd_size_add(bytes, sizeof(struct qd_biases), &bytes))
+        return NULL;
+    struct qd_biases *biases = qd_calloc(1, bytes);
+    if (biases) {
+        qd_ref_init(&biases->ref);
+        biases->count = count;
+    }
+    return biases;
+}
+
+struct qd_biases *qd_biases_ref(struct qd_biases *biases)
+{
+    qd_ref_take(&biases->ref);
+    return biases;
+}
+
+void qd_biases_unref(struct qd_biases **biases)
+{
+    struct qd_biases *b = *biases;
+    *biases = NULL;
+    if (!b || !qd_ref_drop(&b->ref))
+        return;
+    for (size_t i = 0; i < b->count; i++)
+        qd_free(b->of[i]);
+    qd_free(b);
+}
 
 struct qd_epoch *qd_epoch_ref(struct qd_epoch *epoch)
 {
@@ -25,8 +56,10 @@ struct qd_epoch *qd_epoch_ref(struct qd_epoch *epoch)
 
 void qd_epoch_unref(struct qd_epoch **epoch)
 {
-    if (*epoch && qd_ref_drop(&(*epoch)->ref))
+    if (*epoch && qd_ref_drop(&(*epoch)->ref)) {
+        qd_biases_unref(&(*epoch)->biases);
         qd_free(*epoch);
+    }
     *epoch = NULL;
 }
 
@@ -82,6 +115,7 @@ static enum qd_status publish(struct qd_learner *learner, bool frozen)
     epoch->id = ++learner->newest;
     epoch->frozen = frozen;
     epoch->site_count = learner->site_count;
+    epoch->biases = learner->biases ? qd_biases_ref(learner->biases) : NULL;
     for (size_t i = 0; i < learner->site_count; i++)
         epoch->sites[i] = site_params(learner, i, frozen);
 
@@ -129,6 +163,7 @@ void qd_learner_destroy(struct qd_learner **learner)
     qd_free((*learner)->given);
     qd_free((*learner)->ranges);
     qd_free((*learner)->wide);
+    qd_biases_unref(&(*learner)->biases);
     qd_free(*learner);
     *learner = NULL;
 }
@@ -236,22 +271,44 @@ enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given
     return status;
 }
 
+enum qd_status qd_learner_correct(struct qd_learner *learner, struct qd_biases *biases)
+{
+    struct qd_biases *old = learner->biases;
+    learner->biases = biases;
+    enum qd_status status = publish(learner, learner->frozen);
+    if (status)
+        learner->biases = old;
+    else
+        qd_biases_unref(&old);
+    return status;
+}
+
+void qd_learner_start_with(struct qd_learner *learner, struct qd_biases *biases)
+{
+    qd_biases_unref(&learner->biases);
+    learner->biases = biases;
+}
+
 uint64_t qd_learner_requests(const struct qd_learner *learner) { return learner->requests; }
 bool qd_learner_frozen(const struct qd_learner *learner) { return learner->frozen; }
 
 enum qd_status qd_learner_reset(struct qd_learner *learner)
 {
     struct qd_range *empty = qd_calloc(learner->site_count, sizeof *empty), *old = learner->ranges;
+    struct qd_biases *biases = learner->biases;
     if (!empty)
         return QD_ERR_NO_MEMORY;
     learner->ranges = empty;
+    learner->biases = NULL;
     enum qd_status status = publish(learner, false);
     if (status) {
         learner->ranges = old;
+        learner->biases = biases;
         qd_free(empty);
         return status;
     }
     learner->requests = 0;
+    qd_biases_unref(&biases);
     qd_free(old);
     return QD_OK;
 }

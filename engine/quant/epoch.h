@@ -26,10 +26,23 @@ struct qd_given {
     struct qd_qparams qp; /* as carried */
 };
 
+/* Biases of a plan's layers with their weights' rounding errors taken out (docs/QUANTIZATION.md, section 4). */
+struct qd_biases {
+    struct qd_ref ref;
+    size_t count;
+    float *of[]; /* [count] by step of the plan; NULL: the layer keeps its own. Freed with the object. */
+};
+
+/* Without any bias yet; NULL: out of memory. [any] */
+struct qd_biases *qd_biases_create(size_t count);
+struct qd_biases *qd_biases_ref(struct qd_biases *biases);
+void qd_biases_unref(struct qd_biases **biases); /* clears the pointer, which may be NULL */
+
 struct qd_epoch {
     struct qd_ref ref;
     uint64_t id;
     bool frozen;
+    struct qd_biases *biases; /* a reference, or NULL */
     size_t site_count;
     struct qd_site_params sites[];
 };
@@ -80,6 +93,11 @@ const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t
 /* Replaces what is given, for all sites (set == false: the site goes on learning from where it stands), and publishes
  * an epoch. Errors: NO_MEMORY, then nothing has changed. */
 enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given *given) QD_MUST_CHECK;
+/* Puts biases in force (NULL: each layer's own), a reference of the caller's, and publishes an epoch. Errors:
+ * NO_MEMORY, then nothing has changed. */
+enum qd_status qd_learner_correct(struct qd_learner *learner, struct qd_biases *biases) QD_MUST_CHECK;
+/* The same without an epoch: the next that is published has them. */
+void qd_learner_start_with(struct qd_learner *learner, struct qd_biases *biases);
 uint64_t qd_learner_requests(const struct qd_learner *learner);
 bool qd_learner_frozen(const struct qd_learner *learner);
 

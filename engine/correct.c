@@ -1,0 +1,358 @@
+/* Bias correction. See correct.h. */
+#include "engine/model.h"
+#include "engine/plan/place.h"
+
+#include <math.h>
+#include <string.h>
+
+#define ROWS_READ  256 /* of an input, evenly spread: enough for an average over requests */
+#define ALL_AT     64  /* this many requests are all averaged, of those after it every SHARE-th */
+#define SHARE      16
+#define FIRST_AT   16   /* biases are made after so many averaged requests, ... */
+#define LOOK_AGAIN 4    /* ... again after so many times as many ... */
+#define LOOK_MOST  256  /* ... and then, every so many, when ... */
+#define MOVED      0.25 /* ... a layer's averages have moved by so much of their length */
+
+/* What one layer's input is like. */
+struct layer_means {
+    size_t size; /* channels of the input, and taps of the window: the shares of them that padding leaves */
+    uint64_t n;  /* requests folded */
+    float *mean; /* [size] NULL: not an INT8 layer, or not seen yet */
+    float *used; /* [size] what the bias in force was made of; NULL: none */
+};
+
+struct qd_means {
+    uint64_t requests, next, made;
+    size_t count;
+    struct layer_means layers[]; /* by step of the plan */
+};
+
+struct qd_means *qd_means_create(const struct qd_plan *plan)
+{
+    struct qd_means *means = qd_calloc(1, sizeof *means + (size_t)plan->step_count * sizeof means->layers[0]);
+    if (means) {
+        means->count = (size_t)plan->step_count;
+        means->next = FIRST_AT;
+    }
+    return means;
+}
+
+static void forget(struct layer_means *layer)
+{
+    qd_free(layer->mean);
+    qd_free(layer->used);
+    *layer = (struct layer_means){.size = 0};
+}
+
+void qd_means_reset(struct qd_means *means)
+{
+    for (size_t i = 0; i < means->count; i++)
+        forget(&means->layers[i]);
+    means->requests = 0;
+    means->next = FIRST_AT;
+}
+
+void qd_means_destroy(struct qd_means **means)
+{
+    if (*means)
+        qd_means_reset(*means);
+    qd_free(*means);
+    *means = NULL;
+}
+
+static bool is_corrected(const struct qd_plan *plan, const struct qd_step *step)
+{
+    if (step->kind != QD_STEP_LINEAR || !step->int8)
+        return false;
+    const enum qd_form form = plan->slots[step->in[0]].form;
+    return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL;
+}
+
+static size_t size_of(const struct qd_step *step)
+{
+    return qd_linear_inputs(step->linear) + qd_linear_taps(step->linear);
+}
+
+void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struct qd_means *old,
+                       const struct qd_plan *old_plan)
+{
+    means->requests = old->requests;
+    means->made = old->made;
+    means->next = old->requests > FIRST_AT ? old->requests : FIRST_AT; /* the new plan's biases are its own */
+    for (int i = 0; i < plan->step_count; i++)
+        for (int j = 0; is_corrected(plan, &plan->steps[i]) && j < old_plan->step_count; j++) {
+            struct layer_means *from = &old->layers[j];
+            if (!from->mean || from->size != size_of(&plan->steps[i]) ||
+                strcmp(old_plan->steps[j].node->name, plan->steps[i].node->name) != 0)
+                continue;
+            means->layers[i] = (struct layer_means){.size = from->size, .n = from->n, .mean = from->mean};
+            from->mean = NULL;
+            break;
+        }
+}
+
+/* ------------------------------------------------------------------ averaging [worker], [loop] */
+
+/* The means of a layer's input by channel, from bytes. */
+static void average(const uint8_t *bytes, size_t rows, size_t channels, const struct qd_qparams *qp, float *mean)
+{
+    const size_t taken = rows < ROWS_READ ? rows : ROWS_READ;
+    for (size_t c = 0; c < channels; c++)
+        mean[c] = 0;
+    for (size_t r = 0; r < taken; r++) { /* sums of so few bytes are exact in floats */
+        const uint8_t *row = bytes + r * rows / taken * channels;
+        for (size_t c = 0; c < channels; c++)
+            mean[c] += (float)row[c];
+    }
+    for (size_t c = 0; c < channels; c++)
+        mean[c] = qp->scale * (mean[c] / (float)taken - (float)qp->zero_point);
+}
+
+static void look(struct qd_probe *probe, const struct qd_lane *lane, const struct qd_step *step)
+{
+    struct qd_averaging *mine = (struct qd_averaging *)probe;
+    if (!is_corrected(lane->plan, step))
+        return;
+    const struct qd_tensor *in = &lane->slots[step->in[0]];
+    const size_t channels = qd_linear_inputs(step->linear), rows = (size_t)qd_tensor_elems(in) / channels;
+    float *mean = rows ? qd_arena_alloc(lane->arena, size_of(step), sizeof *mean) : NULL;
+    if (mean) {
+        average(in->data, rows, channels, &lane->qparams[lane->plan->slots[step->in[0]].site], mean);
+        qd_linear_tap_shares(step->linear, &in->shape, mean + channels);
+    }
+    mine->mean[step - lane->plan->steps] = mean;
+}
+
+bool qd_means_wanted(const struct qd_model *model)
+{
+    const uint64_t served = qd_learner_requests(model->learner);
+    return model->options.bias_correction && !qd_learner_frozen(model->learner) &&
+           (model->means->requests < ALL_AT || served % SHARE == 0);
+}
+
+void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane)
+{
+    averaging->probe.look = look;
+    averaging->mean = qd_arena_alloc(lane->arena, (size_t)lane->plan->step_count, sizeof *averaging->mean);
+    lane->probe = averaging->mean ? &averaging->probe : NULL;
+}
+
+void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging)
+{
+    struct qd_means *means = model->means;
+    means->requests++;
+    for (size_t i = 0; i < means->count; i++) {
+        struct layer_means *layer = &means->layers[i];
+        const float *seen = averaging->mean[i];
+        if (!seen)
+            continue;
+        layer->size = size_of(&model->plan->steps[i]);
+        if (!layer->mean)
+            layer->mean = qd_calloc(layer->size, sizeof *layer->mean);
+        const double c = model->options.averaging_constant, first = 1 / (double)(layer->n + 1),
+                     weight = c > first ? c : first;
+        for (size_t k = 0; layer->mean && k < layer->size; k++)
+            layer->mean[k] += (float)(weight * ((double)seen[k] - (double)layer->mean[k]));
+        layer->n += layer->mean != NULL;
+    }
+}
+
+/* ------------------------------------------------------------------ correcting */
+
+struct qd_correction {
+    struct qd_model *model; /* references, as the next */
+    struct qd_plan *plan;
+    struct qd_biases *biases;
+    float **mean; /* [step_count] copies */
+    bool made;
+};
+
+static bool has_moved(const struct layer_means *layer)
+{
+    double length = 0, way = 0;
+    if (!layer->mean || !layer->used)
+        return layer->mean != NULL;
+    for (size_t k = 0; k < layer->size; k++) {
+        const double was = (double)layer->used[k], is = (double)layer->mean[k];
+        length += was * was;
+        way += (is - was) * (is - was);
+    }
+    return way > MOVED * MOVED * length;
+}
+
+bool qd_model_correction_due(const struct qd_model *model)
+{
+    const struct qd_means *means = model->means;
+    if (!model->options.bias_correction || qd_learner_frozen(model->learner) || means->requests < means->next)
+        return false;
+    bool due = means->requests < LOOK_MOST;
+    for (size_t i = 0; !due && i < means->count; i++)
+        due = has_moved(&means->layers[i]);
+    return due;
+}
+
+static uint64_t next_after(uint64_t requests)
+{
+    return requests < LOOK_MOST / LOOK_AGAIN ? requests * LOOK_AGAIN : requests + LOOK_MOST;
+}
+
+static float *copy_floats(const float *values, size_t n)
+{
+    float *copy = qd_calloc(n, sizeof *copy);
+    if (copy)
+        memcpy(copy, values, n * sizeof *copy);
+    return copy;
+}
+
+static void destroy(struct qd_correction **correction)
+{
+    struct qd_correction *c = *correction;
+    *correction = NULL;
+    for (int i = 0; c->mean && i < c->plan->step_count; i++)
+        qd_free(c->mean[i]);
+    qd_free(c->mean);
+    qd_biases_unref(&c->biases);
+    qd_plan_unref(&c->plan);
+    qd_model_unref(&c->model);
+    qd_free(c);
+}
+
+enum qd_status qd_correction_create(struct qd_model *model, struct qd_correction **out, struct qd_error *error)
+{
+    struct qd_means *means = model->means;
+    struct qd_correction *c = qd_calloc(1, sizeof *c);
+    if (!c)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to correct the biases");
+    c->model = qd_model_ref(model);
+    c->plan = qd_plan_ref(model->plan);
+    c->biases = qd_biases_create(means->count);
+    c->mean = qd_calloc(means->count + 1, sizeof *c->mean);
+    bool good = c->biases && c->mean;
+    for (size_t i = 0; good && i < means->count; i++)
+        if (means->layers[i].mean) {
+            c->mean[i] = copy_floats(means->layers[i].mean, means->layers[i].size);
+            good = c->mean[i] != NULL;
+        }
+    means->next = next_after(means->requests);
+    if (good) {
+        *out = c;
+        return QD_OK;
+    }
+    destroy(&c);
+    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to correct the biases");
+}
+
+void qd_correction_run(struct qd_correction *c)
+{
+    c->made = true;
+    for (int i = 0; c->made && i < c->plan->step_count; i++) {
+        const struct qd_step *step = &c->plan->steps[i];
+        if (!c->mean[i])
+            continue;
+        const struct qd_linear_spec spec = qd_place_spec(c->plan, step->unit, true, false);
+        const float *share = c->mean[i] + qd_linear_inputs(step->linear);
+        float *bias = c->biases->of[i] = qd_calloc(qd_linear_bias_count(step->linear), sizeof *bias);
+        c->made = bias && qd_linear_correct(&spec, step->linear, c->mean[i], share, bias) == QD_OK;
+    }
+}
+
+bool qd_correction_finish(struct qd_correction **correction)
+{
+    struct qd_correction *c = *correction;
+    struct qd_model *model = c->model;
+    bool in_force = c->made && c->plan == model->plan && model->options.bias_correction &&
+                    qd_learner_correct(model->learner, c->biases) == QD_OK;
+    if (in_force) {
+        c->biases = NULL; /* the learner's */
+        model->means->made++;
+        for (size_t i = 0; i < model->means->count; i++) {
+            qd_free(model->means->layers[i].used);
+            model->means->layers[i].used = c->mean[i];
+            c->mean[i] = NULL;
+        }
+    }
+    destroy(correction);
+    return in_force;
+}
+
+void qd_model_correction(const struct qd_model *model, struct qd_correction_report *out)
+{
+    const struct qd_biases *biases = qd_learner_current(model->learner)->biases;
+    *out = (struct qd_correction_report){
+        .requests = model->means->requests, .made = model->means->made, .steps = model->means->count};
+    for (size_t i = 0; biases && i < biases->count; i++)
+        out->layers += biases->of[i] != NULL;
+}
+
+/* ------------------------------------------------------------------ over a restart */
+
+bool qd_model_layer_correction(const struct qd_model *model, size_t i, struct qd_layer_correction *out)
+{
+    const struct layer_means *layer = &model->means->layers[i];
+    const struct qd_step *step = &model->plan->steps[i];
+    const struct qd_biases *biases = qd_learner_current(model->learner)->biases;
+    if (!layer->mean)
+        return false;
+    *out = (struct qd_layer_correction){.node = step->node->name,
+                                        .n = layer->n,
+                                        .mean_count = layer->size,
+                                        .mean = layer->mean,
+                                        .bias_count = qd_linear_bias_count(step->linear),
+                                        .bias = biases ? biases->of[i] : NULL};
+    return true;
+}
+
+static bool are_finite(const float *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return false;
+    return true;
+}
+
+/* One layer from outside to step i. False: out of memory. */
+static bool take_layer(struct qd_model *model, int i, const struct qd_layer_correction *from, struct qd_biases *biases)
+{
+    const struct qd_step *step = &model->plan->steps[i];
+    struct layer_means *layer = &model->means->layers[i];
+    if (from->mean_count != size_of(step) || !are_finite(from->mean, from->mean_count))
+        return true;
+    forget(layer);
+    layer->size = from->mean_count;
+    layer->n = from->n;
+    layer->mean = copy_floats(from->mean, from->mean_count);
+    if (!from->bias || from->bias_count != qd_linear_bias_count(step->linear) ||
+        !are_finite(from->bias, from->bias_count))
+        return layer->mean != NULL;
+    layer->used = copy_floats(from->mean, from->mean_count); /* near enough to those it was made of */
+    qd_free(biases->of[i]);
+    biases->of[i] = copy_floats(from->bias, from->bias_count);
+    return layer->mean && layer->used && biases->of[i];
+}
+
+enum qd_status qd_model_restore_corrections(struct qd_model *model, const struct qd_layer_correction *layers,
+                                            size_t count, uint64_t requests, uint64_t made, struct qd_error *error)
+{
+    struct qd_means *means = model->means;
+    struct qd_biases *biases = qd_biases_create(means->count);
+    bool good = biases != NULL, any = false;
+    for (int i = 0; good && i < model->plan->step_count; i++)
+        for (size_t l = 0; good && is_corrected(model->plan, &model->plan->steps[i]) && l < count; l++)
+            if (strcmp(layers[l].node, model->plan->steps[i].node->name) == 0) {
+                good = take_layer(model, i, &layers[l], biases);
+                any |= biases->of[i] != NULL;
+            }
+    if (!good) {
+        qd_means_reset(means);
+        qd_biases_unref(&biases);
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's biases");
+    }
+    means->requests = requests;
+    means->made = made;
+    if (!any)
+        qd_biases_unref(&biases);
+    else
+        means->next = next_after(requests);
+    qd_learner_start_with(model->learner, biases);
+    return QD_OK;
+}

@@ -1,0 +1,52 @@
+/* Bias correction on a thread of its own. See corrections.h. */
+#include "server/corrections.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <inttypes.h>
+
+struct correcting {
+    uv_work_t work;
+    struct qd_model_entry *entry;
+    struct qd_correction *correction;
+};
+
+static void on_thread(uv_work_t *work)
+{
+    struct correcting *c = work->data;
+    qd_correction_run(c->correction);
+}
+
+static void on_made(uv_work_t *work, int status)
+{
+    struct correcting *c = work->data;
+    struct qd_correction_report report;
+    (void)status;
+    c->entry->correcting = false;
+    if (qd_correction_finish(&c->correction)) {
+        qd_model_correction(c->entry->model, &report);
+        qd_log(QD_LOG_INFO, "model '%s': biases of %zu layers corrected, by the inputs of %" PRIu64 " requests",
+               c->entry->name, report.layers, report.requests);
+    }
+    qd_free(c);
+}
+
+void qd_corrections_check(struct qd_server *server, struct qd_model_entry *entry)
+{
+    struct qd_error error;
+    if (entry->correcting || server->draining || !qd_model_correction_due(entry->model))
+        return;
+    struct correcting *c = qd_calloc(1, sizeof *c);
+    if (!c || qd_correction_create(entry->model, &c->correction, &error) != QD_OK) {
+        qd_free(c);
+        return; /* the biases stay as they are; tried again later */
+    }
+    c->entry = entry;
+    c->work.data = c;
+    entry->correcting = uv_queue_work(server->loop, &c->work, on_thread, on_made) == 0;
+    if (!entry->correcting) {
+        (void)qd_correction_finish(&c->correction);
+        qd_free(c);
+    }
+}
