@@ -147,6 +147,14 @@ static enum qd_status count_macs(struct qd_model *model, struct qd_plan *plan, u
     return QD_OK;
 }
 
+void qd_model_release_weights(struct qd_model *model)
+{
+    if (model->file.bytes) {
+        qd_file_release(&model->file);
+        qd_externals_release(model->externals);
+    }
+}
+
 enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_options *options, struct qd_plan **plan,
                                 uint64_t **macs, struct qd_error *error)
 {
@@ -179,10 +187,8 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         status = choose_by_time(model, wanted, plan, error);
     if (!status)
         status = count_macs(model, *plan, macs, error);
-    if (!status && model->file.bytes && !(*plan)->options.fp32) { /* the packed weights are what requests read */
-        qd_file_release(&model->file);
-        qd_externals_release(model->externals);
-    }
+    if (!status && !(*plan)->options.fp32)
+        qd_model_release_weights(model); /* the packed ones are what requests read */
     if (status && *plan)
         qd_plan_unref(plan);
     qd_free(pins);

@@ -254,6 +254,7 @@ void qd_correction_run(struct qd_correction *c)
         float *bias = c->biases->of[i] = qd_calloc(qd_linear_bias_count(step->linear), sizeof *bias);
         c->made = bias && qd_linear_correct(&spec, step->linear, c->mean[i], share, bias) == QD_OK;
     }
+    qd_model_release_weights(c->model);
 }
 
 bool qd_correction_finish(struct qd_correction **correction)

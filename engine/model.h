@@ -105,6 +105,8 @@ void qd_pins_free(struct qd_layer_pin **pins, size_t count);
 /* A plan for these options, layers chosen by time when the precision is auto; *macs lies in its arena. [any] */
 enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_options *options, struct qd_plan **plan,
                                 uint64_t **macs, struct qd_error *error) QD_MUST_CHECK;
+/* The mapped weights leave the resident set until they are read again. [any] */
+void qd_model_release_weights(struct qd_model *model);
 /* The site of a tensor of that name; -1: none. */
 int qd_site_named(const struct qd_plan *plan, const char *name);
 /* An entry as the learner keeps it; its tensor is not read. Errors: INVALID. */

@@ -200,10 +200,23 @@ static void answer(struct infer_state *s)
         qd_free(all);
 }
 
+/* The answer, or the error, once nothing is to be waited for any more. */
+static void conclude(void *ctx)
+{
+    struct infer_state *s = ctx;
+    struct qd_http_request *request = s->request;
+    if (s->status)
+        fail(s, &s->error);
+    else
+        answer(s);
+    qd_http_request_unref(&request);
+}
+
 static void job_done(struct qd_job *job)
 {
     struct infer_state *s = state_of(job);
     struct qd_http_request *request = s->request;
+    bool waits = false;
     if (job->outcome == QD_OK) {
         struct qd_infer *infer = qd_infer_call_infer(s->call);
         qd_infer_finish(infer);
@@ -211,7 +224,7 @@ static void job_done(struct qd_job *job)
             s->status = qd_infer_status(infer, &s->error);
         if (!s->status)
             qd_api_shadow(request->server, s->entry, infer);
-        qd_corrections_check(request->server, s->entry);
+        waits = qd_corrections_check(request->server, s->entry, conclude, s);
     } else {
         count_rejected(s, job->cancelled ? "cancelled" : job->outcome == QD_ERR_DEADLINE ? "deadline" : "stopping");
         s->status = qd_fail(&s->error, job->outcome,
@@ -219,11 +232,8 @@ static void job_done(struct qd_job *job)
                             : job->outcome == QD_ERR_DEADLINE ? "the request's time was over before a worker was free"
                                                               : "the server is stopping");
     }
-    if (s->status)
-        fail(s, &s->error);
-    else
-        answer(s);
-    qd_http_request_unref(&request);
+    if (!waits)
+        conclude(s);
 }
 
 void qd_handle_infer(struct qd_http_request *request)

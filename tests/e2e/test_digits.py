@@ -44,7 +44,7 @@ def main():
     net = intnet.IntNet(onnx.load(os.path.join(ROOT, "server", "builtin", "digits.onnx")))
     learner = intnet.Learner(net.sites)
     right = right_fp32 = different = 0
-    with serving.Daemon() as d:
+    with serving.Daemon("--bias-correction=false") as d:
         for i, image in enumerate(x):
             expected, seen = net.run(image, learner.epoch)
             logits, parameters = infer(d, image[None])
