@@ -2,6 +2,7 @@
 #include "engine/ops/op.h"
 #include "engine/plan/control.h"
 #include "engine/plan/fuse.h"
+#include "engine/plan/work.h"
 
 #include <string.h>
 
@@ -9,9 +10,18 @@
  * Tile, Range) must not become gigabytes while a model loads. */
 #define GROWTH            8
 #define MORE_GROWTH_BYTES ((size_t)64 << 20)
+/* And all steps together may be so many for each byte that results may take, about two seconds for a small model: nor
+ * must a few bytes (Einsum, pooling by large windows) become minutes. */
+#define WORK_PER_BYTE 8
 
-/* What folding may take; a Constant node's tensor lies in the file, whatever its size. */
-static size_t budget(const struct qd_graph *graph, size_t most_bytes)
+/* What folding may still take. */
+struct budget {
+    size_t bytes;
+    double work;
+};
+
+/* Bytes; a Constant node's tensor lies in the file, whatever its size. */
+static size_t budget_bytes(const struct qd_graph *graph, size_t most_bytes)
 {
     size_t all = MORE_GROWTH_BYTES;
     for (int v = 0; v < graph->value_count; v++)
@@ -60,7 +70,7 @@ static bool foldable(const struct qd_graph *graph, const struct qd_node *node, c
 /* Infers and runs one node on constants; the results become constants of the graph. `*done` stays false when it can't
  * be known yet. */
 static enum qd_status fold_node(struct qd_graph *graph, const struct qd_node *node, const struct qd_op *op,
-                                struct qd_arena *arena, struct qd_call *call, size_t *left, bool *done,
+                                struct qd_arena *arena, struct qd_call *call, struct budget *left, bool *done,
                                 struct qd_error *error)
 {
     struct qd_tensor *in = qd_arena_alloc(arena, (size_t)node->in_count, sizeof *in);
@@ -87,13 +97,15 @@ static enum qd_status fold_node(struct qd_graph *graph, const struct qd_node *no
         return QD_OK;
     if (status)
         return status;
-    size_t taken = cost(call, op, *left);
-    if (taken == SIZE_MAX)
+    size_t taken = cost(call, op, left->bytes);
+    double work = qd_op_work(call);
+    if (taken == SIZE_MAX || work > left->work)
         return QD_OK;
     for (int i = 0; i < node->out_count; i++)
         if (node->out[i] != QD_NO_VALUE && out[i].dtype == QD_NONE)
             return qd_fail(error, QD_ERR_INVALID, "%s node '%s' has no output %d", node->op, node->name, i);
-    *left -= taken;
+    left->bytes -= taken;
+    left->work -= work;
     for (int i = 0; i < node->out_count; i++) {
         out[i].data = qd_arena_alloc_raw(arena, qd_tensor_bytes(&out[i]));
         if (!out[i].data)
@@ -131,7 +143,8 @@ static int known_branch(const struct qd_graph *graph, const struct qd_node *node
 enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena, const struct qd_kernels *kernels,
                                  struct qd_parallel *parallel, size_t most_bytes, struct qd_error *error)
 {
-    size_t left = budget(graph, most_bytes);
+    size_t bytes = budget_bytes(graph, most_bytes);
+    struct budget left = {bytes, WORK_PER_BYTE * (double)bytes};
     int kept = 0;
     for (int i = 0; i < graph->node_count; i++) {
         int branch = known_branch(graph, &graph->nodes[i]);

@@ -1,11 +1,13 @@
 /* Shaped plans: what one set of input shapes fixes, and the cache of them. */
 #include "engine/plan/memory.h"
 #include "engine/plan/plan.h"
+#include "engine/plan/work.h"
 
 #include <string.h>
 
 /* Values that follow from shapes alone are computed beforehand up to this size. */
 #define MAX_KNOWN_ELEMS (1 << 16)
+#define MAX_KNOWN_WORK  ((double)(1 << 24)) /* of one step */
 
 void qd_shaped_unref(struct qd_shaped **shaped)
 {
@@ -79,6 +81,8 @@ static enum qd_status run_if_known(const struct qd_plan *plan, struct qd_shaped 
     for (int i = 0; i < step->out_count; i++)
         if (qd_tensor_elems(&out[i]) > MAX_KNOWN_ELEMS || (step->in_count == 0 && step->out_count == 0))
             return QD_OK;
+    if (qd_op_work(&call) > MAX_KNOWN_WORK)
+        return QD_OK;
     size_t scratch = step->op->scratch ? step->op->scratch(&call) : 0;
     if (scratch > plan->options.request_bytes || qd_arena_bytes(s->arena) > plan->options.request_bytes)
         return QD_ERR_TOO_LARGE;

@@ -115,6 +115,26 @@ static void test_mistakes_are_named(void **state)
     qd_mb_free(&b);
 }
 
+/* What a few bytes would make minutes of is left to the requests: all with all of two constants, and a small one. */
+static void test_long_work_is_left(void **state)
+{
+    (void)state;
+    for (int large = 0; large < 2; large++) {
+        struct qd_mb b = {0};
+        qd_mb_input(&b, "x", QD_F32, "1");
+        qd_mb_weights(&b, "k", large ? "30000" : "30", 1, 1);
+        qd_mb_node(&b, "Einsum", "k k", "e", "equation=a,b->");
+        qd_mb_node(&b, "Add", "x e", "y", NULL);
+        qd_mb_output(&b, "y", QD_F32, "1");
+        qd_mb_finish(&b, 13);
+        struct qd_model *model = qd_mb_load(&b, engine, NULL, NULL);
+        assert_non_null(model);
+        assert_int_equal(steps(model), large ? 2 : 1);
+        qd_model_unref(&model);
+        qd_mb_free(&b);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -136,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_defaults_are_not_folded),
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_mistakes_are_named),
+        cmocka_unit_test(test_long_work_is_left),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
