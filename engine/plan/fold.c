@@ -50,10 +50,17 @@ static size_t cost(const struct qd_call *call, const struct qd_op *op, size_t le
     return scratch > left - all ? SIZE_MAX : all + scratch;
 }
 
+/* Of a node whose results have no names nothing can come. */
+static bool is_read(const struct qd_node *node)
+{
+    for (int i = 0; i < node->out_count; i++)
+        if (node->out[i] != QD_NO_VALUE)
+            return true;
+    return false;
+}
+
 static bool foldable(const struct qd_graph *graph, const struct qd_node *node, const struct qd_op *op)
 {
-    if (node->out_count == 0)
-        return false;
     for (int i = 0; i < node->in_count; i++) {
         if (node->in[i] == QD_NO_VALUE)
             continue;
@@ -163,13 +170,13 @@ enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena,
         if (!op)
             return error ? error->status : QD_ERR_UNSUPPORTED;
         bool done = false;
-        if (foldable(graph, node, op)) {
+        if (is_read(node) && foldable(graph, node, op)) {
             struct qd_call call = {.kernels = kernels, .parallel = parallel};
             enum qd_status status = fold_node(graph, node, op, arena, &call, &left, &done, error);
             if (status)
                 return status;
         }
-        if (!done)
+        if (!done && is_read(node))
             graph->nodes[kept++] = *node;
     }
     graph->node_count = kept;

@@ -230,13 +230,17 @@ static enum qd_status prepare(struct placer *p, int u, void **prep)
 static enum qd_form taken_form(const struct placer *p, int u, int i)
 {
     const struct qd_graph *graph = &p->plan->graph;
-    int value = graph->nodes[p->units[u].node].in[i];
+    const struct qd_node *node = &graph->nodes[p->units[u].node];
+    int value = node->in[i];
     unsigned flags = p->forms.ops[u]->flags;
     bool q8 = p->forms.only_q8[value] || (i < 32 && (p->forms.wants[u] >> i & 1));
     bool turned = p->forms.channels_last[u] && (i == 0 || (flags & QD_OP_ALL_CHANNELS_LAST)) &&
                   !graph->values[value].constant;
     int rank = p->forms.rank[value] ? p->forms.rank[value] : graph->values[value].info.shape.rank;
-    return form_of(q8, turned && rank == p->forms.rank[graph->nodes[p->units[u].node].out[0]]);
+    for (int o = 0; o < node->out_count; o++)
+        if (node->out[o] != QD_NO_VALUE)
+            return form_of(q8, turned && rank == p->forms.rank[node->out[o]]);
+    return form_of(q8, false);
 }
 
 static enum qd_status take_inputs(struct placer *p, int u, int *slots)
