@@ -20,6 +20,13 @@ static inline float epilogue_residual(const struct qd_residual *r, size_t row, s
     return r->qp ? qd_dequantize_one(((const uint8_t *)r->data)[at], r->qp) : ((const float *)r->data)[at];
 }
 
+/* (7b): a row with a scale and a zero point of its own. */
+static inline float epilogue_row_real(const struct qd_epilogue *e, int32_t acc, size_t row, size_t col, float bias)
+{
+    const struct qd_row_scale *own = &e->rows[row];
+    return qd_real_one(acc - own->zero_point * e->sums[col], own->scale * e->scale[col], bias);
+}
+
 /* Residual, activation, observation, output of one real value; `inv_scale` = 1 / S when e->quantize. */
 static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale, float real, size_t row, size_t col,
                                    struct qd_observation *seen)

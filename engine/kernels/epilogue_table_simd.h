@@ -8,7 +8,14 @@
 #ifdef QD_SIMD_FLOATS
 
 #define PREPARE(name, kind)                                                                                            \
-    static void prepare_##name(struct tile_epilogue *t, const struct tile_block *b) { tile_prepare(t, b, kind); }
+    static void prepare_##name(struct tile_epilogue *t, const struct tile_block *b)                                    \
+    {                                                                                                                  \
+        tile_prepare(t, b, kind, false);                                                                               \
+    }                                                                                                                  \
+    static void prepare_rows_##name(struct tile_epilogue *t, const struct tile_block *b)                               \
+    {                                                                                                                  \
+        tile_prepare(t, b, kind, true);                                                                                \
+    }
 PREPARE(none, QD_ACT_NONE)
 PREPARE(clip, QD_ACT_CLIP)
 PREPARE(hard_sigmoid, QD_ACT_HARD_SIGMOID)
@@ -20,17 +27,18 @@ PREPARE(gelu_tanh, QD_ACT_GELU_TANH)
 PREPARE(tanh, QD_ACT_TANH)
 PREPARE(leaky_relu, QD_ACT_LEAKY_RELU)
 
-static void (*const PREPARES[QD_ACT_COUNT])(struct tile_epilogue *t, const struct tile_block *b) = {
-    [QD_ACT_NONE] = prepare_none,
-    [QD_ACT_CLIP] = prepare_clip,
-    [QD_ACT_HARD_SIGMOID] = prepare_hard_sigmoid,
-    [QD_ACT_HARD_SWISH] = prepare_hard_swish,
-    [QD_ACT_SIGMOID] = prepare_sigmoid,
-    [QD_ACT_SILU] = prepare_silu,
-    [QD_ACT_GELU] = prepare_gelu,
-    [QD_ACT_GELU_TANH] = prepare_gelu_tanh,
-    [QD_ACT_TANH] = prepare_tanh,
-    [QD_ACT_LEAKY_RELU] = prepare_leaky_relu,
+/* For rows of one scale, and for rows with scales of their own. */
+static void (*const PREPARES[QD_ACT_COUNT][2])(struct tile_epilogue *t, const struct tile_block *b) = {
+    [QD_ACT_NONE] = {prepare_none, prepare_rows_none},
+    [QD_ACT_CLIP] = {prepare_clip, prepare_rows_clip},
+    [QD_ACT_HARD_SIGMOID] = {prepare_hard_sigmoid, prepare_rows_hard_sigmoid},
+    [QD_ACT_HARD_SWISH] = {prepare_hard_swish, prepare_rows_hard_swish},
+    [QD_ACT_SIGMOID] = {prepare_sigmoid, prepare_rows_sigmoid},
+    [QD_ACT_SILU] = {prepare_silu, prepare_rows_silu},
+    [QD_ACT_GELU] = {prepare_gelu, prepare_rows_gelu},
+    [QD_ACT_GELU_TANH] = {prepare_gelu_tanh, prepare_rows_gelu_tanh},
+    [QD_ACT_TANH] = {prepare_tanh, prepare_rows_tanh},
+    [QD_ACT_LEAKY_RELU] = {prepare_leaky_relu, prepare_rows_leaky_relu},
 };
 
 #define FINISH(name, source, act, quantize, observe, sure)                                                             \
@@ -80,13 +88,24 @@ static float largest_of_ints(const int32_t *x, size_t n)
     return all;
 }
 
+static double largest_of_rows(const struct qd_epilogue *e)
+{
+    float most = 0.0f;
+    for (size_t i = 0; i < e->row_count; i++)
+        most = e->rows[i].scale > most ? e->rows[i].scale : most;
+    return (double)most;
+}
+
 /* No |value| after the activation is larger; infinite or NaN when nobody knows. In double, so that it does not
  * overflow. */
 static double bound_of(const struct qd_epilogue *e, size_t begin, size_t end, float depth_bound)
 {
     const struct qd_activation *act = &e->act;
     const size_t n = end - begin;
-    double acc = (double)depth_bound + (e->acc_init ? (double)largest_of_ints(e->acc_init + begin, n) : 0.0);
+    double acc = (double)depth_bound +
+                 (e->acc_init && !e->rows ? (double)largest_of_ints(e->acc_init + begin, n) : 0.0);
+    if (e->rows) /* zero points are at most 255, as are the integers: the difference is no larger than either */
+        acc = (double)depth_bound * largest_of_rows(e);
     double real = acc * (double)(e->scale ? largest(e->scale + begin, n) : 1.0f) +
                   (double)(e->bias ? largest(e->bias + begin, n) : 0.0f);
     if (e->residual.data)
@@ -108,7 +127,8 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
     const float inv_scale = epilogue_inv_scale(e);
     const bool words = e->quantize && e->out_s16, plain = !e->residual.data && !e->act.affine && !words,
                clip = e->act.kind == QD_ACT_CLIP;
-    const bool simple = plain && (clip || e->act.kind == QD_ACT_NONE), careless = !e->quantize && !e->observe;
+    const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE),
+               careless = !e->quantize && !e->observe;
     *t = (struct tile_epilogue){.e = e, .scaling = scaling_of(e->quantize, inv_scale), .integer = integer};
     t->seen = observing_begin();
     double bound = integer && !careless ? bound_of(e, col_begin, col_end, depth_bound) : INFINITY;
@@ -119,7 +139,7 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
         t->finish = integer ? FINISHES[clip][what] : clip ? finish_float_clip : finish_float;
         return;
     }
-    t->prepare = PREPARES[e->act.kind];
+    t->prepare = PREPARES[e->act.kind][e->rows != NULL];
     t->finish = words ? tile_finish_s16 : FINISHES[sure ? 2 : 3][what];
 }
 

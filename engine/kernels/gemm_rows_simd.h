@@ -88,7 +88,7 @@ static inline void gemm_take_rows(struct gemm *r, size_t row, size_t rows)
 /* What accumulators begin with: the columns' own values, or a copy of those that exist; zeros for floats. */
 static inline const int32_t *gemm_start(const struct gemm *r, size_t col, size_t cols, int32_t *room)
 {
-    const int32_t *init = r->args->epilogue.acc_init;
+    const int32_t *init = r->args->epilogue.rows ? NULL : r->args->epilogue.acc_init;
     if (r->g->integer && init && cols == TILE_COLS)
         return init + col;
     for (size_t j = 0; j < TILE_COLS; j++)

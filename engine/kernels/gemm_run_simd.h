@@ -69,7 +69,7 @@ static inline size_t gemm_wide(struct gemm *r)
     const struct qd_gemm_args *args = r->args;
     const size_t panel_bytes = TILE_COLS * r->units * UNIT_BYTES / r->g->growth;
     static const int32_t zeros[WIDE_PANELS * TILE_COLS];
-    const int32_t *init = r->g->integer ? args->epilogue.acc_init : NULL;
+    const int32_t *init = r->g->integer && !args->epilogue.rows ? args->epilogue.acc_init : NULL;
     size_t col = args->col_begin;
     for (; col + WIDE_PANELS * TILE_COLS <= args->col_end; col += WIDE_PANELS * TILE_COLS) {
         const struct tile t = {.a = r->a,

@@ -59,6 +59,11 @@ struct qd_epilogue {
     const int32_t *acc_init; /* [n] added to the integer accumulator: -Zx * column sum of w; ignored by f32 */
     const float *scale;      /* [n] Sx * Sw[j] */
     const float *bias;       /* [n], or NULL for 0 */
+    /* NULL, or (u8 GEMM only) row i of A has a scale and a zero point of its own, equation (7b): the real value is
+     * (float)(acc - rows[i].zero_point * sums[j]) * (rows[i].scale * scale[j]) + bias[j]; acc_init is then ignored. */
+    const struct qd_row_scale *rows;
+    size_t row_count;    /* of rows */
+    const int32_t *sums; /* [n] of w, with rows */
     struct qd_activation act;
     struct qd_residual residual;
     void *out;               /* element (row 0, column 0): uint8_t or int16_t when `quantize`, else float */

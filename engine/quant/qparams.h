@@ -13,6 +13,12 @@ struct qd_qparams {
     int32_t qmin, qmax; /* 0..255 asymmetric, 1..255 symmetric (as carried) */
 };
 
+/* A row's own, as a product's epilogue takes them. */
+struct qd_row_scale {
+    float scale;
+    int32_t zero_point;
+};
+
 #define QD_CARRIER_OFFSET 128 /* carried = s8 value + 128 */
 
 /* From a range of real values, lo <= hi, both finite; zero is included here. `symmetric`: equation (4). [any] */

@@ -32,6 +32,13 @@ static inline void qd_observation_merge(struct qd_observation *into, const struc
     into->clipped_high += from->clipped_high;
 }
 
+/* Scale and zero point of a row from what it showed of itself; of one without a finite value, those of zeros. */
+static inline struct qd_qparams qd_qparams_of_row(const struct qd_observation *seen, bool symmetric)
+{
+    bool finite = seen->min <= seen->max;
+    return qd_qparams_from_range(finite ? (double)seen->min : 0.0, finite ? (double)seen->max : 0.0, symmetric);
+}
+
 /* Clamp in float, then round: the same integer as rounding first, because the limits are integers; NaN gives qmin. */
 static inline int32_t qd_round_clamp(float scaled, const struct qd_qparams *qp)
 {

@@ -51,6 +51,7 @@ static inline vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __
 static inline vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
+static inline vi vi_mul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
 static inline vf vf_from_vi(vi x) { return _mm256_cvtepi32_ps(x); }
 static inline vf vf_from_bits(vi x) { return _mm256_castsi256_ps(x); }
 static inline vi vi_from_bits(vf x) { return _mm256_castps_si256(x); }

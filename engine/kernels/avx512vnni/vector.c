@@ -1,6 +1,7 @@
-/* The vector kernels of this instruction set: engine/kernels/vector_simd.h compiled for it, under its names. */
+/* The vector kernels of this instruction set: engine/kernels/vector_simd.h and quantize_rows_simd.h compiled for it,
+ * under its names. */
 #include "engine/kernels/dispatch.h"
-#include "engine/kernels/vector_simd.h"
+#include "engine/kernels/quantize_rows_simd.h"
 
 void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                 struct qd_observation *obs)
@@ -42,4 +43,10 @@ void qd_observe_f32__avx512vnni(const float *x, size_t n, const struct qd_qparam
 void qd_max_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n, uint8_t *out)
 {
     vector_max_rows(in, rows, n, out);
+}
+
+void qd_quantize_rows_u8__avx512vnni(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+                                     struct qd_row_scale *scales, struct qd_observation *obs)
+{
+    vector_quantize_rows(x, rows, n, symmetric, q, scales, obs);
 }

@@ -56,3 +56,17 @@ void qd_max_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, uin
         for (size_t j = 0; j < n; j++)
             out[j] = in[i][j] > out[j] ? in[i][j] : out[j];
 }
+
+void qd_quantize_rows_u8__scalar(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+                                 struct qd_row_scale *scales, struct qd_observation *obs)
+{
+    for (size_t i = 0; i < rows; i++, x += n, q += n) {
+        struct qd_observation row = qd_observation_empty();
+        qd_observe_f32__scalar(x, n, NULL, &row);
+        const struct qd_qparams qp = qd_qparams_of_row(&row, symmetric);
+        scales[i] = (struct qd_row_scale){qp.scale, qp.zero_point};
+        qd_requantize_u8__scalar(x, n, &qp, q, NULL);
+        if (obs)
+            qd_observation_merge(obs, &row);
+    }
+}

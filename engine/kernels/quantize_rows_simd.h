@@ -1,0 +1,79 @@
+/* Rows that get a scale and a zero point each from their own least and largest value, many values at a time; bit by bit
+ * what scalar/vector.c does. A row whose values are all finite needs no clamp: packing saturates. Only for
+ * <isa>/vector.c. */
+#ifndef QD_ENGINE_KERNELS_QUANTIZE_ROWS_SIMD_H
+#define QD_ENGINE_KERNELS_QUANTIZE_ROWS_SIMD_H
+
+#include "engine/kernels/vector_simd.h"
+
+#ifdef QD_SIMD_FLOATS
+
+/* Least and largest value, NaN left out; false when something is not finite (x * 0 is then NaN). */
+QD_INLINE bool row_ends(const float *x, size_t n, float *min, float *max)
+{
+    const vf zero = vf_set(0.0f);
+    vf least = vf_set(INFINITY), most = vf_set(-INFINITY), odd = zero;
+    size_t i = 0;
+    for (; i + QD_SIMD_FLOATS <= n; i += QD_SIMD_FLOATS) {
+        const vf real = vf_load(x + i);
+        least = vf_min(real, least);
+        most = vf_max(real, most);
+        odd = vf_fma(real, zero, odd);
+    }
+    if (i < n) {
+        const vm mask = vm_first(n - i);
+        const vf real = vf_load_some(x + i, mask);
+        least = vf_min_some(least, mask, real);
+        most = vf_max_some(most, mask, real);
+        odd = vf_fma(real, zero, odd);
+    }
+    *min = vf_reduce_min(least);
+    *max = vf_reduce_max(most);
+    return vm_count(vm_unordered(odd)) == 0;
+}
+
+QD_INLINE void row_quantize(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q)
+{
+    const vf factor = vf_set(1.0f / qp->scale);
+    size_t i = 0;
+    for (; i + 4 * QD_SIMD_FLOATS <= n; i += 4 * QD_SIMD_FLOATS) {
+        vi part[4];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; v++)
+            part[v] = vi_from_vf(vf_mul(vf_load(x + i + v * QD_SIMD_FLOATS), factor));
+        vi_store_halves(q + i, q + i + 2 * QD_SIMD_FLOATS,
+                        vi_pack_u8(part, part + 2, qp->zero_point, qp->qmin, qp->qmax), 2 * QD_SIMD_FLOATS);
+    }
+    if (i < n)
+        vector_quantize(x + i, n - i, qp, q + i, NULL, false);
+}
+
+QD_INLINE void vector_quantize_rows(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+                                    struct qd_row_scale *scales, struct qd_observation *obs)
+{
+    struct qd_observation seen = qd_observation_empty();
+    for (size_t i = 0; i < rows; i++, x += n, q += n) {
+        float min, max;
+        struct qd_observation row = qd_observation_empty();
+        const bool finite = row_ends(x, n, &min, &max);
+        if (finite) {
+            row.min = min;
+            row.max = max;
+            row.elems = n;
+        } else {
+            vector_quantize(x, n, NULL, NULL, &row, false);
+        }
+        const struct qd_qparams qp = qd_qparams_of_row(&row, symmetric);
+        scales[i] = (struct qd_row_scale){qp.scale, qp.zero_point};
+        if (finite)
+            row_quantize(x, n, &qp, q);
+        else
+            vector_quantize(x, n, &qp, q, NULL, false);
+        qd_observation_merge(&seen, &row);
+    }
+    if (obs)
+        observation_publish(&seen, obs);
+}
+
+#endif
+#endif
