@@ -163,6 +163,9 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
     const struct qd_plan_options wanted = {
         .fp32 = options->precision == QD_FP32 && pin_count == 0,
         .symmetric = options->activation_scheme == QD_SYMMETRIC,
+        .rows = options->compat != QD_COMPAT_QUANTD || options->activation_granularity == QD_PER_TENSOR ? QD_ROWS_NEVER
+                : options->activation_granularity == QD_PER_ROW                                         ? QD_ROWS_ALWAYS
+                                                                                                        : QD_ROWS_AUTO,
         .weights_per_tensor = options->weight_granularity == QD_PER_TENSOR,
         .int16 = options->precision == QD_INT16,
         .weight_bits = options->weight_bits,

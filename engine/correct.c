@@ -65,7 +65,7 @@ static bool is_corrected(const struct qd_plan *plan, const struct qd_step *step)
     if (step->kind != QD_STEP_LINEAR || !step->int8)
         return false;
     const enum qd_form form = plan->slots[step->in[0]].form;
-    return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL;
+    return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL || form == QD_FORM_Q8_ROWS;
 }
 
 static size_t size_of(const struct qd_step *step)
@@ -93,19 +93,21 @@ void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struc
 
 /* ------------------------------------------------------------------ averaging [worker], [loop] */
 
-/* The means of a layer's input by channel, from bytes. */
-static void average(const uint8_t *bytes, size_t rows, size_t channels, const struct qd_qparams *qp, float *mean)
+/* The means of a layer's input by channel, from bytes: of one scale, or of one a row. */
+static void average(const uint8_t *bytes, size_t rows, size_t channels, const struct qd_qparams *qp,
+                    const struct qd_row_scale *scales, float *mean)
 {
     const size_t taken = rows < ROWS_READ ? rows : ROWS_READ;
     for (size_t c = 0; c < channels; c++)
         mean[c] = 0;
-    for (size_t r = 0; r < taken; r++) { /* sums of so few bytes are exact in floats */
-        const uint8_t *row = bytes + r * rows / taken * channels;
+    for (size_t r = 0; r < taken; r++) {
+        const size_t at = r * rows / taken;
+        const uint8_t *row = bytes + at * channels;
+        const float scale = (scales ? scales[at].scale : qp->scale) / (float)taken;
+        const int32_t zero_point = scales ? scales[at].zero_point : qp->zero_point;
         for (size_t c = 0; c < channels; c++)
-            mean[c] += (float)row[c];
+            mean[c] += scale * (float)(row[c] - zero_point);
     }
-    for (size_t c = 0; c < channels; c++)
-        mean[c] = qp->scale * (mean[c] / (float)taken - (float)qp->zero_point);
 }
 
 static void look(struct qd_probe *probe, const struct qd_lane *lane, const struct qd_step *step)
@@ -114,10 +116,12 @@ static void look(struct qd_probe *probe, const struct qd_lane *lane, const struc
     if (!is_corrected(lane->plan, step))
         return;
     const struct qd_tensor *in = &lane->slots[step->in[0]];
+    const int scales = qd_step_rows(step);
     const size_t channels = qd_linear_inputs(step->linear), rows = (size_t)qd_tensor_elems(in) / channels;
     float *mean = rows ? qd_arena_alloc(lane->arena, size_of(step), sizeof *mean) : NULL;
     if (mean) {
-        average(in->data, rows, channels, &lane->qparams[lane->plan->slots[step->in[0]].site], mean);
+        average(in->data, rows, channels, &lane->qparams[lane->plan->slots[step->in[0]].site],
+                scales == QD_NO_VALUE ? NULL : lane->slots[scales].data, mean);
         qd_linear_tap_shares(step->linear, &in->shape, mean + channels);
     }
     mine->mean[step - lane->plan->steps] = mean;

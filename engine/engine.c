@@ -10,6 +10,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .mode = QD_MODE_EMA,
         .guard = QD_GUARD_WIDEN,
         .activation_scheme = QD_ASYMMETRIC,
+        .activation_granularity = QD_GRANULARITY_AUTO,
         .weight_granularity = QD_PER_CHANNEL,
         .precision = QD_PRECISION_AUTO,
         .weight_bits = QD_WEIGHT_BITS,
@@ -30,8 +31,10 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
         return qd_fail(error, QD_ERR_UNSUPPORTED, "mode 'static' is entered by freezing learned ranges");
     if (o->weight_bits < 8 || o->weight_bits > 16)
         return qd_fail(error, QD_ERR_INVALID, "weight_bits must lie in 8..16");
-    if (o->weight_granularity == QD_PER_ROW)
+    if (o->weight_granularity != QD_PER_TENSOR && o->weight_granularity != QD_PER_CHANNEL)
         return qd_fail(error, QD_ERR_INVALID, "weights have a scale per tensor or per channel, not per row");
+    if (o->activation_granularity == QD_PER_CHANNEL)
+        return qd_fail(error, QD_ERR_INVALID, "activations have a scale per tensor or per row, not per channel");
     if (!(o->averaging_constant > 0 && o->averaging_constant <= 1))
         return qd_fail(error, QD_ERR_INVALID, "averaging_constant must be above 0 and at most 1");
     if (!(o->max_step > 0) || !(o->guard_tolerance >= 0) || !(o->publish_tolerance >= 0))

@@ -64,7 +64,12 @@ enum qd_status qd_model_ranges_set(struct qd_model *model, const struct qd_range
         int site = qd_site_named(plan, entries[e].tensor);
         status = site < 0 ? qd_fail(error, QD_ERR_NOT_FOUND, "model '%s' observes no tensor '%.128s'", model->name,
                                     entries[e].tensor)
-                          : qd_given_read(&entries[e], plan->options.symmetric, &given[site], error);
+                 : plan->sites[site].rows
+                     ? qd_fail(error, QD_ERR_CONFLICT,
+                               "tensor '%.128s' is quantized row by row: it can have a range under the activation "
+                               "granularity 'tensor'",
+                               entries[e].tensor)
+                     : qd_given_read(&entries[e], plan->options.symmetric, &given[site], error);
     }
     if (!status && count && qd_learner_give(model->learner, given) != QD_OK)
         status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");

@@ -10,7 +10,7 @@ static const char *const guards[] = {[QD_GUARD_WIDEN] = "widen",
                                      [QD_GUARD_ESCALATE] = "escalate"};
 static const char *const schemes[] = {[QD_ASYMMETRIC] = "asymmetric", [QD_SYMMETRIC] = "symmetric"};
 static const char *const granularities[] = {
-    [QD_PER_TENSOR] = "tensor", [QD_PER_CHANNEL] = "channel", [QD_PER_ROW] = "row"};
+    [QD_PER_TENSOR] = "tensor", [QD_PER_CHANNEL] = "channel", [QD_PER_ROW] = "row", [QD_GRANULARITY_AUTO] = "auto"};
 static const char *const precisions[] = {
     [QD_INT8] = "int8", [QD_INT16] = "int16", [QD_FP32] = "fp32", [QD_PRECISION_AUTO] = "auto"};
 

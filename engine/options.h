@@ -12,7 +12,7 @@
 enum qd_mode { QD_MODE_EMA, QD_MODE_REQUEST, QD_MODE_STATIC };
 enum qd_guard { QD_GUARD_WIDEN, QD_GUARD_CLIP, QD_GUARD_REJECT, QD_GUARD_ESCALATE };
 enum qd_scheme { QD_ASYMMETRIC, QD_SYMMETRIC };
-enum qd_granularity { QD_PER_TENSOR, QD_PER_CHANNEL, QD_PER_ROW };
+enum qd_granularity { QD_PER_TENSOR, QD_PER_CHANNEL, QD_PER_ROW, QD_GRANULARITY_AUTO };
 enum qd_precision { QD_INT8, QD_INT16, QD_FP32, QD_PRECISION_AUTO };
 
 /* Lower-case names as the wire and the configuration spell them ("ema", "widen", "asymmetric", "int8"); NULL out of
@@ -46,21 +46,23 @@ struct qd_layer_pin {
 struct qd_quant_options {
     enum qd_mode mode;
     enum qd_guard guard;
-    enum qd_scheme activation_scheme;       /* asymmetric u8 or symmetric s8 */
-    enum qd_granularity weight_granularity; /* per channel or per tensor, symmetric s8 */
-    enum qd_precision precision;            /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
-                                               machine; QD_INT8: where it can run; QD_INT16: linear layers in 16 bits
-                                               where they can, the rest in FP32; QD_FP32: no quantization */
-    int weight_bits;                        /* of the weights of 16-bit layers, 8..16 */
-    enum qd_compat compat;                  /* whose average and scale: ours, or another library's bit for bit */
-    double averaging_constant;              /* c of equations (5) and (6), 0 < c <= 1 */
-    double max_step;           /* winsorising: widths of the range one observation may move a bound by, times c_n */
-    double guard_tolerance;    /* share of the width a request may leave the range by */
-    double publish_tolerance;  /* share of the width a bound moves before a new epoch */
-    uint32_t min_observations; /* requests served by their own range before the average is used */
-    bool bias_correction;      /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
-    double target_cosine;      /* layers leave INT8, the worst first, until shadow runs say as much; 0: none does */
-    uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
+    enum qd_scheme activation_scheme;           /* asymmetric u8 or symmetric s8 */
+    enum qd_granularity activation_granularity; /* of matrix layers' inputs: per tensor, per row, or auto: per row where
+                                                   rows are tokens (tensors of three dimensions and more) */
+    enum qd_granularity weight_granularity;     /* per channel or per tensor, symmetric s8 */
+    enum qd_precision precision; /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
+                                    machine; QD_INT8: where it can run; QD_INT16: linear layers in 16 bits
+                                    where they can, the rest in FP32; QD_FP32: no quantization */
+    int weight_bits;             /* of the weights of 16-bit layers, 8..16 */
+    enum qd_compat compat;       /* whose average and scale: ours, or another library's bit for bit */
+    double averaging_constant;   /* c of equations (5) and (6), 0 < c <= 1 */
+    double max_step;             /* winsorising: widths of the range one observation may move a bound by, times c_n */
+    double guard_tolerance;      /* share of the width a request may leave the range by */
+    double publish_tolerance;    /* share of the width a bound moves before a new epoch */
+    uint32_t min_observations;   /* requests served by their own range before the average is used */
+    bool bias_correction;        /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
+    double target_cosine;        /* layers leave INT8, the worst first, until shadow runs say as much; 0: none does */
+    uint32_t epochs_kept;        /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
     size_t pin_count;
 };

@@ -33,12 +33,14 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
     bool symmetric = site->wide || model->plan->options.symmetric;
     *out = (struct qd_range_report){
         .name = site->name,
-        .mode = qd_learner_given(model->learner, i)->set ? QD_MODE_STATIC : mode_in_force(model),
+        .mode = qd_learner_given(model->learner, i)->set ? QD_MODE_STATIC
+                : site->rows                             ? QD_MODE_REQUEST
+                                                         : mode_in_force(model),
         .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .dtype = site->wide  ? QD_I16
                  : symmetric ? QD_I8
                              : QD_U8,
-        .granularity = QD_PER_TENSOR,
+        .granularity = site->rows ? QD_PER_ROW : QD_PER_TENSOR,
         .ema_min = range->lo,
         .ema_max = range->hi,
         .observed_min = range->observed_min,
@@ -185,11 +187,14 @@ void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
 void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report *out)
 {
     static const char *const conversions[] = {[QD_STEP_QUANTIZE] = "QuantizeLinear",
+                                              [QD_STEP_QUANTIZE_ROWS] = "DynamicQuantizeLinear",
                                               [QD_STEP_DEQUANTIZE] = "DequantizeLinear",
                                               [QD_STEP_RELAYOUT] = "Transpose"};
-    static const char *const reasons[] = {[QD_STEP_QUANTIZE] = "this node reads integers",
-                                          [QD_STEP_DEQUANTIZE] = "this node reads floats",
-                                          [QD_STEP_RELAYOUT] = "this node wants the other layout"};
+    static const char *const reasons[] = {
+        [QD_STEP_QUANTIZE] = "this node reads integers",
+        [QD_STEP_QUANTIZE_ROWS] = "this node reads integers, each row by its own range",
+        [QD_STEP_DEQUANTIZE] = "this node reads floats",
+        [QD_STEP_RELAYOUT] = "this node wants the other layout"};
     const struct qd_plan *plan = model->plan;
     const struct qd_step *step = qd_plan_any_step(plan, i);
     bool main = step >= plan->steps && step < plan->steps + plan->step_count; /* else of a body */

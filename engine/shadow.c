@@ -116,6 +116,8 @@ static void measure(struct qd_shadow *s, const struct qd_lane *lane, const struc
 {
     const struct qd_tensor *in = &lane->slots[fp32->in[0]], *want = &lane->slots[fp32->out[0]];
     struct qd_tensor bytes = *in, got = *want;
+    const int residual = qd_step_residual(fp32);
+    const bool rows = qd_step_rows(int8) != QD_NO_VALUE;
     struct qd_observation ignored = qd_observation_empty();
     const size_t elems = (size_t)qd_tensor_elems(in);
     const size_t scratch_bytes = qd_linear_scratch_bytes(int8->linear, &in->shape, s->plan->parallel->threads);
@@ -123,15 +125,21 @@ static void measure(struct qd_shadow *s, const struct qd_lane *lane, const struc
     bytes.data = qd_arena_alloc_raw(s->step_arena, elems + 1);
     got.data = qd_arena_alloc_raw(s->step_arena, qd_tensor_bytes(want) + 1);
     void *scratch = qd_arena_alloc_raw(s->step_arena, (scratch_bytes > elems ? scratch_bytes : elems) + 1);
-    if (bytes.data && got.data && scratch) {
+    struct qd_row_scale *scales = qd_arena_alloc(s->step_arena, elems + 1, rows ? sizeof *scales : 1);
+    if (bytes.data && got.data && scratch && scales) {
         const struct qd_qparams qp = scale_for(s, s->plan->slots[int8->in[0]].site, in);
-        qd_convert_quantize(s->plan->kernels, in, &bytes, &qp, &ignored, scratch, s->plan->parallel);
+        if (rows)
+            qd_convert_quantize_rows(s->plan->kernels, in, &bytes, scales, s->plan->options.symmetric, &ignored,
+                                     s->plan->parallel);
+        else
+            qd_convert_quantize(s->plan->kernels, in, &bytes, &qp, &ignored, scratch, s->plan->parallel);
         const struct qd_linear_call call = {.in = &bytes,
                                             .out = &got,
                                             .in_qp = &qp,
+                                            .rows = rows ? scales : NULL,
                                             .bias = s->epoch->biases ? s->epoch->biases->of[int8 - s->plan->steps]
                                                                      : NULL,
-                                            .residual = fp32->in_count > 1 ? &lane->slots[fp32->in[1]] : NULL,
+                                            .residual = residual == QD_NO_VALUE ? NULL : &lane->slots[residual],
                                             .scratch = scratch,
                                             .parallel = s->plan->parallel};
         qd_linear_run(int8->linear, &call);
@@ -147,7 +155,8 @@ static void look(struct qd_probe *probe, const struct qd_lane *lane, const struc
     for (int i = 0; i < s->plan->step_count; i++) {
         const struct qd_step *mine = &s->plan->steps[i];
         if (is_measured(mine) && strcmp(mine->node->name, step->node->name) == 0 &&
-            strcmp(mine->fused, step->fused) == 0 && mine->in_count == step->in_count) {
+            strcmp(mine->fused, step->fused) == 0 &&
+            (qd_step_residual(mine) == QD_NO_VALUE) == (qd_step_residual(step) == QD_NO_VALUE)) {
             measure(s, lane, step, mine, &s->layers[i]);
             return;
         }

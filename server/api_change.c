@@ -98,6 +98,11 @@ static enum qd_status only_key(const char *key, const json_t *value, const char 
 static enum qd_status take_activation(struct change_state *s, const json_t *value, struct qd_error *error)
 {
     const char *word;
+    if (json_object_get(value, "granularity")) {
+        enum qd_status status = only_key("activation", value, "granularity", &word, error);
+        return status || qd_granularity_from(word, &s->options.activation_granularity) ? status
+                                                                                       : bad_value("activation", error);
+    }
     enum qd_status status = only_key("activation", value, "scheme", &word, error);
     return status || qd_scheme_from(word, &s->options.activation_scheme) ? status : bad_value("activation", error);
 }

@@ -130,7 +130,10 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
     return w && read_dims(node, w, &d) ? (int64_t)d.outputs : 0;
 }
 
-bool qd_linear_node_is_conv(const struct qd_node *node) { return qd_node_is(node, "Conv"); }
+bool qd_linear_node_is_conv(const struct qd_node *node)
+{
+    return qd_node_is(node, "Conv") || qd_node_is(node, "ConvTranspose");
+}
 
 static const char *weights_refusal(const struct qd_tensor *w)
 {

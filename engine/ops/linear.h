@@ -67,6 +67,7 @@ struct qd_linear_call {
     const struct qd_tensor *in;           /* INT8: u8 as carried; INT16: s16; FP32: float */
     struct qd_tensor *out;                /* dtype QD_U8 (INT8 only) or QD_F32 */
     const struct qd_qparams *in_qp;       /* INT8, INT16: of the input */
+    const struct qd_row_scale *rows;      /* INT8, a matrix: of each row of the input, in in_qp's place; or NULL */
     const struct qd_qparams *out_qp;      /* when out is QD_U8 */
     const struct qd_tensor *residual;     /* of the output's shape and layout, U8 or F32; NULL without */
     const struct qd_qparams *residual_qp; /* when it is QD_U8 */

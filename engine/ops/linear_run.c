@@ -300,6 +300,11 @@ static void run_block(const struct qd_linear_run *r, size_t block, unsigned char
             .b = l->packed + part.group * l->group_bytes,
             .epilogue = qd_linear_epilogue(r, part.group * l->n, part.element, part.stride, seen),
             .scratch = scratch + table_bytes(r)};
+        if (r->call->rows) {
+            args.epilogue.rows = r->call->rows + part.first;
+            args.epilogue.row_count = part.count;
+            args.epilogue.sums = l->sums;
+        }
         if (l->int8)
             l->kernels->gemm_q8.run(&args);
         else if (l->weight_bits)
@@ -342,6 +347,10 @@ static unsigned char *prepare(struct qd_linear_run *r, unsigned char *scratch)
         for (size_t i = 0; i < columns; i++)
             r->scale[i] = r->call->in_qp->scale * l->weight_scale[i];
         memset(r->padding, 0, pixel_bytes);
+        return scratch;
+    }
+    if (r->call->rows) {
+        memcpy(r->scale, l->weight_scale, columns * sizeof *r->scale);
         return scratch;
     }
     for (size_t i = 0; i < columns; i++) {

@@ -43,12 +43,14 @@ static bool made(const struct bench *b, int slot, enum qd_dtype dtype, struct qd
 static double time_linear(const struct bench *b, const struct qd_step *step, const struct qd_linear *linear, bool int8)
 {
     static const struct qd_qparams unit_scale = {.scale = 1, .zero_point = 128, .qmin = 0, .qmax = 255};
-    struct qd_tensor in, out, residual = {.dtype = QD_NONE};
+    struct qd_tensor in, out, residual = {.dtype = QD_NONE}, scales = {.dtype = QD_NONE};
     struct qd_observation seen = qd_observation_empty();
     bool u8_out = int8 && b->shaped->slots[step->out[0]].dtype == QD_U8;
     if (!made(b, step->in[0], int8 ? QD_U8 : QD_F32, &in) || !made(b, step->out[0], u8_out ? QD_U8 : QD_F32, &out))
         return 0;
-    if (step->in_count > 1 && !made(b, step->in[1], b->shaped->slots[step->in[1]].dtype, &residual))
+    const int sum = qd_step_residual(step), rows = int8 ? qd_step_rows(step) : QD_NO_VALUE;
+    if ((sum != QD_NO_VALUE && !made(b, sum, b->shaped->slots[sum].dtype, &residual)) ||
+        (rows != QD_NO_VALUE && !made(b, rows, QD_I64, &scales)))
         return 0;
     void *scratch = qd_arena_alloc_raw(b->arena,
                                        qd_linear_scratch_bytes(linear, &in.shape, b->plan->parallel->threads) + 1);
@@ -57,6 +59,7 @@ static double time_linear(const struct bench *b, const struct qd_step *step, con
     struct qd_linear_call call = {.in = &in,
                                   .out = &out,
                                   .in_qp = int8 ? &unit_scale : NULL,
+                                  .rows = scales.data,
                                   .out_qp = u8_out ? &unit_scale : NULL,
                                   .residual = residual.dtype == QD_NONE ? NULL : &residual,
                                   .residual_qp = residual.dtype == QD_U8 ? &unit_scale : NULL,
@@ -82,16 +85,22 @@ static double time_quantize(const struct bench *b, const struct qd_step *step)
     int slot = step->in[0], readers = 0;
     bool quantized = false;
     for (int s = 0; s < plan->step_count; s++) {
-        quantized |= plan->steps[s].kind == QD_STEP_QUANTIZE && plan->steps[s].out[0] == slot;
+        const enum qd_step_kind kind = plan->steps[s].kind;
+        quantized |= (kind == QD_STEP_QUANTIZE || kind == QD_STEP_QUANTIZE_ROWS) && plan->steps[s].out[0] == slot;
         readers += plan->steps[s].kind == QD_STEP_LINEAR && plan->steps[s].in[0] == slot;
     }
-    struct qd_tensor in, out;
+    struct qd_tensor in, out, scales;
+    const int rows = qd_step_rows(step);
     struct qd_qparams qp = {.scale = 1, .zero_point = 128, .qmin = 0, .qmax = 255};
     struct qd_observation seen = qd_observation_empty();
-    if (!quantized || !made(b, slot, QD_F32, &in) || !made(b, slot, QD_U8, &out))
+    if (!quantized || !made(b, slot, QD_F32, &in) || !made(b, slot, QD_U8, &out) ||
+        (rows != QD_NO_VALUE && !made(b, rows, QD_I64, &scales)))
         return 0;
     uint64_t start = now_ns();
-    qd_convert_quantize(plan->kernels, &in, &out, &qp, &seen, NULL, plan->parallel); /* one layout: no scratch */
+    if (rows != QD_NO_VALUE)
+        qd_convert_quantize_rows(plan->kernels, &in, &out, scales.data, false, &seen, plan->parallel);
+    else
+        qd_convert_quantize(plan->kernels, &in, &out, &qp, &seen, NULL, plan->parallel); /* one layout: no scratch */
     return (double)(now_ns() - start) / readers;
 }
 

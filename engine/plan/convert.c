@@ -17,6 +17,8 @@ struct work {
     struct qd_tensor *out;
     const struct qd_qparams *qp;
     uint8_t *scratch;
+    struct qd_row_scale *scales; /* of rows */
+    bool symmetric;
     size_t images, channels, span; /* span: spatial elements of an image */
     size_t step, tiles;            /* spatial elements of a tile, tiles of an image */
     size_t items, each;            /* tiles of all images, or pieces of FLAT_ELEMS; items of a task */
@@ -174,6 +176,27 @@ void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tenso
     const bool words = out->dtype == QD_I16;
     run_work(&w, !words && turns(in, out, &w), quantize_tile, words ? quantize_words : quantize_flat, parallel,
              observe);
+}
+
+static void quantize_rows(const struct work *w, size_t item, struct qd_observation *seen)
+{
+    w->kernels->quantize_rows_u8((const float *)w->in->data + item * w->channels, 1, w->channels, w->symmetric,
+                                 (uint8_t *)w->out->data + item * w->channels, w->scales + item, seen);
+}
+
+void qd_convert_quantize_rows(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
+                              struct qd_row_scale *scales, bool symmetric, struct qd_observation *observe,
+                              struct qd_parallel *parallel)
+{
+    const size_t rows = (size_t)qd_shape_span(&in->shape, 0, in->shape.rank - 1);
+    struct work w = {.kernels = kernels,
+                     .in = in,
+                     .out = out,
+                     .scales = scales,
+                     .symmetric = symmetric,
+                     .channels = (size_t)in->shape.dims[in->shape.rank - 1],
+                     .item = quantize_rows};
+    run_items(&w, rows, rows * w.channels, parallel, observe);
 }
 
 /* ------------------------------------------------------------------ to real values */

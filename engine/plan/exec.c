@@ -137,13 +137,14 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
     const struct qd_qparams *out_qp = step->site >= 0 ? &lane->qparams[step->site] : NULL;
     switch (step->kind) {
     case QD_STEP_LINEAR: {
-        bool residual = step->in_count > 1;
+        const int residual = qd_step_residual(step), rows = qd_step_rows(step);
         struct qd_linear_call call = {.in = in,
                                       .out = out,
                                       .in_qp = in_qp,
                                       .out_qp = out_qp,
-                                      .residual = residual ? &lane->slots[step->in[1]] : NULL,
-                                      .residual_qp = residual ? scale_of(lane, step->in[1]) : NULL,
+                                      .rows = rows == QD_NO_VALUE ? NULL : lane->slots[rows].data,
+                                      .residual = residual == QD_NO_VALUE ? NULL : &lane->slots[residual],
+                                      .residual_qp = scale_of(lane, residual),
                                       .bias = bias_of(lane, step),
                                       .observe = observe,
                                       .scratch = scratch,
@@ -153,6 +154,10 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
     }
     case QD_STEP_QUANTIZE:
         qd_convert_quantize(plan->kernels, in, out, out_qp, observe, scratch, plan->parallel);
+        break;
+    case QD_STEP_QUANTIZE_ROWS:
+        qd_convert_quantize_rows(plan->kernels, in, out, lane->slots[step->out[1]].data, plan->options.symmetric,
+                                 observe, plan->parallel);
         break;
     case QD_STEP_DEQUANTIZE:
         qd_convert_dequantize(plan->kernels, in, out, in_qp, scratch, plan->parallel);
@@ -232,6 +237,14 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
     lane->utilization[step->site] = utilization(seen, qp);
 }
 
+/* Each row uses its whole range: nothing to guard. */
+static void run_rows_site(struct qd_lane *lane, const struct qd_step *step)
+{
+    struct qd_observation *seen = &lane->observations[step->site];
+    pass(lane, step, seen, NULL);
+    lane->utilization[step->site] = seen->min < seen->max;
+}
+
 /* Memory from the request's arena, as long as the request may have more. */
 void *qd_lane_take(struct qd_lane *lane, size_t bytes)
 {
@@ -288,7 +301,9 @@ static void run_step(struct qd_lane *lane, int index)
         if (lane->status)
             return;
     }
-    if (step->site >= 0)
+    if (step->site >= 0 && lane->plan->sites[step->site].rows)
+        run_rows_site(lane, step);
+    else if (step->site >= 0)
         run_site(lane, step, scratch);
     else
         pass(lane, step, NULL, scratch);

@@ -4,6 +4,7 @@
 #include "engine/plan/forms.h"
 
 #include "engine/plan/control.h"
+#include "engine/plan/dims.h"
 
 #include <string.h>
 
@@ -76,6 +77,39 @@ static enum qd_status choose(struct finder *f)
                               : pin && pin->asked ? pin->reason
                               : linear            ? "linear layer with constant weights"
                                                   : "products in integers";
+    }
+    return QD_OK;
+}
+
+/* Who else wants integers of a value would want them by one scale. */
+static bool others_want_integers(const struct finder *f, int value)
+{
+    for (int u = 0; u < f->unit_count; u++) {
+        const struct qd_node *node = node_of(f, u);
+        if (f->units[u].linear && node->in[0] == value && f->forms->int8[u] && qd_linear_node_is_conv(node))
+            return true;
+        for (int i = 0; i < node->in_count && i < 32; i++)
+            if (node->in[i] == value && (f->forms->wants[u] >> i & 1))
+                return true;
+    }
+    return false;
+}
+
+static enum qd_status choose_rows(struct finder *f)
+{
+    const enum qd_rows_rule rule = f->plan->options.rows;
+    if (rule == QD_ROWS_NEVER)
+        return QD_OK;
+    const struct qd_dims *dims = qd_dims_find(&f->plan->graph, f->plan->arena);
+    if (!dims)
+        return no_memory(f->error);
+    for (int u = 0; u < f->unit_count; u++) {
+        const struct qd_node *node = node_of(f, u);
+        if (!f->units[u].linear || !f->forms->int8[u] || qd_linear_node_is_conv(node))
+            continue;
+        const int rank = dims[node->in[0]].rank;
+        const bool tokens = rank >= 3 || (rank < 0 && qd_node_is(node, "MatMul"));
+        f->forms->rows[u] = (rule == QD_ROWS_ALWAYS || tokens) && !others_want_integers(f, node->in[0]);
     }
     return QD_OK;
 }
@@ -157,7 +191,7 @@ static enum qd_status find_only_q8(struct finder *f)
         if (unit->linear && floats[unit->out])
             forms->only_q8[unit->out] = false;
         for (int i = 0; i < (unit->linear ? 1 : node->in_count); i++) {
-            enum taking how = unit->linear ? (forms->int8[u] ? INTEGERS : FLOATS) : takes(f, u, i);
+            enum taking how = unit->linear ? (forms->int8[u] && !forms->rows[u] ? INTEGERS : FLOATS) : takes(f, u, i);
             if (node->in[i] == QD_NO_VALUE)
                 continue;
             forms->only_q8[node->in[i]] |= how == INTEGERS;
@@ -184,16 +218,19 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
     *forms = (struct qd_forms){.ops = qd_arena_alloc(arena, n, sizeof *forms->ops),
                                .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
                                .int16 = qd_arena_alloc(arena, n, sizeof *forms->int16),
+                               .rows = qd_arena_alloc(arena, n, sizeof *forms->rows),
                                .wants = qd_arena_alloc(arena, n, sizeof *forms->wants),
                                .pinned = qd_arena_alloc(arena, n, sizeof *forms->pinned),
                                .channels_last = qd_arena_alloc(arena, n, sizeof *forms->channels_last),
                                .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
                                .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),
                                .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
-    if (!forms->ops || !forms->int8 || !forms->int16 || !forms->wants || !forms->pinned || !forms->channels_last ||
-        !forms->reason || !forms->rank || !forms->only_q8)
+    if (!forms->ops || !forms->int8 || !forms->int16 || !forms->rows || !forms->wants || !forms->pinned ||
+        !forms->channels_last || !forms->reason || !forms->rank || !forms->only_q8)
         return no_memory(f.error);
     enum qd_status status = choose(&f);
+    if (!status)
+        status = choose_rows(&f);
     if (status)
         return status;
     find_layouts(&f);

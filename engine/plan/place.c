@@ -86,6 +86,25 @@ static enum qd_form form_of(bool q8, bool channels_last)
 static bool is_q8(enum qd_form form) { return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL; }
 static bool is_q16(enum qd_form form) { return form == QD_FORM_Q16 || form == QD_FORM_Q16_CL; }
 
+/* u8 of each row's own range from floats; returns the slot of the integers, that of the scales is beside it. */
+static int quantize_rows(struct placer *p, int from, const struct qd_node *node)
+{
+    int value = p->plan->slots[from].value, site = add_site(p, value);
+    int out = site < 0 ? -1 : add_slot(p, value, QD_FORM_Q8_ROWS, site);
+    int scales = out < 0 ? -1 : add_slot(p, value, QD_FORM_ROW_SCALES, -1);
+    struct qd_step *step = scales < 0 ? NULL : add_step(p, QD_STEP_QUANTIZE_ROWS, node, 1, 2);
+    if (!step)
+        return -1;
+    ((int *)step->in)[0] = from;
+    ((int *)step->out)[0] = out;
+    ((int *)step->out)[1] = scales;
+    step->int8 = true;
+    step->site = site;
+    p->plan->sites[site].rows = true;
+    p->plan->sites[site].slot = out;
+    return out;
+}
+
 /* One conversion from an existing slot to `form`; returns the new slot. */
 static int convert(struct placer *p, enum qd_step_kind kind, int from, enum qd_form form, const struct qd_node *node)
 {
@@ -131,6 +150,10 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
             return convert(p, roads[i].kind, p->slot_of[value][roads[i].have], form, node);
     if (form == QD_FORM_Q8 && p->slot_of[value][QD_FORM_REAL_CL] >= 0)
         return get_slot(p, value, QD_FORM_REAL, node) < 0 ? -1 : get_slot(p, value, form, node);
+    if (form == QD_FORM_Q8_ROWS) {
+        int from = get_slot(p, value, QD_FORM_REAL, node);
+        return from < 0 ? -1 : quantize_rows(p, from, node);
+    }
     if (is_q16(form)) { /* made of floats that lie in the same order */
         enum qd_form floats = form == QD_FORM_Q16 ? QD_FORM_REAL : QD_FORM_REAL_CL;
         return get_slot(p, value, floats, node) < 0 ? -1 : get_slot(p, value, form, node);
@@ -175,26 +198,29 @@ static enum qd_status place_linear(struct placer *p, int u)
 {
     const struct qd_unit *unit = &p->units[u];
     const struct qd_node *node = &p->plan->graph.nodes[unit->node];
-    bool int8 = p->forms.int8[u], int16 = p->forms.int16[u], sum = unit->residual != QD_NO_VALUE;
+    bool int8 = p->forms.int8[u], int16 = p->forms.int16[u], rows = p->forms.rows[u],
+         sum = unit->residual != QD_NO_VALUE;
     struct qd_linear_spec spec = qd_place_spec(p->plan, unit, int8, int16);
     struct qd_linear *linear;
     enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
     if (status)
         return status;
     bool cl = qd_linear_is_conv(linear);
-    enum qd_form taken = int16 ? (cl ? QD_FORM_Q16_CL : QD_FORM_Q16) : form_of(int8, cl);
+    enum qd_form taken = rows ? QD_FORM_Q8_ROWS : int16 ? (cl ? QD_FORM_Q16_CL : QD_FORM_Q16) : form_of(int8, cl);
     int in = get_slot(p, node->in[0], taken, node);
     int residual = sum ? get_slot(p, unit->residual, form_of(p->forms.only_q8[unit->residual], cl), node) : 0;
     bool out_q8 = int8 && p->forms.only_q8[unit->out];
     int site = out_q8 ? add_site(p, unit->out) : -1;
     enum qd_form form = form_of(out_q8, cl);
     int out = in < 0 || residual < 0 || (out_q8 && site < 0) ? -1 : add_slot(p, unit->out, form, site);
-    struct qd_step *step = out < 0 ? NULL : add_step(p, QD_STEP_LINEAR, node, sum ? 2 : 1, 1);
+    struct qd_step *step = out < 0 ? NULL : add_step(p, QD_STEP_LINEAR, node, rows ? 3 : sum ? 2 : 1, 1);
     if (!step)
         return no_memory(p);
     ((int *)step->in)[0] = in;
-    if (sum)
-        ((int *)step->in)[1] = residual;
+    if (rows)
+        ((int *)step->in)[2] = p->slot_of[node->in[0]][QD_FORM_ROW_SCALES];
+    if (rows || sum)
+        ((int *)step->in)[1] = sum ? residual : QD_NO_VALUE;
     ((int *)step->out)[0] = out;
     step->fused = unit->fused;
     step->reason = p->forms.reason[u];

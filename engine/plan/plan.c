@@ -277,6 +277,33 @@ static enum qd_status infer_op(const struct qd_plan *plan, const struct qd_step 
     return status;
 }
 
+static enum qd_status needs_floats(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *in,
+                                   struct qd_error *error)
+{
+    return qd_fail(error, QD_ERR_TYPE, "%s node '%s' needs a FP32 tensor '%s', has %s", step->node->op,
+                   step->node->name, plan->graph.values[plan->slots[step->in[0]].value].name, qd_dtype_name(in->dtype));
+}
+
+/* The integers, and as many scales as there are rows. */
+static enum qd_status infer_rows(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
+                                 struct qd_error *error)
+{
+    const struct qd_tensor *in = &slots[step->in[0]];
+    struct qd_tensor *out = &slots[step->out[0]], *scales = &slots[step->out[1]];
+    if (in->dtype != QD_F32)
+        return needs_floats(plan, step, in, error);
+    if (in->shape.rank < 1)
+        return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with rows", step->node->op, step->node->name);
+    *out = (struct qd_tensor){.dtype = QD_U8, .layout = QD_PLAIN, .shape = in->shape};
+    *scales = (struct qd_tensor){.dtype = QD_I64, .layout = QD_PLAIN, .shape = in->shape};
+    scales->shape.rank--;
+    _Static_assert(sizeof(struct qd_row_scale) == sizeof(int64_t), "counted as int64");
+    enum qd_status status = check_elems(step, out, error);
+    qd_plan_place_empty(out);
+    qd_plan_place_empty(scales);
+    return status;
+}
+
 enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
                              struct qd_error *error)
 {
@@ -291,12 +318,12 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
     qd_plan_place_empty(out);
     if (step->kind == QD_STEP_RELAYOUT)
         return QD_OK;
+    if (step->kind == QD_STEP_QUANTIZE_ROWS)
+        return infer_rows(plan, step, slots, error);
     bool integer_in = step->kind == QD_STEP_DEQUANTIZE || (step->kind == QD_STEP_LINEAR && step->int8);
     bool words_in = step->kind == QD_STEP_LINEAR && step->int16;
     if (in->dtype != (integer_in ? QD_U8 : words_in ? QD_I16 : QD_F32))
-        return qd_fail(error, QD_ERR_TYPE, "%s node '%s' needs a FP32 tensor '%s', has %s", step->node->op,
-                       step->node->name, plan->graph.values[plan->slots[step->in[0]].value].name,
-                       qd_dtype_name(in->dtype));
+        return needs_floats(plan, step, in, error);
     out->dtype = is_q8(plan, step->out[0]) ? QD_U8 : is_q16(plan, step->out[0]) ? QD_I16 : QD_F32;
     if (step->kind == QD_STEP_LINEAR) {
         enum qd_status fits = qd_linear_infer(step->linear, &in->shape, &out->shape, error);
@@ -328,6 +355,7 @@ size_t qd_step_scratch(const struct qd_plan *plan, const struct qd_step *step, c
     case QD_STEP_QUANTIZE:
     case QD_STEP_DEQUANTIZE: /* integers on their way between layouts */
         return (size_t)qd_tensor_elems(&slots[step->in[0]]);
+    case QD_STEP_QUANTIZE_ROWS:
     case QD_STEP_RELAYOUT:
     case QD_STEP_CONTROL: /* its bodies have workspaces of their own */
         return 0;

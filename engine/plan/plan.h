@@ -20,6 +20,9 @@ enum qd_form {
     QD_FORM_Q8_CL,   /* u8, channels last */
     QD_FORM_Q16,     /* s16, plain layout: made of floats by a quantize step, read by 16-bit layers */
     QD_FORM_Q16_CL,  /* s16, channels last */
+    QD_FORM_Q8_ROWS, /* u8, plain layout, each row by its own range: made of floats for the linear layers that read it
+                      */
+    QD_FORM_ROW_SCALES, /* struct qd_row_scale of each of these rows, counted as int64 */
     QD_FORM_COUNT,
 };
 
@@ -37,6 +40,7 @@ enum qd_step_kind {
     QD_STEP_OP,
     QD_STEP_LINEAR,
     QD_STEP_QUANTIZE,
+    QD_STEP_QUANTIZE_ROWS, /* out: the integers, the rows' scales */
     QD_STEP_DEQUANTIZE,
     QD_STEP_RELAYOUT,
     QD_STEP_CONTROL, /* If, Loop, Scan: engine/plan/control.h */
@@ -49,7 +53,7 @@ struct qd_step {
     const char *reason;         /* why this precision */
     bool int8, int16, pinned;
     int in_count, out_count;
-    const int *in, *out; /* slots; QD_NO_VALUE = absent */
+    const int *in, *out; /* slots; QD_NO_VALUE = absent; of a linear step: input, residual, rows' scales */
     int site;            /* the site this step writes, or -1 */
     const struct qd_op *op;
     const void *prep;
@@ -66,6 +70,7 @@ struct qd_site {
     const char *const *consumers; /* nodes that read its integers */
     int consumer_count;
     bool wide; /* 16 bits (equation (4)), else 8 */
+    bool rows; /* each row has its own scale: what is observed is shown, not used */
 };
 
 /* What timing found for one node. */
@@ -84,10 +89,16 @@ struct qd_pin {
     const char *reason; /* one phrase, static */
 };
 
+/* Which matrix layers have their input quantized row by row. AUTO: those of tensors with three dimensions or more,
+ * whose rows are tokens; where the rank isn't known those of MatMul, because exporters write matrices of two dimensions
+ * as Gemm. */
+enum qd_rows_rule { QD_ROWS_AUTO, QD_ROWS_NEVER, QD_ROWS_ALWAYS };
+
 struct qd_plan_options {
     bool fp32;      /* no quantization at all */
     bool symmetric; /* activations s8 instead of u8 */
     bool weights_per_tensor;
+    enum qd_rows_rule rows;
     bool int16;      /* linear layers in 16 bits where they can, everything else in FP32 */
     int weight_bits; /* of the weights of 16-bit layers, 8..16 */
     const struct qd_choice
@@ -163,6 +174,13 @@ void qd_plan_place_empty(struct qd_tensor *tensor);
 
 /* Multiply-adds of a linear step under a shaped plan, 0 for others. */
 uint64_t qd_step_macs(const struct qd_step *step, const struct qd_shaped *shaped);
+
+/* Slot of a linear step's residual or of its input's rows' scales, or QD_NO_VALUE. */
+static inline int qd_step_residual(const struct qd_step *step)
+{
+    return step->in_count > 1 ? step->in[1] : QD_NO_VALUE;
+}
+static inline int qd_step_rows(const struct qd_step *step) { return step->in_count > 2 ? step->in[2] : QD_NO_VALUE; }
 
 /* Fills `call` for one generic step from tensors by slot; `in` and `out` have room for the step's counts. */
 void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const struct qd_tensor *slots,

@@ -114,9 +114,9 @@ static const struct row rows[] = {
      .sites = ""},
     {.label = "float between",
      .in = "2,4",
-     .nodes = {{"MatMul", "x m44", "a", NULL}, {"Hardmax", "a", "s", NULL}, {"MatMul", "s m44", "b", NULL}},
+     .nodes = {{"MatMul", "x m44", "a", NULL}, {"Hardmax", "a", "s", NULL}, {"Gemm", "s m44", "b", NULL}},
      .outputs = {"b"},
-     .steps = "QuantizeLinear(a)8 MatMul(a)8 Hardmax(s)32 QuantizeLinear(b)8 MatMul(b)8",
+     .steps = "QuantizeLinear(a)8 MatMul(a)8 Hardmax(s)32 QuantizeLinear(b)8 Gemm(b)8",
      .sites = "x:a s:b"},
 };
 

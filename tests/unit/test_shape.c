@@ -13,8 +13,10 @@ static struct qd_engine *engine;
 
 static struct qd_model *load(struct qd_mb *b)
 {
+    struct qd_quant_options options = qd_quant_defaults();
+    options.activation_granularity = QD_PER_TENSOR; /* whatever is known of ranks */
     qd_mb_finish(b, 13);
-    struct qd_model *model = qd_mb_load(b, engine, NULL, NULL);
+    struct qd_model *model = qd_mb_load(b, engine, &options, NULL);
     assert_non_null(model);
     return model;
 }
