@@ -16,7 +16,7 @@ RULES = [
     (re.compile(r"^(<<<<<<<|>>>>>>>) ", re.M), "a conflict mark"),
     (re.compile(r"[ \t]+$", re.M), "blanks at the end of a line"),
 ]
-BINARY = (".onnx", ".pb", ".npy", ".png", ".gz", ".bin")
+BINARY = (".onnx", ".pb", ".npy", ".png", ".gz", ".xz", ".bin")
 MAX_BYTES = 512 * 1024
 
 
