@@ -14,6 +14,7 @@ struct qd_change {
     struct qd_model *model;          /* borrowed */
     struct qd_quant_options options; /* its pins are `pins` */
     struct qd_layer_pin *pins;
+    struct qd_smoothed_tensor *smoothed;
     struct qd_plan *plan;
     struct qd_learner *learner;
     uint64_t *step_macs;
@@ -48,6 +49,37 @@ void qd_pins_free(struct qd_layer_pin **pins, size_t count)
         qd_free((void *)(uintptr_t)(*pins)[i].node);
     qd_free(*pins);
     *pins = NULL;
+}
+
+enum qd_status qd_smoothed_copy(const struct qd_quant_options *options, struct qd_smoothed_tensor **out,
+                                struct qd_error *error)
+{
+    struct qd_smoothed_tensor *copies = qd_calloc(options->smoothed_count, sizeof *copies);
+    bool good = copies != NULL;
+    for (size_t i = 0; good && i < options->smoothed_count; i++) {
+        const struct qd_smoothed_tensor *from = &options->smoothed[i];
+        float *s = qd_calloc(from->columns, sizeof *s);
+        if (s && from->columns)
+            memcpy(s, from->s, from->columns * sizeof *s);
+        copies[i] = (struct qd_smoothed_tensor){qd_strndup(from->tensor, strlen(from->tensor)), from->columns, s};
+        good = s && copies[i].tensor;
+    }
+    if (good) {
+        *out = copies;
+        return QD_OK;
+    }
+    qd_smoothed_free(&copies, options->smoothed_count);
+    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the options");
+}
+
+void qd_smoothed_free(struct qd_smoothed_tensor **smoothed, size_t count)
+{
+    for (size_t i = 0; *smoothed && i < count; i++) {
+        qd_free((void *)(uintptr_t)(*smoothed)[i].tensor);
+        qd_free((void *)(uintptr_t)(*smoothed)[i].s);
+    }
+    qd_free(*smoothed);
+    *smoothed = NULL;
 }
 
 /* Each pin must fit a node, of the graph or of a body within it: a name with a slip in it would do nothing for ever. */
@@ -160,6 +192,7 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
 {
     int pin_count;
     struct qd_pin *pins = plan_pins(options, &pin_count);
+    struct qd_smoothed *smoothed = qd_calloc(options->smoothed_count, sizeof *smoothed);
     const struct qd_plan_options wanted = {
         .fp32 = options->precision == QD_FP32 && pin_count == 0,
         .symmetric = options->activation_scheme == QD_SYMMETRIC,
@@ -171,11 +204,14 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         .weight_bits = options->weight_bits,
         .pins = pins,
         .pin_count = pin_count,
+        .smoothed = smoothed,
+        .smoothed_count = options->smoothing ? (int)options->smoothed_count : 0,
         .request_bytes = model->engine->request_bytes,
     };
-    if (!pins)
-        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
-    enum qd_status status = QD_OK;
+    for (size_t i = 0; smoothed && i < options->smoothed_count; i++)
+        smoothed[i] = (struct qd_smoothed){options->smoothed[i].tensor, options->smoothed[i].columns,
+                                           options->smoothed[i].s};
+    enum qd_status status = pins && smoothed ? QD_OK : qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
     for (size_t i = 0; !status && i < options->pin_count; i++)
         if (!fits_a_node(model->graph, options->pins[i].node))
             status = qd_fail(error, QD_ERR_NOT_FOUND, "the model has no node '%.100s'", options->pins[i].node);
@@ -194,6 +230,7 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         qd_model_release_weights(model); /* the packed ones are what requests read */
     if (status && *plan)
         qd_plan_unref(plan);
+    qd_free(smoothed);
     qd_free(pins);
     return status;
 }
@@ -231,6 +268,9 @@ enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_op
     status = qd_pins_copy(options, &change->pins, error);
     change->options.pins = change->pins;
     if (!status)
+        status = qd_smoothed_copy(options, &change->smoothed, error);
+    change->options.smoothed = change->smoothed;
+    if (!status)
         status = qd_model_compile(model, &change->options, &change->plan, &change->step_macs, error);
     if (!status) {
         const size_t sites = (size_t)change->plan->site_count;
@@ -249,13 +289,20 @@ enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_op
     return status;
 }
 
+/* Where the old plan observes the same tensor; what was smoothed otherwise is another one. */
+static int same_site(const struct qd_plan *old, const struct qd_plan *plan, int site)
+{
+    const int found = qd_site_named(old, plan->sites[site].name);
+    return found >= 0 && old->sites[found].smoothed == plan->sites[site].smoothed ? found : -1;
+}
+
 enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error)
 {
     struct qd_change *c = *change;
     struct qd_model *model = c->model;
     struct qd_generation *last = &model->older[QD_GENERATIONS_KEPT - 1];
     for (int i = 0; i < c->plan->site_count; i++)
-        c->old_site[i] = qd_site_named(model->plan, c->plan->sites[i].name);
+        c->old_site[i] = same_site(model->plan, c->plan, i);
     if (qd_learner_continue(c->learner, model->learner, c->old_site) != QD_OK)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
     qd_learner_destroy(&last->learner);
@@ -267,12 +314,15 @@ enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error
     qd_free(model->utilization);
     qd_free(model->accuracy.layers);
     qd_pins_free(&model->pins, model->options.pin_count);
+    qd_smoothed_free(&model->smoothed, model->options.smoothed_count);
+    model->smoothed = c->smoothed;
     model->means = c->means;
     model->plan = c->plan;
     model->learner = c->learner;
     model->step_macs = c->step_macs;
     model->utilization = c->utilization;
     model->accuracy = (struct qd_accuracy){.layers = c->layers};
+    model->smoothing_tried &= model->options.smoothing && c->options.smoothing;
     model->options = c->options;
     model->pins = c->pins;
     qd_free(c->old_site);
@@ -290,6 +340,7 @@ void qd_change_discard(struct qd_change **change)
     qd_learner_destroy(&c->learner);
     qd_plan_unref(&c->plan);
     qd_pins_free(&c->pins, c->options.pin_count);
+    qd_smoothed_free(&c->smoothed, c->options.smoothed_count);
     qd_means_destroy(&c->means);
     qd_free(c->utilization);
     qd_free(c->layers);

@@ -8,6 +8,7 @@
 #define ROWS_READ  256 /* of an input, evenly spread: enough for an average over requests */
 #define ALL_AT     64  /* this many requests are all averaged, of those after it every SHARE-th */
 #define SHARE      16
+#define SAMPLES    64   /* rows that are kept, one of a request */
 #define FIRST_AT   16   /* biases are made after so many averaged requests, ... */
 #define LOOK_AGAIN 4    /* ... again after so many times as many ... */
 #define LOOK_MOST  256  /* ... and then, every so many, when ... */
@@ -15,9 +16,14 @@
 
 /* What one layer's input is like. */
 struct layer_means {
-    size_t size; /* channels of the input, and taps of the window: the shares of them that padding leaves */
+    /* Channels of the input; taps of the window: the shares of them that padding leaves; of rows, largest magnitude and
+     * square of each column, as they are before smoothing. */
+    size_t size;
     uint64_t n;  /* requests folded */
     float *mean; /* [size] NULL: not an INT8 layer, or not seen yet */
+    float
+        *samples; /* [samples_kept][columns] rows of requests, before smoothing; NULL: not of a step that reads rows */
+    int samples_kept;
     float *used; /* [size] what the bias in force was made of; NULL: none */
 };
 
@@ -41,6 +47,7 @@ static void forget(struct layer_means *layer)
 {
     qd_free(layer->mean);
     qd_free(layer->used);
+    qd_free(layer->samples);
     *layer = (struct layer_means){.size = 0};
 }
 
@@ -70,7 +77,15 @@ static bool is_corrected(const struct qd_plan *plan, const struct qd_step *step)
 
 static size_t size_of(const struct qd_step *step)
 {
-    return qd_linear_inputs(step->linear) + qd_linear_taps(step->linear);
+    const size_t columns = qd_step_rows(step) == QD_NO_VALUE ? 0 : 2 * qd_linear_inputs(step->linear);
+    return qd_linear_inputs(step->linear) + qd_linear_taps(step->linear) + columns;
+}
+
+/* Means of columns as another plan smooths them. */
+static void rescale(float *mean, const float *old, const float *now, const struct qd_linear *linear)
+{
+    for (size_t c = 0; (old || now) && c < qd_linear_inputs(linear); c++)
+        mean[c] *= (old ? old[c] : 1) / (now ? now[c] : 1);
 }
 
 void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struct qd_means *old,
@@ -87,6 +102,7 @@ void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struc
                 continue;
             means->layers[i] = (struct layer_means){.size = from->size, .n = from->n, .mean = from->mean};
             from->mean = NULL;
+            rescale(means->layers[i].mean, old_plan->steps[j].columns, plan->steps[i].columns, plan->steps[i].linear);
             break;
         }
 }
@@ -110,6 +126,45 @@ static void average(const uint8_t *bytes, size_t rows, size_t channels, const st
     }
 }
 
+/* Of the rows that are averaged: largest magnitudes and mean squares by column. */
+static void look_at_columns(const uint8_t *bytes, size_t rows, size_t channels, const struct qd_row_scale *scales,
+                            const float *smoothed, float *largest)
+{
+    const size_t taken = rows < ROWS_READ ? rows : ROWS_READ;
+    float *square = largest + channels;
+    for (size_t r = 0; r < taken; r++) {
+        const size_t at = r * rows / taken;
+        const uint8_t *row = bytes + at * channels;
+        for (size_t c = 0; c < channels; c++) {
+            const float value = scales[at].scale * (float)(row[c] - scales[at].zero_point) *
+                                (smoothed ? smoothed[c] : 1);
+            largest[c] = fabsf(value) > largest[c] ? fabsf(value) : largest[c];
+            square[c] += value * value / (float)taken;
+        }
+    }
+}
+
+/* A row as it was before smoothing; NULL: out of memory. */
+static float *take_sample(const struct qd_lane *lane, const struct qd_step *step, size_t row, size_t columns)
+{
+    const uint8_t *bytes = (const uint8_t *)lane->slots[step->in[0]].data + row * columns;
+    const struct qd_row_scale scale = ((const struct qd_row_scale *)lane->slots[qd_step_rows(step)].data)[row];
+    float *sample = qd_arena_alloc(lane->arena, columns, sizeof *sample);
+    for (size_t c = 0; sample && c < columns; c++)
+        sample[c] = scale.scale * (float)(bytes[c] - scale.zero_point) * (step->columns ? step->columns[c] : 1);
+    return sample;
+}
+
+static void keep_sample(struct layer_means *layer, const float *sample, size_t columns)
+{
+    if (!layer->samples)
+        layer->samples = qd_calloc(SAMPLES * columns, sizeof *sample);
+    if (!layer->samples || layer->samples_kept == SAMPLES)
+        return;
+    memcpy(layer->samples + (size_t)layer->samples_kept * columns, sample, columns * sizeof *sample);
+    layer->samples_kept++;
+}
+
 static void look(struct qd_probe *probe, const struct qd_lane *lane, const struct qd_step *step)
 {
     struct qd_averaging *mine = (struct qd_averaging *)probe;
@@ -123,21 +178,41 @@ static void look(struct qd_probe *probe, const struct qd_lane *lane, const struc
         average(in->data, rows, channels, &lane->qparams[lane->plan->slots[step->in[0]].site],
                 scales == QD_NO_VALUE ? NULL : lane->slots[scales].data, mean);
         qd_linear_tap_shares(step->linear, &in->shape, mean + channels);
+        if (scales != QD_NO_VALUE)
+            look_at_columns(in->data, rows, channels, lane->slots[scales].data, step->columns, mean + channels);
     }
     mine->mean[step - lane->plan->steps] = mean;
+    mine->sample[step - lane->plan->steps] = mean && scales != QD_NO_VALUE
+                                                 ? take_sample(lane, step, mine->number % rows, channels)
+                                                 : NULL;
+}
+
+bool qd_means_enough(const struct qd_means *means) { return means->requests >= ALL_AT; }
+
+bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, int step, struct qd_columns_seen *out)
+{
+    const struct layer_means *layer = &means->layers[step];
+    if (!layer->mean || layer->samples_kept < SAMPLES / 4)
+        return false;
+    const size_t columns = qd_linear_inputs(plan->steps[step].linear);
+    *out = (struct qd_columns_seen){layer->mean + columns, layer->mean + 2 * columns, layer->samples,
+                                    layer->samples_kept};
+    return true;
 }
 
 bool qd_means_wanted(const struct qd_model *model)
 {
     const uint64_t served = qd_learner_requests(model->learner);
-    return model->options.bias_correction && !qd_learner_frozen(model->learner) &&
+    return (model->options.bias_correction || model->options.smoothing) && !qd_learner_frozen(model->learner) &&
            (model->means->requests < ALL_AT || served % SHARE == 0);
 }
 
 void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane)
 {
+    const size_t steps = (size_t)lane->plan->step_count;
     averaging->probe.look = look;
-    averaging->mean = qd_arena_alloc(lane->arena, (size_t)lane->plan->step_count, sizeof *averaging->mean);
+    averaging->sample = qd_arena_alloc(lane->arena, steps, sizeof *averaging->sample);
+    averaging->mean = averaging->sample ? qd_arena_alloc(lane->arena, steps, sizeof *averaging->mean) : NULL;
     lane->probe = averaging->mean ? &averaging->probe : NULL;
 }
 
@@ -158,6 +233,8 @@ void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging)
         for (size_t k = 0; layer->mean && k < layer->size; k++)
             layer->mean[k] += (float)(weight * ((double)seen[k] - (double)layer->mean[k]));
         layer->n += layer->mean != NULL;
+        if (averaging->sample[i])
+            keep_sample(layer, averaging->sample[i], qd_linear_inputs(model->plan->steps[i].linear));
     }
 }
 
@@ -253,7 +330,8 @@ void qd_correction_run(struct qd_correction *c)
         const struct qd_step *step = &c->plan->steps[i];
         if (!c->mean[i])
             continue;
-        const struct qd_linear_spec spec = qd_place_spec(c->plan, step->unit, true, false);
+        struct qd_linear_spec spec = qd_place_spec(c->plan, step->unit, true, false);
+        spec.columns = step->columns;
         const float *share = c->mean[i] + qd_linear_inputs(step->linear);
         float *bias = c->biases->of[i] = qd_calloc(qd_linear_bias_count(step->linear), sizeof *bias);
         c->made = bias && qd_linear_correct(&spec, step->linear, c->mean[i], share, bias) == QD_OK;

@@ -20,6 +20,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .publish_tolerance = 0.01,
         .min_observations = 8,
         .bias_correction = true,
+        .smoothing = true,
         .target_cosine = 0,
         .epochs_kept = 8,
     };
@@ -175,6 +176,9 @@ static enum qd_status create(struct qd_engine *engine, const char *name, const s
     model->name = qd_strndup(name, strlen(name));
     status = qd_pins_copy(options, &model->pins, error);
     model->options.pins = model->pins;
+    if (!status)
+        status = qd_smoothed_copy(options, &model->smoothed, error);
+    model->options.smoothed = model->smoothed;
     if (!model->name || status) {
         qd_model_unref(&model);
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
@@ -235,6 +239,7 @@ void qd_model_unref(struct qd_model **model)
         qd_plan_unref(&m->older[i].plan);
     }
     qd_pins_free(&m->pins, m->options.pin_count);
+    qd_smoothed_free(&m->smoothed, m->options.smoothed_count);
     qd_learner_destroy(&m->learner);
     qd_plan_unref(&m->plan_fp32);
     qd_plan_unref(&m->plan);

@@ -15,6 +15,7 @@
 #include "engine/ir/tensor.h"
 #include "engine/options.h"
 #include "engine/shadow.h"
+#include "engine/smooth.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -145,6 +146,7 @@ struct qd_range_report {
     enum qd_scheme scheme;
     enum qd_dtype dtype; /* QD_U8, QD_I8 or QD_I16 */
     enum qd_granularity granularity;
+    bool smoothed; /* columns were divided before: ranges are of what came of it */
     double ema_min, ema_max, observed_min, observed_max, last_min, last_max; /* 0 before the first observation */
     float scale;                                                             /* of the epoch in force, byte for byte */
     int32_t zero_point;                                                      /* in dtype's own range */

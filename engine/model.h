@@ -43,15 +43,18 @@ struct qd_means; /* of INT8 layers' inputs, by channel (engine/correct.c) */
 
 /* The means that one request shows; look() of the probe gets it back. */
 struct qd_averaging {
-    struct qd_probe probe; /* first */
-    float **mean;          /* [step_count] in the request's arena; NULL: not seen */
+    struct qd_probe probe;  /* first */
+    uint64_t number;        /* of the request: which of its rows is kept */
+    float **mean, **sample; /* [step_count] in the request's arena; NULL: not seen */
 };
 
 struct qd_model {
     struct qd_ref ref;
-    struct qd_engine *engine;        /* borrowed */
-    struct qd_quant_options options; /* its pins are `pins` */
-    struct qd_layer_pin *pins;       /* owned, and so are their names */
+    struct qd_engine *engine;            /* borrowed */
+    struct qd_quant_options options;     /* its pins are `pins` */
+    struct qd_layer_pin *pins;           /* owned, and so are their names */
+    struct qd_smoothed_tensor *smoothed; /* the same */
+    bool smoothing_tried;                /* not to be tried again by itself [loop] */
     char *name;
     struct qd_file file;            /* mapped, or bytes == NULL when the bytes are the caller's */
     struct qd_externals *externals; /* of a model from a file */
@@ -102,6 +105,10 @@ enum qd_status qd_options_check(const struct qd_quant_options *options, struct q
 enum qd_status qd_pins_copy(const struct qd_quant_options *options, struct qd_layer_pin **out,
                             struct qd_error *error) QD_MUST_CHECK;
 void qd_pins_free(struct qd_layer_pin **pins, size_t count);
+/* The same for what is smoothed. */
+enum qd_status qd_smoothed_copy(const struct qd_quant_options *options, struct qd_smoothed_tensor **out,
+                                struct qd_error *error) QD_MUST_CHECK;
+void qd_smoothed_free(struct qd_smoothed_tensor **smoothed, size_t count);
 /* A plan for these options, layers chosen by time when the precision is auto; *macs lies in its arena. [any] */
 enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_options *options, struct qd_plan **plan,
                                 uint64_t **macs, struct qd_error *error) QD_MUST_CHECK;
@@ -123,6 +130,15 @@ void qd_means_reset(struct qd_means *means); /* to nothing seen [loop] */
 /* Fresh means take what `old` has learned of the same layers, by name. [loop] */
 void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struct qd_means *old,
                        const struct qd_plan *old_plan);
+/* Has enough been averaged to smooth by? */
+bool qd_means_enough(const struct qd_means *means);
+/* Of a step that reads rows; false: not seen. */
+struct qd_columns_seen {
+    const float *largest, *square; /* [columns] averages: of the largest magnitude in a request, of the squares */
+    const float *samples;          /* [sample_count][columns] rows, of a request each */
+    int sample_count;
+};
+bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, int step, struct qd_columns_seen *out);
 /* Is the next request to be averaged? [loop] Its lane, bound: looks from now on. [worker] Folds what it saw. [loop] */
 bool qd_means_wanted(const struct qd_model *model);
 void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane);

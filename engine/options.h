@@ -43,6 +43,13 @@ struct qd_layer_pin {
     enum qd_pin_kind kind;
 };
 
+/* Columns of a tensor that are divided by s, and its layers' weights multiplied, before they are quantized. */
+struct qd_smoothed_tensor {
+    const char *tensor;
+    size_t columns;
+    const float *s; /* [columns] */
+};
+
 struct qd_quant_options {
     enum qd_mode mode;
     enum qd_guard guard;
@@ -61,10 +68,13 @@ struct qd_quant_options {
     double publish_tolerance;    /* share of the width a bound moves before a new epoch */
     uint32_t min_observations;   /* requests served by their own range before the average is used */
     bool bias_correction;        /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
+    bool smoothing;              /* columns of rows are smoothed when enough was seen of them (engine/smooth.h) */
     double target_cosine;        /* layers leave INT8, the worst first, until shadow runs say as much; 0: none does */
     uint32_t epochs_kept;        /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
     size_t pin_count;
+    const struct qd_smoothed_tensor *smoothed; /* what is smoothed; borrowed and copied as pins */
+    size_t smoothed_count;
 };
 
 /* The documented defaults. [any] */

@@ -40,6 +40,7 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
         .dtype = site->wide  ? QD_I16
                  : symmetric ? QD_I8
                              : QD_U8,
+        .smoothed = site->smoothed,
         .granularity = site->rows ? QD_PER_ROW : QD_PER_TENSOR,
         .ema_min = range->lo,
         .ema_max = range->hi,

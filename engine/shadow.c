@@ -129,8 +129,8 @@ static void measure(struct qd_shadow *s, const struct qd_lane *lane, const struc
     if (bytes.data && got.data && scratch && scales) {
         const struct qd_qparams qp = scale_for(s, s->plan->slots[int8->in[0]].site, in);
         if (rows)
-            qd_convert_quantize_rows(s->plan->kernels, in, &bytes, scales, s->plan->options.symmetric, &ignored,
-                                     s->plan->parallel);
+            qd_convert_quantize_rows(s->plan->kernels, in, &bytes, int8->by, scales, s->plan->options.symmetric,
+                                     &ignored, s->plan->parallel);
         else
             qd_convert_quantize(s->plan->kernels, in, &bytes, &qp, &ignored, scratch, s->plan->parallel);
         const struct qd_linear_call call = {.in = &bytes,

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/auto_precision.h"
+#include "server/corrections.h"
 #include "server/routes.h"
 #include "server/serve.h"
 
@@ -36,6 +37,7 @@ static void on_measured(uv_work_t *work, int status)
     (void)status;
     m->server->shadowing = false;
     qd_shadow_finish(&m->shadow);
+    qd_corrections_judge(m->server, m->entry);
     qd_auto_precision(m->server, m->entry);
     qd_free(m);
 }

@@ -146,6 +146,14 @@ static enum qd_status take_target(struct change_state *s, const json_t *value, s
     return take_number(value, "target_cosine", &s->options.target_cosine, error);
 }
 
+static enum qd_status take_smoothing(struct change_state *s, const json_t *value, struct qd_error *error)
+{
+    s->options.smoothing = json_is_true(value);
+    if (!s->options.smoothing)
+        s->options.smoothed_count = 0; /* turned on again, it is found anew */
+    return json_is_boolean(value) ? QD_OK : bad_value("smoothing", error);
+}
+
 static enum qd_status take_bias_correction(struct change_state *s, const json_t *value, struct qd_error *error)
 {
     s->options.bias_correction = json_is_true(value);
@@ -165,6 +173,7 @@ static const struct {
     {"weights", take_weights},
     {"target_cosine", take_target},
     {"bias_correction", take_bias_correction},
+    {"smoothing", take_smoothing},
 };
 
 static enum qd_status take_key(struct change_state *s, const char *key, const json_t *value, struct qd_error *error)

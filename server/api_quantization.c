@@ -57,6 +57,8 @@ static void write_correction(struct qd_text *out, const struct qd_model *model)
     qd_text_printf(
         out, ",\"bias_correction\":{\"enabled\":%s,\"layers\":%zu,\"requests\":%" PRIu64 ",\"made\":%" PRIu64 "}",
         qd_model_options(model).bias_correction ? "true" : "false", report.layers, report.requests, report.made);
+    qd_text_printf(out, ",\"smoothing\":{\"enabled\":%s,\"tensors\":%zu}",
+                   qd_model_options(model).smoothing ? "true" : "false", qd_model_smoothed(model));
 }
 
 void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry)

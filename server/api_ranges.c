@@ -87,9 +87,9 @@ static void write_range(struct qd_text *out, const struct qd_range_report *range
         qd_text_puts(out, i ? "," : "");
         qd_text_json_string(out, range->consumers[i]);
     }
-    qd_text_printf(out, "],\"mode\":\"%s\",\"scheme\":\"%s\",\"dtype\":\"%s\",\"granularity\":\"%s\"",
+    qd_text_printf(out, "],\"mode\":\"%s\",\"scheme\":\"%s\",\"dtype\":\"%s\",\"granularity\":\"%s\",\"smoothed\":%s",
                    qd_mode_name(range->mode), qd_scheme_name(range->scheme), lower_dtype(range->dtype),
-                   qd_granularity_name(range->granularity));
+                   qd_granularity_name(range->granularity), range->smoothed ? "true" : "false");
     write_numbers(out, range, true);
     qd_text_puts(out, ",\"updated\":");
     qd_text_json_time(out, range->updated_unix_ms);

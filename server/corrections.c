@@ -1,4 +1,4 @@
-/* Bias correction on a thread of its own. See corrections.h. */
+/* Bias correction and smoothing on a thread. See corrections.h. */
 #include "server/corrections.h"
 
 #include "base/log.h"
@@ -6,59 +6,121 @@
 
 #include <inttypes.h>
 
+#define ENOUGH       16          /* measured requests */
 #define WAITED_BYTES (64u << 20) /* of packed weights: takes a fraction of a second */
 
 struct correcting {
     uv_work_t work;
     struct qd_model_entry *entry;
-    struct qd_correction *correction;
+    struct qd_correction *correction; /* one of them is NULL */
+    struct qd_smoothing *smoothing;
     void (*done)(void *ctx); /* NULL: nobody waits */
     void *ctx;
+    double cosine; /* as measured when it began */
 };
 
 static void on_thread(uv_work_t *work)
 {
     struct correcting *c = work->data;
-    qd_correction_run(c->correction);
+    if (c->smoothing)
+        qd_smoothing_run(c->smoothing);
+    else
+        qd_correction_run(c->correction);
+}
+
+static void put_in_force(struct correcting *c)
+{
+    struct qd_correction_report report;
+    if (c->smoothing && qd_smoothing_finish(&c->smoothing)) {
+        qd_log(QD_LOG_INFO, "model '%s': %zu tensors are smoothed from now on", c->entry->name,
+               qd_model_smoothed(c->entry->model));
+        c->entry->unsmoothed = qd_model_smoothed(c->entry->model) ? c->cosine : 0;
+    }
+    if (!c->correction || !qd_correction_finish(&c->correction))
+        return;
+    qd_model_correction(c->entry->model, &report);
+    qd_log(QD_LOG_INFO, "model '%s': biases of %zu layers corrected, by the inputs of %" PRIu64 " requests",
+           c->entry->name, report.layers, report.requests);
 }
 
 static void on_made(uv_work_t *work, int status)
 {
     struct correcting *c = work->data;
-    struct qd_correction_report report;
     (void)status;
+    c->entry->changing &= c->smoothing == NULL;
     c->entry->correcting = false;
-    if (qd_correction_finish(&c->correction)) {
-        qd_model_correction(c->entry->model, &report);
-        qd_log(QD_LOG_INFO, "model '%s': biases of %zu layers corrected, by the inputs of %" PRIu64 " requests",
-               c->entry->name, report.layers, report.requests);
-    }
+    put_in_force(c);
     if (c->done)
         c->done(c->ctx);
     qd_free(c);
+}
+
+/* Mean cosine to FP32 under the plan in force; 0: not measured often enough. */
+static double measured(const struct qd_model_entry *entry)
+{
+    struct qd_accuracy_report report;
+    qd_model_accuracy(entry->model, &report);
+    return report.sampled < ENOUGH ? 0 : report.cosine_mean;
+}
+
+/* Where the error is measured, it is so before and after. */
+static bool smoothing_due(const struct qd_server *server, const struct qd_model_entry *entry)
+{
+    return !entry->changing && qd_model_smoothing_due(entry->model) &&
+           (server->config->shadow_rate == 0 || measured(entry) > 0);
+}
+
+/* To a thread; false: nothing was begun, or it failed: tried again later. `c` is gone then. */
+static bool begin(struct qd_server *server, struct correcting *c, struct qd_model_entry *entry)
+{
+    c->entry = entry;
+    c->cosine = measured(entry);
+    c->work.data = c;
+    entry->changing |= c->smoothing != NULL;
+    entry->correcting = uv_queue_work(server->loop, &c->work, on_thread, on_made) == 0;
+    if (entry->correcting)
+        return true;
+    entry->changing &= c->smoothing == NULL;
+    put_in_force(c); /* what was not made changes nothing */
+    qd_free(c);
+    return false;
 }
 
 bool qd_corrections_check(struct qd_server *server, struct qd_model_entry *entry, void (*done)(void *ctx), void *ctx)
 {
     struct qd_error error;
     struct qd_plan_report plan;
-    if (entry->correcting || server->draining || !qd_model_correction_due(entry->model))
+    const bool smooth = smoothing_due(server, entry);
+    if (entry->correcting || server->draining || (!smooth && !qd_model_correction_due(entry->model)))
         return false;
-    qd_model_plan(entry->model, &plan);
     struct correcting *c = qd_calloc(1, sizeof *c);
-    if (!c || qd_correction_create(entry->model, &c->correction, &error) != QD_OK) {
-        qd_free(c);
-        return false; /* the biases stay as they are; tried again later */
-    }
-    c->entry = entry;
-    c->done = plan.packed_bytes <= WAITED_BYTES ? done : NULL;
-    c->ctx = ctx;
-    c->work.data = c;
-    entry->correcting = uv_queue_work(server->loop, &c->work, on_thread, on_made) == 0;
-    if (!entry->correcting) {
-        (void)qd_correction_finish(&c->correction);
+    if (!c || (smooth ? qd_smoothing_create(entry->model, &c->smoothing, &error)
+                      : qd_correction_create(entry->model, &c->correction, &error)) != QD_OK) {
         qd_free(c);
         return false;
     }
-    return c->done != NULL;
+    qd_model_plan(entry->model, &plan);
+    const bool waits = plan.packed_bytes <= WAITED_BYTES;
+    c->done = waits ? done : NULL;
+    c->ctx = ctx;
+    return begin(server, c, entry) && waits;
+}
+
+void qd_corrections_judge(struct qd_server *server, struct qd_model_entry *entry)
+{
+    struct qd_error error;
+    const double before = entry->unsmoothed, now = measured(entry);
+    if (before == 0 || now == 0 || entry->changing || entry->correcting || server->draining)
+        return;
+    entry->unsmoothed = 0;
+    if (now >= before)
+        return;
+    struct correcting *c = qd_calloc(1, sizeof *c);
+    if (!c || qd_smoothing_undo(entry->model, &c->smoothing, &error) != QD_OK) {
+        qd_free(c);
+        return;
+    }
+    qd_log(QD_LOG_INFO, "model '%s': smoothing is taken back: it made the cosine to FP32 %.6f from %.6f", entry->name,
+           now, before);
+    (void)begin(server, c, entry);
 }

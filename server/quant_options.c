@@ -14,6 +14,7 @@ void qd_config_quant(const struct qd_config *config, struct qd_quant_options *ou
     (void)qd_granularity_from(config->activation_granularity, &out->activation_granularity);
     (void)qd_granularity_from(config->weight_granularity, &out->weight_granularity);
     (void)qd_compat_from(config->compat, &out->compat);
+    out->smoothing = config->smoothing;
     out->bias_correction = config->bias_correction;
     out->weight_bits = (int)config->weight_bits;
     out->averaging_constant = config->averaging_constant;

@@ -54,8 +54,9 @@ struct qd_model_entry {
     struct qd_model *model; /* a reference; NULL unless READY */
     double shadow_due;      /* grows by shadow_rate a request; at 1 one is measured */
     bool changing;          /* another plan is being compiled */
-    bool correcting;        /* other biases are being made */
-    bool saving;            /* its state file is being written */
+    bool correcting;        /* other biases, or a smoothed plan, are being made */
+    double unsmoothed; /* measured cosine before the plan was smoothed, which is still to be judged; 0: nothing is */
+    bool saving;       /* its state file is being written */
     struct qd_saved saved;
     struct qd_calibration *calibration; /* begun and not yet published, or NULL */
     enum qd_method calibration_method;  /* as the last request said */

@@ -140,6 +140,8 @@ static json_t *overrides_json(const struct qd_quant_options *base, const struct 
         json_object_set_new(o, "weight_granularity", json_string(qd_granularity_name(now->weight_granularity)));
     if (now->weight_bits != base->weight_bits)
         json_object_set_new(o, "weight_bits", json_integer(now->weight_bits));
+    if (now->smoothing != base->smoothing)
+        json_object_set_new(o, "smoothing", json_boolean(now->smoothing));
     if (now->bias_correction != base->bias_correction)
         json_object_set_new(o, "bias_correction", json_boolean(now->bias_correction));
     if (now->averaging_constant != base->averaging_constant)
@@ -160,12 +162,13 @@ static char *file_text(const struct qd_state *state, const struct qd_model_entry
     qd_model_plan(entry->model, &plan);
     snprintf(digest, sizeof digest, "%016" PRIx64, qd_model_digest(entry->model));
     snprintf(plan_digest, sizeof plan_digest, "%08" PRIx32, plan.digest);
-    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "quantd_state",
+    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "quantd_state",
                              VERSION, "model", entry->name, "digest", digest, "plan", plan_digest, "epoch",
                              count(summary.epoch), "requests", count(summary.requests), "frozen", summary.frozen,
                              "options", overrides_json(&state->options, &now), "pins", pins_json(&now, QD_PIN_ASKED),
                              "accurate", pins_json(&now, QD_PIN_ACCURACY), "layers", layers_json(entry->model),
-                             "tensors", tensors_json(entry->model), "biases", qd_state_biases(entry->model));
+                             "tensors", tensors_json(entry->model), "biases", qd_state_biases(entry->model), "smoothed",
+                             qd_state_smoothed(&now));
     char *body = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (body) {
@@ -390,6 +393,8 @@ static struct qd_quant_options options_of(const struct qd_state *state, const js
     (void)qd_granularity_from(word_of(changed, "weight_granularity"), &o.weight_granularity);
     if (json_is_integer(value = json_object_get(changed, "weight_bits")))
         o.weight_bits = (int)json_integer_value(value);
+    if (json_is_boolean(value = json_object_get(changed, "smoothing")))
+        o.smoothing = json_is_true(value);
     if (json_is_boolean(value = json_object_get(changed, "bias_correction")))
         o.bias_correction = json_is_true(value);
     if (json_is_number(value = json_object_get(changed, "averaging_constant")))
@@ -425,20 +430,28 @@ static enum qd_status restore_plan(const struct qd_state *state, struct qd_model
     struct qd_change *change = NULL;
     const bool same = has_plan(entry->model, root) && json_object_size(json_object_get(root, "options")) == 0 &&
                       json_array_size(json_object_get(root, "pins")) == 0 &&
+                      json_array_size(json_object_get(root, "smoothed")) == 0 &&
                       json_array_size(json_object_get(root, "accurate")) == 0;
     if (same)
         return QD_OK;
     const size_t room = json_array_size(json_object_get(root, "pins")) +
                         json_array_size(json_object_get(root, "accurate")) +
                         json_array_size(json_object_get(root, "layers"));
+    const json_t *list = json_object_get(root, "smoothed");
     struct qd_layer_pin *pins = qd_calloc(room + 1, sizeof *pins);
-    if (!pins)
-        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for its options");
-    const struct qd_quant_options options = options_of(state, root, pins);
-    enum qd_status status = qd_change_create(entry->model, &options, &change, error);
+    struct qd_smoothed_tensor *smoothed = qd_calloc(json_array_size(list) + 1, sizeof *smoothed);
+    const size_t smoothed_count = smoothed ? qd_state_smoothed_read(list, smoothed) : 0;
+    enum qd_status status = pins && smoothed ? QD_OK : qd_fail(error, QD_ERR_NO_MEMORY, "no memory for its options");
+    if (!status) {
+        struct qd_quant_options options = options_of(state, root, pins);
+        options.smoothed = smoothed;
+        options.smoothed_count = smoothed_count;
+        status = qd_change_create(entry->model, &options, &change, error);
+    }
     if (!status)
         status = qd_change_adopt(&change, error);
     qd_change_discard(&change);
+    qd_state_smoothed_free(smoothed, smoothed_count);
     qd_free(pins);
     return status;
 }

@@ -89,3 +89,43 @@ enum qd_status qd_state_biases_restore(struct qd_model *model, const json_t *bia
     qd_free(layers);
     return status;
 }
+
+json_t *qd_state_smoothed(const struct qd_quant_options *options)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < options->smoothed_count; i++)
+        json_array_append_new(list, json_pack("{s:s, s:o}", "tensor", options->smoothed[i].tensor, "s",
+                                              floats_json(options->smoothed[i].s, options->smoothed[i].columns)));
+    return list;
+}
+
+/* Neither zero, nor infinite, nor the like. */
+static bool are_divisors(const float *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(s[i] >= 1e-30f && s[i] <= 1e30f))
+            return false;
+    return true;
+}
+
+size_t qd_state_smoothed_read(const json_t *list, struct qd_smoothed_tensor *smoothed)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        struct qd_smoothed_tensor tensor = {.tensor = json_string_value(json_object_get(one, "tensor"))};
+        tensor.s = floats_of(json_object_get(one, "s"), &tensor.columns);
+        if (tensor.tensor && tensor.s && are_divisors(tensor.s, tensor.columns))
+            smoothed[count++] = tensor;
+        else
+            qd_free((void *)(uintptr_t)tensor.s);
+    }
+    return count;
+}
+
+void qd_state_smoothed_free(struct qd_smoothed_tensor *smoothed, size_t count)
+{
+    for (size_t i = 0; smoothed && i < count; i++)
+        qd_free((void *)(uintptr_t)smoothed[i].s);
+    qd_free(smoothed);
+}

@@ -27,7 +27,7 @@ void qd_quantize_s16__scalar(const float *x, size_t n, const struct qd_qparams *
                              struct qd_observation *obs);
 void qd_requantize_u8__scalar(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                               struct qd_observation *obs);
-void qd_quantize_rows_u8__scalar(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+void qd_quantize_rows_u8__scalar(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
                                  struct qd_row_scale *scales, struct qd_observation *obs);
 void qd_dequantize_u8__scalar(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__scalar(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
@@ -70,7 +70,7 @@ void qd_quantize_s16__avx2(const float *x, size_t n, const struct qd_qparams *qp
                            struct qd_observation *obs);
 void qd_requantize_u8__avx2(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                             struct qd_observation *obs);
-void qd_quantize_rows_u8__avx2(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+void qd_quantize_rows_u8__avx2(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
                                struct qd_row_scale *scales, struct qd_observation *obs);
 void qd_dequantize_u8__avx2(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx2(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);
@@ -111,7 +111,7 @@ void qd_quantize_s16__avx512vnni(const float *x, size_t n, const struct qd_qpara
                                  struct qd_observation *obs);
 void qd_requantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                   struct qd_observation *obs);
-void qd_quantize_rows_u8__avx512vnni(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+void qd_quantize_rows_u8__avx512vnni(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
                                      struct qd_row_scale *scales, struct qd_observation *obs);
 void qd_dequantize_u8__avx512vnni(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
 void qd_observe_f32__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, struct qd_observation *obs);

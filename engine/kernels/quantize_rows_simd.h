@@ -8,21 +8,33 @@
 
 #ifdef QD_SIMD_FLOATS
 
+/* Values from x on, multiplied by those from `by` on when there are any. */
+QD_INLINE vf row_load(const float *x, const float *by, size_t i)
+{
+    return by ? vf_mul(vf_load(x + i), vf_load(by + i)) : vf_load(x + i);
+}
+
+QD_INLINE vf row_load_some(const float *x, const float *by, size_t i, vm mask)
+{
+    const vf real = vf_load_some(x + i, mask);
+    return by ? vf_mul(real, vf_load_some(by + i, mask)) : real;
+}
+
 /* Least and largest value, NaN left out; false when something is not finite (x * 0 is then NaN). */
-QD_INLINE bool row_ends(const float *x, size_t n, float *min, float *max)
+QD_INLINE bool row_ends(const float *x, const float *by, size_t n, float *min, float *max)
 {
     const vf zero = vf_set(0.0f);
     vf least = vf_set(INFINITY), most = vf_set(-INFINITY), odd = zero;
     size_t i = 0;
     for (; i + QD_SIMD_FLOATS <= n; i += QD_SIMD_FLOATS) {
-        const vf real = vf_load(x + i);
+        const vf real = row_load(x, by, i);
         least = vf_min(real, least);
         most = vf_max(real, most);
         odd = vf_fma(real, zero, odd);
     }
     if (i < n) {
         const vm mask = vm_first(n - i);
-        const vf real = vf_load_some(x + i, mask);
+        const vf real = row_load_some(x, by, i, mask);
         least = vf_min_some(least, mask, real);
         most = vf_max_some(most, mask, real);
         odd = vf_fma(real, zero, odd);
@@ -32,7 +44,24 @@ QD_INLINE bool row_ends(const float *x, size_t n, float *min, float *max)
     return vm_count(vm_unordered(odd)) == 0;
 }
 
-QD_INLINE void row_quantize(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q)
+/* Whatever the values are; q may be NULL. */
+QD_INLINE void row_slowly(const float *x, const float *by, size_t n, const struct qd_qparams *qp, uint8_t *q,
+                          struct qd_observation *obs)
+{
+    if (!by) {
+        vector_quantize(x, n, qp, q, obs, false);
+        return;
+    }
+    float products[4 * QD_SIMD_FLOATS];
+    for (size_t i = 0, count; i < n; i += count) {
+        count = n - i < 4 * QD_SIMD_FLOATS ? n - i : 4 * QD_SIMD_FLOATS;
+        for (size_t j = 0; j < count; j++)
+            products[j] = x[i + j] * by[i + j];
+        vector_quantize(products, count, qp, q ? q + i : NULL, obs, false);
+    }
+}
+
+QD_INLINE void row_quantize(const float *x, const float *by, size_t n, const struct qd_qparams *qp, uint8_t *q)
 {
     const vf factor = vf_set(1.0f / qp->scale);
     size_t i = 0;
@@ -40,39 +69,48 @@ QD_INLINE void row_quantize(const float *x, size_t n, const struct qd_qparams *q
         vi part[4];
 #pragma GCC unroll 4
         for (size_t v = 0; v < 4; v++)
-            part[v] = vi_from_vf(vf_mul(vf_load(x + i + v * QD_SIMD_FLOATS), factor));
+            part[v] = vi_from_vf(vf_mul(row_load(x, by, i + v * QD_SIMD_FLOATS), factor));
         vi_store_halves(q + i, q + i + 2 * QD_SIMD_FLOATS,
                         vi_pack_u8(part, part + 2, qp->zero_point, qp->qmin, qp->qmax), 2 * QD_SIMD_FLOATS);
     }
     if (i < n)
-        vector_quantize(x + i, n - i, qp, q + i, NULL, false);
+        row_slowly(x + i, by ? by + i : NULL, n - i, qp, q + i, NULL);
 }
 
-QD_INLINE void vector_quantize_rows(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
-                                    struct qd_row_scale *scales, struct qd_observation *obs)
+QD_INLINE void rows_quantize(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
+                             struct qd_row_scale *scales, struct qd_observation *obs)
 {
     struct qd_observation seen = qd_observation_empty();
     for (size_t i = 0; i < rows; i++, x += n, q += n) {
         float min, max;
         struct qd_observation row = qd_observation_empty();
-        const bool finite = row_ends(x, n, &min, &max);
+        const bool finite = row_ends(x, by, n, &min, &max);
         if (finite) {
             row.min = min;
             row.max = max;
             row.elems = n;
         } else {
-            vector_quantize(x, n, NULL, NULL, &row, false);
+            row_slowly(x, by, n, NULL, NULL, &row);
         }
         const struct qd_qparams qp = qd_qparams_of_row(&row, symmetric);
         scales[i] = (struct qd_row_scale){qp.scale, qp.zero_point};
         if (finite)
-            row_quantize(x, n, &qp, q);
+            row_quantize(x, by, n, &qp, q);
         else
-            vector_quantize(x, n, &qp, q, NULL, false);
+            row_slowly(x, by, n, &qp, q, NULL);
         qd_observation_merge(&seen, &row);
     }
     if (obs)
         observation_publish(&seen, obs);
+}
+
+QD_INLINE void vector_quantize_rows(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
+                                    struct qd_row_scale *scales, struct qd_observation *obs)
+{
+    if (by)
+        rows_quantize(x, by, rows, n, symmetric, q, scales, obs);
+    else
+        rows_quantize(x, NULL, rows, n, symmetric, q, scales, obs);
 }
 
 #endif

@@ -14,10 +14,11 @@ struct qd_linear_spec {
     const struct qd_tensor *weights; /* the node's constant input 1, F32 */
     const float *factor, *bias;      /* [outputs], or NULL for 1 and 0; bias includes the node's own input 2 */
     struct qd_activation act;
-    bool residual;   /* calls bring a second operand, added before the activation */
-    bool int8;       /* else FP32 */
-    int weight_bits; /* not 0: 16-bit activations and weights of so many bits, 8..16; int8 is false then */
-    bool per_tensor; /* one weight scale for all outputs instead of one each (of w * factor) */
+    const float *columns; /* of a matrix: what the weights of each input column are multiplied by; or NULL */
+    bool residual;        /* calls bring a second operand, added before the activation */
+    bool int8;            /* else FP32 */
+    int weight_bits;      /* not 0: 16-bit activations and weights of so many bits, 8..16; int8 is false then */
+    bool per_tensor;      /* one weight scale for all outputs instead of one each (of w * factor) */
 };
 
 struct qd_linear; /* immutable after create; any number of threads run it */
@@ -62,6 +63,11 @@ void qd_linear_tap_shares(const struct qd_linear *linear, const struct qd_shape 
  * (docs/QUANTIZATION.md, equation (9)). `spec` as at create. Errors: NO_MEMORY. [any] */
 enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct qd_linear *linear, const float *mean,
                                  const float *share, float *bias) QD_MUST_CHECK;
+
+/* Shows the weights of each output of a layer, times its factor, [depth] floats one after the other. Errors: NO_MEMORY.
+ * [any] */
+enum qd_status qd_linear_visit(const struct qd_linear_spec *spec, const struct qd_linear *linear,
+                               void (*see)(void *ctx, const float *weights), void *ctx) QD_MUST_CHECK;
 
 struct qd_linear_call {
     const struct qd_tensor *in;           /* INT8: u8 as carried; INT16: s16; FP32: float */

@@ -16,12 +16,14 @@ static float weight_at(const struct qd_tensor *w, size_t i)
 struct packer {
     const struct qd_linear_spec *spec;
     struct qd_linear *l;
-    bool columns;       /* a matrix whose rows are inputs: [k][n] in the model */
-    size_t panel;       /* columns at a time */
-    float *rows;        /* [panel][k] */
-    int8_t *integers;   /* [panel][k] INT8 */
-    int16_t *words;     /* [panel][k] INT16 */
-    const float *mean;  /* [inputs] nothing is packed: what rounding costs goes to the bias; else NULL */
+    bool columns;      /* a matrix whose rows are inputs: [k][n] in the model */
+    size_t panel;      /* columns at a time */
+    float *rows;       /* [panel][k] */
+    int8_t *integers;  /* [panel][k] INT8 */
+    int16_t *words;    /* [panel][k] INT16 */
+    const float *mean; /* [inputs] nothing is packed: what rounding costs goes to the bias; else NULL */
+    void (*see)(void *ctx, const float *weights); /* nothing is quantized: rows are shown; else NULL */
+    void *ctx;
     const float *share; /* [taps] then */
     float *bias;        /* [groups * n] then */
     float *absmax;      /* [outputs] largest magnitudes, where one scale serves several columns; else NULL */
@@ -98,8 +100,7 @@ static void gather_row(const struct packer *p, size_t g, size_t j, float *row)
     }
 }
 
-/* Columns [first, first + count) of product g into p->rows. */
-static void gather(const struct packer *p, size_t g, size_t first, size_t count)
+static void gather_plainly(const struct packer *p, size_t g, size_t first, size_t count)
 {
     const struct qd_linear *l = p->l;
     if (!p->columns) {
@@ -112,6 +113,15 @@ static void gather(const struct packer *p, size_t g, size_t first, size_t count)
         for (size_t j = 0; j < count; j++)
             p->rows[j * l->k + i] = weight_at(p->spec->weights, i * l->n + first + j) *
                                     (factor ? factor[first + j] : 1);
+}
+
+/* Columns [first, first + count) of product g into p->rows. */
+static void gather(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    gather_plainly(p, g, first, count);
+    for (size_t j = 0; p->spec->columns && j < count; j++)
+        for (size_t i = 0; i < p->l->k; i++)
+            p->rows[j * p->l->k + i] *= p->spec->columns[i];
 }
 
 static float absmax(const float *values, size_t n, float start)
@@ -245,6 +255,10 @@ static enum qd_status pack_all(const struct packer *p)
         for (size_t first = 0; first < l->n; first += p->panel) {
             size_t count = l->n - first < p->panel ? l->n - first : p->panel;
             gather(p, g, first, count);
+            for (size_t j = 0; p->see && j < count; j++)
+                p->see(p->ctx, p->rows + j * l->k);
+            if (p->see)
+                continue;
             if ((l->int8 && !quantize(p, g, first, count)) || (l->weight_bits && !quantize_words(p, g, first, count)))
                 return QD_ERR_UNSUPPORTED;
             if (p->mean)
@@ -321,6 +335,14 @@ enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct
     enum qd_status status = go_through(&p);
     qd_free(mine.weight_scale);
     return status;
+}
+
+enum qd_status qd_linear_visit(const struct qd_linear_spec *spec, const struct qd_linear *linear,
+                               void (*see)(void *ctx, const float *weights), void *ctx)
+{
+    struct qd_linear mine = *linear;
+    struct packer p = {.spec = spec, .l = &mine, .see = see, .ctx = ctx};
+    return go_through(&p);
 }
 
 /* Outputs of dimension d under which tap k meets the image. */

@@ -98,7 +98,7 @@ static double time_quantize(const struct bench *b, const struct qd_step *step)
         return 0;
     uint64_t start = now_ns();
     if (rows != QD_NO_VALUE)
-        qd_convert_quantize_rows(plan->kernels, &in, &out, scales.data, false, &seen, plan->parallel);
+        qd_convert_quantize_rows(plan->kernels, &in, &out, step->by, scales.data, false, &seen, plan->parallel);
     else
         qd_convert_quantize(plan->kernels, &in, &out, &qp, &seen, NULL, plan->parallel); /* one layout: no scratch */
     return (double)(now_ns() - start) / readers;

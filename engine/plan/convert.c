@@ -17,7 +17,8 @@ struct work {
     struct qd_tensor *out;
     const struct qd_qparams *qp;
     uint8_t *scratch;
-    struct qd_row_scale *scales; /* of rows */
+    const float *by; /* of rows: what they are multiplied by, or NULL */
+    struct qd_row_scale *scales;
     bool symmetric;
     size_t images, channels, span; /* span: spatial elements of an image */
     size_t step, tiles;            /* spatial elements of a tile, tiles of an image */
@@ -180,18 +181,19 @@ void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tenso
 
 static void quantize_rows(const struct work *w, size_t item, struct qd_observation *seen)
 {
-    w->kernels->quantize_rows_u8((const float *)w->in->data + item * w->channels, 1, w->channels, w->symmetric,
+    w->kernels->quantize_rows_u8((const float *)w->in->data + item * w->channels, w->by, 1, w->channels, w->symmetric,
                                  (uint8_t *)w->out->data + item * w->channels, w->scales + item, seen);
 }
 
 void qd_convert_quantize_rows(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
-                              struct qd_row_scale *scales, bool symmetric, struct qd_observation *observe,
-                              struct qd_parallel *parallel)
+                              const float *by, struct qd_row_scale *scales, bool symmetric,
+                              struct qd_observation *observe, struct qd_parallel *parallel)
 {
     const size_t rows = (size_t)qd_shape_span(&in->shape, 0, in->shape.rank - 1);
     struct work w = {.kernels = kernels,
                      .in = in,
                      .out = out,
+                     .by = by,
                      .scales = scales,
                      .symmetric = symmetric,
                      .channels = (size_t)in->shape.dims[in->shape.rank - 1],

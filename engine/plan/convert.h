@@ -12,11 +12,11 @@
 void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
                          const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
                          struct qd_parallel *parallel);
-/* out (u8) = in (F32), both plain, each row (last dimension) by its own range, which goes to scales[rows]. Merges into
- * *observe. */
+/* out (u8) = in (F32), both plain, each row (last dimension), multiplied by by[] (NULL: as it is), by its own range,
+ * which goes to scales[rows]. Merges into *observe. */
 void qd_convert_quantize_rows(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
-                              struct qd_row_scale *scales, bool symmetric, struct qd_observation *observe,
-                              struct qd_parallel *parallel);
+                              const float *by, struct qd_row_scale *scales, bool symmetric,
+                              struct qd_observation *observe, struct qd_parallel *parallel);
 /* out (F32, its layout) = real values of in (u8, its layout); scratch as above. */
 void qd_convert_dequantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
                            const struct qd_qparams *qp, void *scratch, struct qd_parallel *parallel);

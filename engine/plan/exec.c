@@ -156,8 +156,8 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
         qd_convert_quantize(plan->kernels, in, out, out_qp, observe, scratch, plan->parallel);
         break;
     case QD_STEP_QUANTIZE_ROWS:
-        qd_convert_quantize_rows(plan->kernels, in, out, lane->slots[step->out[1]].data, plan->options.symmetric,
-                                 observe, plan->parallel);
+        qd_convert_quantize_rows(plan->kernels, in, out, step->by, lane->slots[step->out[1]].data,
+                                 plan->options.symmetric, observe, plan->parallel);
         break;
     case QD_STEP_DEQUANTIZE:
         qd_convert_dequantize(plan->kernels, in, out, in_qp, scratch, plan->parallel);

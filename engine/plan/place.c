@@ -86,9 +86,38 @@ static enum qd_form form_of(bool q8, bool channels_last)
 static bool is_q8(enum qd_form form) { return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL; }
 static bool is_q16(enum qd_form form) { return form == QD_FORM_Q16 || form == QD_FORM_Q16_CL; }
 
+/* What is to be smoothed of a tensor that this matrix layer reads; NULL: nothing. */
+static const struct qd_smoothed *find_smoothed(const struct placer *p, int value, const struct qd_node *node)
+{
+    const struct qd_graph *graph = &p->plan->graph;
+    const struct qd_shape *weights = &graph->values[node->in[1]].info.shape;
+    const bool transposed = qd_node_is(node, "Gemm") && qd_attr_int(node, "transB", 0) != 0;
+    for (int i = 0; i < p->plan->options.smoothed_count; i++) {
+        const struct qd_smoothed *one = &p->plan->options.smoothed[i];
+        if (strcmp(one->tensor, graph->values[value].name) == 0 && (int64_t)one->columns == weights->dims[transposed])
+            return one;
+    }
+    return NULL;
+}
+
+/* False: out of memory. */
+static bool smooth(struct placer *p, struct qd_step *step, const struct qd_smoothed *smoothed)
+{
+    float *s = qd_arena_alloc(p->plan->arena, smoothed->columns, sizeof *s);
+    float *by = qd_arena_alloc(p->plan->arena, smoothed->columns, sizeof *by);
+    for (size_t c = 0; s && by && c < smoothed->columns; c++) {
+        s[c] = smoothed->s[c];
+        by[c] = 1 / smoothed->s[c];
+    }
+    step->columns = s;
+    step->by = by;
+    return s && by;
+}
+
 /* u8 of each row's own range from floats; returns the slot of the integers, that of the scales is beside it. */
 static int quantize_rows(struct placer *p, int from, const struct qd_node *node)
 {
+    const struct qd_smoothed *smoothed = find_smoothed(p, p->plan->slots[from].value, node);
     int value = p->plan->slots[from].value, site = add_site(p, value);
     int out = site < 0 ? -1 : add_slot(p, value, QD_FORM_Q8_ROWS, site);
     int scales = out < 0 ? -1 : add_slot(p, value, QD_FORM_ROW_SCALES, -1);
@@ -100,7 +129,10 @@ static int quantize_rows(struct placer *p, int from, const struct qd_node *node)
     ((int *)step->out)[1] = scales;
     step->int8 = true;
     step->site = site;
+    if (smoothed && !smooth(p, step, smoothed))
+        return -1;
     p->plan->sites[site].rows = true;
+    p->plan->sites[site].smoothed = smoothed != NULL;
     p->plan->sites[site].slot = out;
     return out;
 }
@@ -185,6 +217,15 @@ static enum qd_status add_roots(struct placer *p)
     return QD_OK;
 }
 
+/* The step that made the integers of a slot of rows. */
+static int quantizer_of(const struct qd_plan *plan, int slot)
+{
+    int s = 0;
+    while (plan->steps[s].out_count == 0 || plan->steps[s].out[0] != slot)
+        s++;
+    return s;
+}
+
 struct qd_linear_spec qd_place_spec(const struct qd_plan *plan, const struct qd_unit *unit, bool int8, bool int16)
 {
     struct qd_linear_spec spec = qd_unit_spec(&plan->graph, unit);
@@ -201,6 +242,8 @@ static enum qd_status place_linear(struct placer *p, int u)
     bool int8 = p->forms.int8[u], int16 = p->forms.int16[u], rows = p->forms.rows[u],
          sum = unit->residual != QD_NO_VALUE;
     struct qd_linear_spec spec = qd_place_spec(p->plan, unit, int8, int16);
+    const struct qd_smoothed *smoothed = rows ? find_smoothed(p, node->in[0], node) : NULL;
+    spec.columns = smoothed ? smoothed->s : NULL;
     struct qd_linear *linear;
     enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
     if (status)
@@ -228,6 +271,11 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->int16 = int16;
     step->pinned = p->forms.pinned[u];
     step->linear = linear;
+    if (smoothed) {
+        const struct qd_step *quantizer = &p->plan->steps[quantizer_of(p->plan, in)];
+        step->columns = quantizer->columns;
+        step->by = quantizer->by;
+    }
     step->unit = unit;
     const struct qd_choice *choice = qd_plan_choice(p->plan, node);
     step->int8_us = choice ? choice->int8_us : 0;

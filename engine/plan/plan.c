@@ -109,6 +109,11 @@ static uint32_t digest(const struct qd_plan *plan)
         const struct qd_step *step = &plan->steps[i];
         snprintf(text, sizeof text, "%d %d %d %d", step->kind, step->int8, step->int16, step->site);
         hash = hash_text(hash_text(hash_text(hash, text), step->node ? step->node->name : ""), step->fused);
+        for (size_t c = 0; step->kind == QD_STEP_LINEAR && step->by && c < qd_linear_inputs(step->linear); c++) {
+            uint32_t bits;
+            memcpy(&bits, &step->by[c], sizeof bits);
+            hash = (hash ^ bits) * 16777619u;
+        }
         for (int b = 0; step->control && b < step->control->branch_count; b++) {
             snprintf(text, sizeof text, "%08x", step->control->branches[b].plan->digest);
             hash = hash_text(hash, text);
@@ -168,6 +173,7 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
     plan->digest = digest(plan);
     plan->options.choices = NULL;
     plan->options.pins = NULL;
+    plan->options.smoothed = NULL;
     *out = plan;
     return QD_OK;
 }

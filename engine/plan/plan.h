@@ -58,6 +58,8 @@ struct qd_step {
     const struct qd_op *op;
     const void *prep;
     const struct qd_linear *linear;
+    const float *columns, *by; /* of a step that quantizes rows, and of linear steps that read them: s and 1 / s of each
+                                  column (docs/QUANTIZATION.md, section 4), or NULL */
     const struct qd_unit *unit; /* of a linear step: what it was made from */
     float int8_us, fp32_us;     /* of a linear step: measured while loading (engine/plan/choose.h); 0: not timed */
     const struct qd_control *control;
@@ -69,8 +71,9 @@ struct qd_site {
     int slot;                     /* written in that form first; -1: in a body */
     const char *const *consumers; /* nodes that read its integers */
     int consumer_count;
-    bool wide; /* 16 bits (equation (4)), else 8 */
-    bool rows; /* each row has its own scale: what is observed is shown, not used */
+    bool wide;     /* 16 bits (equation (4)), else 8 */
+    bool smoothed; /* of rows: what is observed was divided by s */
+    bool rows;     /* each row has its own scale: what is observed is shown, not used */
 };
 
 /* What timing found for one node. */
@@ -94,6 +97,13 @@ struct qd_pin {
  * as Gemm. */
 enum qd_rows_rule { QD_ROWS_AUTO, QD_ROWS_NEVER, QD_ROWS_ALWAYS };
 
+/* Columns of a tensor of rows that are divided by s before they are quantized; its layers' weights are multiplied. */
+struct qd_smoothed {
+    const char *tensor;
+    size_t columns;
+    const float *s; /* [columns] positive */
+};
+
 struct qd_plan_options {
     bool fp32;      /* no quantization at all */
     bool symmetric; /* activations s8 instead of u8 */
@@ -106,6 +116,8 @@ struct qd_plan_options {
     int choice_count;
     const struct qd_pin *pins; /* the last that fits a node counts; read while compiling */
     int pin_count;
+    const struct qd_smoothed *smoothed; /* read while compiling */
+    int smoothed_count;
     size_t request_bytes; /* most that tensors of one request, or what is known of them beforehand, may take */
 };
 

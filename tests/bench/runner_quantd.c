@@ -38,6 +38,14 @@ static enum qd_status set_inputs(const struct bench_inputs *new_inputs, struct q
 static enum qd_status correct(struct qd_error *error)
 {
     struct qd_correction *correction;
+    struct qd_smoothing *smoothing;
+    if (qd_model_smoothing_due(model)) {
+        enum qd_status made = qd_smoothing_create(model, &smoothing, error);
+        if (made)
+            return made;
+        qd_smoothing_run(smoothing);
+        (void)qd_smoothing_finish(&smoothing);
+    }
     if (!qd_model_correction_due(model))
         return QD_OK;
     enum qd_status status = qd_correction_create(model, &correction, error);

@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include <math.h>
+
 enum { ROWS = 9, MAX = 400, CANARY = 0xa5 };
 
 static void fill(uint64_t *s, float *x, size_t n, bool wild)
@@ -41,13 +43,19 @@ static void rows_by_arithmetic(void **unused)
             assert_non_null(x);
             for (size_t i = 0; i < ROWS; i++)
                 fill(&s, x + i * n, n, draw(&s) % 3 == 0);
+            float *factors = malloc(n * sizeof *factors), *by = seed % 3 ? factors : NULL;
+            assert_non_null(factors);
+            for (size_t j = 0; j < n; j++)
+                factors[j] = 0.1f + 3 * fabsf(draw_f32(&s, 1));
             memset(q, CANARY, sizeof q);
-            kernels->quantize_rows_u8(x, ROWS, n, symmetric, q, scales, &seen);
+            kernels->quantize_rows_u8(x, by, ROWS, n, symmetric, q, scales, &seen);
             bool good = q[ROWS * n] == CANARY;
             for (size_t i = 0; i < ROWS; i++) {
                 struct qd_observation row = qd_observation_empty();
-                for (size_t j = 0; j < n; j++)
+                for (size_t j = 0; j < n; j++) {
+                    x[i * n + j] *= by ? by[j] : 1;
                     qd_observe_one(&row, x[i * n + j], 0.0f, NULL);
+                }
                 const bool finite = row.min <= row.max;
                 const struct qd_qparams qp = qd_qparams_from_range(finite ? (double)row.min : 0.0,
                                                                    finite ? (double)row.max : 0.0, symmetric);
@@ -57,6 +65,7 @@ static void rows_by_arithmetic(void **unused)
                 qd_observation_merge(&wanted, &row);
             }
             good = good && same_observation(&seen, &wanted);
+            free(factors);
             free(x);
             if (!good)
                 fail_msg("%s: seed %llu, n %zu", kernels->isa_name, (unsigned long long)seed, n);
@@ -78,12 +87,12 @@ static void a_poisoned_row_is_alone(void **unused)
         fill(&s, x, ROWS * N, false);
         if (!kernels)
             continue;
-        kernels->quantize_rows_u8(x, ROWS, N, false, clean, clean_scales, NULL);
+        kernels->quantize_rows_u8(x, NULL, ROWS, N, false, clean, clean_scales, NULL);
         for (size_t p = 0; p < 3; p++) {
             x[4 * N + 7] = poisons[p];
-            kernels->quantize_rows_u8(x, ROWS, N, false, q, scales, NULL);
+            kernels->quantize_rows_u8(x, NULL, ROWS, N, false, q, scales, NULL);
             for (size_t i = 0; i < ROWS; i++) {
-                kernels->quantize_rows_u8(x + i * N, 1, N, false, alone, &own, NULL);
+                kernels->quantize_rows_u8(x + i * N, NULL, 1, N, false, alone, &own, NULL);
                 assert_memory_equal(alone, q + i * N, N);
                 assert_memory_equal(&own, &scales[i], sizeof own);
                 if (i == 4)

@@ -45,8 +45,8 @@ void qd_max_rows_u8__avx512vnni(const uint8_t *const *in, size_t rows, size_t n,
     vector_max_rows(in, rows, n, out);
 }
 
-void qd_quantize_rows_u8__avx512vnni(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+void qd_quantize_rows_u8__avx512vnni(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
                                      struct qd_row_scale *scales, struct qd_observation *obs)
 {
-    vector_quantize_rows(x, rows, n, symmetric, q, scales, obs);
+    vector_quantize_rows(x, by, rows, n, symmetric, q, scales, obs);
 }

@@ -57,15 +57,19 @@ void qd_max_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, uin
             out[j] = in[i][j] > out[j] ? in[i][j] : out[j];
 }
 
-void qd_quantize_rows_u8__scalar(const float *x, size_t rows, size_t n, bool symmetric, uint8_t *q,
+void qd_quantize_rows_u8__scalar(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
                                  struct qd_row_scale *scales, struct qd_observation *obs)
 {
     for (size_t i = 0; i < rows; i++, x += n, q += n) {
         struct qd_observation row = qd_observation_empty();
-        qd_observe_f32__scalar(x, n, NULL, &row);
+        for (size_t j = 0; j < n; j++) {
+            const float real = by ? x[j] * by[j] : x[j];
+            qd_observe_f32__scalar(&real, 1, NULL, &row);
+        }
         const struct qd_qparams qp = qd_qparams_of_row(&row, symmetric);
         scales[i] = (struct qd_row_scale){qp.scale, qp.zero_point};
-        qd_requantize_u8__scalar(x, n, &qp, q, NULL);
+        for (size_t j = 0; j < n; j++)
+            q[j] = qd_requantize_one(by ? x[j] * by[j] : x[j], 1.0f / qp.scale, &qp);
         if (obs)
             qd_observation_merge(obs, &row);
     }
