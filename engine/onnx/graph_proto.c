@@ -104,13 +104,22 @@ static enum qd_status add_input(struct qd_scope *scope, struct qd_text message)
     return QD_OK;
 }
 
+/* A list of maps by its type, which is carried as the matrix of its numbers. */
+static bool from_zipmap(const struct qd_scope *scope, const struct qd_value *value)
+{
+    const struct qd_node *node = value->producer >= 0 ? &scope->graph->nodes[value->producer] : NULL;
+    return node && strcmp(node->op, "ZipMap") == 0 && strcmp(node->domain, "ai.onnx.ml") == 0;
+}
+
 /* What the file declares of a value made by a node. The first declaration counts; constants know better. */
 static enum qd_status declare(struct qd_scope *scope, struct qd_text message, const char *name, int id)
 {
-    const char *dim_names[QD_MAX_RANK];
-    struct qd_tensor info;
-    enum qd_status status = qd_import_value_info(scope->im, message, name, &info, dim_names);
+    const char *dim_names[QD_MAX_RANK] = {NULL};
+    struct qd_tensor info = {.dtype = QD_F32, .shape = {.rank = 2, .dims = {-1, -1}}};
     struct qd_value *value = &scope->values[id];
+    enum qd_status status = QD_OK;
+    if (!from_zipmap(scope, value))
+        status = qd_import_value_info(scope->im, message, name, &info, dim_names);
     if (status || value->info.dtype != QD_NONE || value->outer != QD_NO_VALUE)
         return status;
     value->info = info;
