@@ -59,7 +59,6 @@ struct qd_io {
     const char *dim_names[QD_MAX_RANK]; /* symbolic name of an unknown dimension, or NULL */
     bool optional;                      /* an input with a default (an initializer of the same name) */
 };
-
 const char *qd_model_name(const struct qd_model *model);
 size_t qd_model_input_count(const struct qd_model *model);
 size_t qd_model_output_count(const struct qd_model *model);
@@ -73,7 +72,6 @@ struct qd_infer_options {
     enum qd_precision precision; /* QD_PRECISION_AUTO: the plan's; QD_FP32: this answer in full precision */
     bool observe;                /* learn from this request */
 };
-
 struct qd_infer_options qd_infer_defaults(void);
 
 /* One request: its inputs, its memory, its answer. One thread at a time; freed in one go. */
@@ -97,6 +95,8 @@ enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum q
 /* The same with the caller's memory, borrowed until destroy, aligned for its type. [any] */
 enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor,
                                      struct qd_error *error) QD_MUST_CHECK;
+/* The request's memory, for the bytes of an input's strings; NULL: there is none left. Not while it runs. [any] */
+void *qd_infer_take(struct qd_infer *infer, size_t bytes);
 /* Checks that all inputs are there and agree on named dimensions, and prepares what the shapes need (memory,
  * shape-specialised layout): all that can fail fails here. [worker] */
 enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error) QD_MUST_CHECK;

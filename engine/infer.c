@@ -118,10 +118,14 @@ enum qd_status qd_infer_input_alloc(struct qd_infer *infer, size_t input, enum q
     tensor.data = qd_arena_alloc_raw(infer->arena, qd_tensor_bytes(&tensor));
     if (!tensor.data)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for input '%s'", qd_model_input(infer->model, input)->name);
+    if (dtype == QD_STR && qd_tensor_bytes(&tensor))
+        memset(tensor.data, 0, qd_tensor_bytes(&tensor)); /* empty, until the caller says what they are */
     infer->inputs[input] = tensor;
     *data = tensor.data;
     return QD_OK;
 }
+
+void *qd_infer_take(struct qd_infer *infer, size_t bytes) { return qd_arena_alloc_raw(infer->arena, bytes); }
 
 enum qd_status qd_infer_input_borrow(struct qd_infer *infer, size_t input, const struct qd_tensor *tensor,
                                      struct qd_error *error)

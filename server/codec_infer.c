@@ -95,6 +95,26 @@ enum qd_status qd_infer_call_alloc(struct qd_infer_call *call, size_t index, enu
     return qd_infer_input_alloc(call->infer, index, dtype, shape, data, error);
 }
 
+enum qd_status qd_infer_call_await(struct qd_infer_call *call, size_t index, enum qd_dtype dtype,
+                                   const struct qd_shape *shape, size_t bytes, struct qd_error *error)
+{
+    struct qd_infer_pending piece = {.bytes = bytes, .input = index};
+    void *data = NULL;
+    enum qd_status status = qd_infer_call_alloc(call, index, dtype, shape, &data, error);
+    if (status)
+        return status;
+    piece.data = data;
+    if (dtype == QD_STR) {
+        piece.strings = data;
+        piece.count = qd_shape_span(shape, 0, shape->rank);
+        piece.data = qd_infer_take(call->infer, bytes);
+        if (!piece.data)
+            return qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for a request");
+    }
+    call->pending[call->pending_count++] = piece;
+    return QD_OK;
+}
+
 /* ------------------------------------------------------------------ raw binary: the body is one tensor */
 
 /* The signature's shape with its one unknown dimension worked out from the body's length. */
@@ -117,9 +137,11 @@ static enum qd_status raw_shape(const struct qd_infer_call *call, const struct q
         unknown = i;
     }
     uint64_t bytes = qd_dtype_bytes(io->dtype), total = call->framing.body_bytes;
-    if (!bytes)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "input '%s': type %s can't be sent", io->name,
-                       qd_dtype_name(io->dtype));
+    if (io->dtype == QD_STR) { /* their number can't be told from the body's length */
+        if (unknown >= 0)
+            shape->dims[unknown] = 1;
+        return QD_OK;
+    }
     uint64_t row = 0;
     if (__builtin_mul_overflow((uint64_t)known, bytes, &row))
         row = 0;
@@ -136,7 +158,6 @@ static enum qd_status raw_shape(const struct qd_infer_call *call, const struct q
 static enum qd_status begin_raw(struct qd_infer_call *call, struct qd_error *error)
 {
     struct qd_shape shape;
-    void *data = NULL;
     if (qd_model_input_count(call->model) != 1)
         return qd_fail(error, QD_ERR_INVALID, "a raw binary request needs a model with one input, '%s' has %zu",
                        qd_model_name(call->model), qd_model_input_count(call->model));
@@ -144,21 +165,40 @@ static enum qd_status begin_raw(struct qd_infer_call *call, struct qd_error *err
         return qd_fail(error, QD_ERR_INVALID, "a raw binary request needs a Content-Length");
     const struct qd_io *io = qd_model_input(call->model, 0);
     enum qd_status status = raw_shape(call, io, &shape, error);
-    if (!status)
-        status = qd_infer_call_alloc(call, 0, io->dtype, &shape, &data, error);
-    if (status)
-        return status;
-    call->pending[0] = (struct qd_infer_pending){.data = data, .bytes = (size_t)call->framing.body_bytes, .input = 0};
-    call->pending_count = 1;
-    return QD_OK;
+    return status ? status : qd_infer_call_await(call, 0, io->dtype, &shape, (size_t)call->framing.body_bytes, error);
 }
 
 /* ------------------------------------------------------------------ the body */
+
+/* A length of 4 bytes and as many bytes, element by element, to the last byte. */
+static enum qd_status split_strings(const struct qd_infer_pending *piece, const struct qd_io *io,
+                                    struct qd_error *error)
+{
+    const uint8_t *at = piece->data, *end = piece->data + piece->bytes;
+    for (int64_t i = 0; i < piece->count; i++) {
+        uint32_t length = 0;
+        if ((size_t)(end - at) >= QD_INFER_LENGTH_BYTES)
+            memcpy(&length, at, QD_INFER_LENGTH_BYTES);
+        if ((size_t)(end - at) < QD_INFER_LENGTH_BYTES || length > (size_t)(end - at) - QD_INFER_LENGTH_BYTES)
+            return qd_fail(error, QD_ERR_INVALID,
+                           "input '%s': its binary data end within element %" PRId64 " of %" PRId64, io->name, i,
+                           piece->count);
+        at += QD_INFER_LENGTH_BYTES;
+        piece->strings[i] = (struct qd_string){(const char *)at, length};
+        at += length;
+    }
+    if (at != end)
+        return qd_fail(error, QD_ERR_INVALID, "input '%s': %zu bytes are left behind its %" PRId64 " binary elements",
+                       io->name, (size_t)(end - at), piece->count);
+    return QD_OK;
+}
 
 static enum qd_status piece_filled(const struct qd_infer_call *call, const struct qd_infer_pending *piece,
                                    struct qd_error *error)
 {
     const struct qd_io *io = qd_model_input(call->model, piece->input);
+    if (piece->strings)
+        return split_strings(piece, io, error);
     if (io->dtype != QD_BOOL)
         return QD_OK;
     for (size_t i = 0; i < piece->bytes; i++)
@@ -247,8 +287,10 @@ static enum qd_status end_body(struct qd_infer_call *call, struct qd_error *erro
         if (status)
             return status;
     }
-    while (call->pending_at < call->pending_count && call->pending[call->pending_at].bytes == 0)
-        call->pending_at++;
+    while (!status && call->pending_at < call->pending_count && call->pending[call->pending_at].bytes == 0)
+        status = piece_filled(call, &call->pending[call->pending_at++], error);
+    if (status)
+        return status;
     if (call->pending_at < call->pending_count) {
         const struct qd_infer_pending *piece = &call->pending[call->pending_at];
         return qd_fail(error, QD_ERR_INVALID, "input '%s': binary data ends after %zu of %zu bytes",

@@ -38,6 +38,8 @@ struct qd_infer_pending { /* an input whose bytes follow behind the JSON */
     uint8_t *data;
     size_t bytes, filled;
     size_t input;
+    struct qd_string *strings; /* BYTES: the elements, `count` of them, whose lengths and bytes `data` receives */
+    int64_t count;
 };
 
 struct qd_infer_wanted {
@@ -77,10 +79,15 @@ struct qd_infer_call {
     struct qd_infer_wanted wanted[QD_INFER_MAX_TENSORS];
 };
 
+#define QD_INFER_LENGTH_BYTES 4 /* before each string of a binary tensor, little endian */
+
 /* The JSON part: handler for qd_json, ctx = the call. */
 enum qd_status qd_infer_call_token(void *ctx, const struct qd_json_token *token, struct qd_error *error);
 /* Memory for `bytes` bytes of the model's input `index`; creates the qd_infer at the first. */
 enum qd_status qd_infer_call_alloc(struct qd_infer_call *call, size_t index, enum qd_dtype dtype,
                                    const struct qd_shape *shape, void **data, struct qd_error *error);
+/* The same for an input whose `bytes` bytes come behind the JSON. */
+enum qd_status qd_infer_call_await(struct qd_infer_call *call, size_t index, enum qd_dtype dtype,
+                                   const struct qd_shape *shape, size_t bytes, struct qd_error *error);
 
 #endif

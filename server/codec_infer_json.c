@@ -342,6 +342,8 @@ static enum qd_status find_input(const struct qd_infer_call *call, size_t *index
     return QD_OK;
 }
 
+static void *take_bytes(void *infer, size_t bytes) { return qd_infer_take(infer, bytes); }
+
 /* Name, type and shape are known: memory for the elements, but no more of it than `possible` bytes of text can fill. */
 static enum qd_status begin_data(struct qd_infer_call *call, uint64_t possible, struct qd_error *error)
 {
@@ -352,8 +354,6 @@ static enum qd_status begin_data(struct qd_infer_call *call, uint64_t possible, 
     enum qd_status status = find_input(call, &index, error);
     if (status)
         return status;
-    if (item->dtype == QD_STR)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "input '%s': datatype BYTES is not supported", item->name);
     if (!qd_json_dtype_has_text(item->dtype))
         return qd_fail(error, QD_ERR_TYPE, "input '%s': %s has no JSON form, send binary data", item->name,
                        qd_dtype_name(item->dtype));
@@ -365,6 +365,8 @@ static enum qd_status begin_data(struct qd_infer_call *call, uint64_t possible, 
     if (status)
         return status;
     qd_json_tensor_init(&item->tensor, item->name, item->dtype, &item->shape, data);
+    item->tensor.take = take_bytes;
+    item->tensor.take_ctx = call->infer;
     return QD_OK;
 }
 
@@ -385,6 +387,9 @@ static enum qd_status capture(struct qd_infer_item *item, const struct qd_json_t
     case QD_JSON_NUMBER:
         qd_text_append(text, token->text, token->length);
         break;
+    case QD_JSON_STRING:
+        qd_text_json_bytes(text, token->text, token->length);
+        break;
     case QD_JSON_TRUE:
         qd_text_puts(text, "true");
         break;
@@ -392,8 +397,7 @@ static enum qd_status capture(struct qd_infer_item *item, const struct qd_json_t
         qd_text_puts(text, "false");
         break;
     default:
-        return qd_fail(error, QD_ERR_TYPE,
-                       "'data' may hold only arrays, numbers, true and false (BYTES is not supported)");
+        return qd_fail(error, QD_ERR_TYPE, "'data' may hold only arrays, numbers, strings, true and false");
     }
     return text->failed ? qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for a request") : QD_OK;
 }
@@ -414,8 +418,6 @@ static enum qd_status open_data(struct qd_infer_call *call, const struct qd_json
     enum qd_status status = QD_OK;
     if (token->event != QD_JSON_ARRAY)
         return wrong_kind("data", "an array", error);
-    if (item->has_type && item->dtype == QD_STR)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "input '%s': datatype BYTES is not supported", item->name);
     item->has_data = true;
     /* Without a Content-Length a short body could promise much: then memory is taken only once the text is here. */
     item->capturing = !item->has_name || !item->has_type || !item->has_shape || !call->framing.body_exact;
@@ -451,29 +453,23 @@ static enum qd_status expect_binary(struct qd_infer_call *call, struct qd_error 
     struct qd_infer_item *item = &call->item;
     size_t index = 0;
     int64_t elems = 0, bytes = 0;
-    void *data = NULL;
     enum qd_status status = find_input(call, &index, error);
     if (status)
         return status;
-    if (item->dtype == QD_STR)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "input '%s': datatype BYTES is not supported", item->name);
-    if (!qd_shape_elems(&item->shape, &elems) || !qd_i64_mul(elems, (int64_t)qd_dtype_bytes(item->dtype), &bytes) ||
-        (uint64_t)bytes != item->binary_bytes)
+    const bool strings = item->dtype == QD_STR; /* at least a length for each */
+    const size_t least = strings ? QD_INFER_LENGTH_BYTES : qd_dtype_bytes(item->dtype);
+    if (!qd_shape_elems(&item->shape, &elems) || !qd_i64_mul(elems, (int64_t)least, &bytes) ||
+        (strings && elems ? (uint64_t)bytes > item->binary_bytes : (uint64_t)bytes != item->binary_bytes))
         return qd_fail(error, QD_ERR_INVALID,
-                       "input '%s': binary_data_size is %" PRIu64 " but its shape and type need %" PRId64 " bytes",
-                       item->name, item->binary_bytes, bytes);
+                       "input '%s': binary_data_size is %" PRIu64 " but its shape and type need %" PRId64 " bytes%s",
+                       item->name, item->binary_bytes, bytes, strings ? " or more" : "");
     call->pending_bytes += item->binary_bytes; /* each at most body_bytes and 64 of them: no overflow */
     if (call->json_bytes == UINT64_MAX)
         return qd_fail(error, QD_ERR_INVALID, "binary_data_size needs the Inference-Header-Content-Length header");
     if (item->binary_bytes > call->framing.body_bytes ||
         call->pending_bytes > call->framing.body_bytes - call->json_bytes)
         return qd_fail(error, QD_ERR_INVALID, "input '%s': the body is too short for its binary data", item->name);
-    status = qd_infer_call_alloc(call, index, item->dtype, &item->shape, &data, error);
-    if (status)
-        return status;
-    call->pending[call->pending_count++] = (struct qd_infer_pending){
-        .data = data, .bytes = (size_t)bytes, .input = index};
-    return QD_OK;
+    return qd_infer_call_await(call, index, item->dtype, &item->shape, (size_t)item->binary_bytes, error);
 }
 
 static enum qd_status finish_input(struct qd_infer_call *call, struct qd_error *error)

@@ -85,6 +85,64 @@ static enum qd_status write_element(struct qd_text *text, const struct qd_io *io
     }
 }
 
+#define MOST_STRING_BYTES ((size_t)1 << 30) /* elements are views: many may show the same bytes */
+
+/* All strings of an output, each with the length before it. */
+static enum qd_status count_strings(const struct qd_io *io, const struct qd_tensor *tensor, size_t *bytes,
+                                    struct qd_error *error)
+{
+    const struct qd_string *strings = tensor->data;
+    *bytes = 0;
+    for (int64_t i = 0, n = qd_tensor_elems(tensor); i < n; i++) {
+        if (strings[i].length > MOST_STRING_BYTES - QD_INFER_LENGTH_BYTES ||
+            *bytes > MOST_STRING_BYTES - QD_INFER_LENGTH_BYTES - strings[i].length)
+            return qd_fail(error, QD_ERR_TOO_LARGE, "output '%s' has more than %zu bytes of strings", io->name,
+                           MOST_STRING_BYTES);
+        *bytes += QD_INFER_LENGTH_BYTES + strings[i].length;
+    }
+    return QD_OK;
+}
+
+static enum qd_status write_strings(struct qd_text *text, const struct qd_io *io, const struct qd_tensor *tensor,
+                                    struct qd_error *error)
+{
+    const struct qd_string *strings = tensor->data;
+    size_t bytes;
+    enum qd_status status = count_strings(io, tensor, &bytes, error);
+    qd_text_puts(text, ",\"data\":[");
+    for (int64_t i = 0, n = qd_tensor_elems(tensor); i < n && !status; i++) {
+        if (strings[i].length && qd_utf8_prefix(strings[i].bytes, strings[i].length) != strings[i].length)
+            return qd_fail(error, QD_ERR_OUT_OF_RANGE,
+                           "output '%s': element %" PRId64 " is not UTF-8 and has no JSON form; request binary_data",
+                           io->name, i);
+        qd_text_puts(text, i ? "," : "");
+        qd_text_json_bytes(text, strings[i].bytes, strings[i].length);
+    }
+    qd_text_puts(text, "]");
+    return status;
+}
+
+/* A binary tensor of strings, in the request's memory. */
+static enum qd_status pack_strings(struct qd_infer *infer, const struct qd_io *io, const struct qd_tensor *tensor,
+                                   struct qd_infer_piece *piece, struct qd_error *error)
+{
+    const struct qd_string *strings = tensor->data;
+    enum qd_status status = count_strings(io, tensor, &piece->n, error);
+    uint8_t *to = status ? NULL : qd_infer_take(infer, piece->n);
+    piece->bytes = to;
+    if (!to)
+        return status ? status : qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for an answer");
+    for (int64_t i = 0, n = qd_tensor_elems(tensor); i < n; i++) {
+        const uint32_t length = (uint32_t)strings[i].length;
+        memcpy(to, &length, QD_INFER_LENGTH_BYTES);
+        to += QD_INFER_LENGTH_BYTES;
+        if (length)
+            memcpy(to, strings[i].bytes, length);
+        to += length;
+    }
+    return QD_OK;
+}
+
 static enum qd_status write_data(struct qd_text *text, const struct qd_io *io, const struct qd_tensor *tensor,
                                  bool tokens, struct qd_error *error)
 {
@@ -92,6 +150,8 @@ static enum qd_status write_data(struct qd_text *text, const struct qd_io *io, c
     if (!qd_json_dtype_has_text(tensor->dtype))
         return qd_fail(error, QD_ERR_TYPE, "output '%s': %s has no JSON form; request binary_data", io->name,
                        qd_dtype_name(tensor->dtype));
+    if (tensor->dtype == QD_STR)
+        return write_strings(text, io, tensor, error);
     qd_text_puts(text, ",\"data\":[");
     for (int64_t i = 0; i < elems; i++) {
         if (!qd_text_reserve(text, QD_NUMBER_TEXT_BYTES + 1))
@@ -121,11 +181,13 @@ static enum qd_status write_output(struct qd_infer_call *call, struct qd_infer_r
         qd_text_printf(text, "%s%" PRId64, i ? "," : "", tensor->shape.dims[i]);
     qd_text_puts(text, "]");
     if (binary) {
-        size_t bytes = qd_tensor_bytes(tensor);
-        qd_text_printf(text, ",\"parameters\":{\"binary_data_size\":%zu}", bytes);
-        if (bytes) {
-            reply->pieces[reply->piece_count++] = (struct qd_infer_piece){tensor->data, bytes};
-            reply->piece_bytes += bytes;
+        struct qd_infer_piece piece = {tensor->data, qd_tensor_bytes(tensor)};
+        if (tensor->dtype == QD_STR)
+            status = pack_strings(call->infer, io, tensor, &piece, error);
+        qd_text_printf(text, ",\"parameters\":{\"binary_data_size\":%zu}", piece.n);
+        if (piece.n && !status) {
+            reply->pieces[reply->piece_count++] = piece;
+            reply->piece_bytes += piece.n;
             reply->binary = true;
         }
     } else

@@ -89,6 +89,9 @@ struct qd_json_tensor {
     enum qd_dtype dtype;
     struct qd_shape shape;
     void *data; /* `elems` elements; borrowed */
+    void *(*take)(void *ctx,
+                  size_t bytes); /* memory for the bytes of strings, which lives as long as data; BYTES only */
+    void *take_ctx;
     int64_t elems, filled;
     int depth;      /* of the brackets open now */
     int leaf_depth; /* where the elements stand; 0: none seen yet */
@@ -97,14 +100,15 @@ struct qd_json_tensor {
     bool brackets[QD_MAX_RANK + 2];  /* whether those children are brackets */
 };
 
-/* `shape` is fully known and was checked (qd_shape_elems); `data` has room for its elements of `dtype`. */
+/* `shape` is fully known and was checked (qd_shape_elems); `data` has room for its elements of `dtype`. For BYTES the
+ * caller sets `take` as well. */
 void qd_json_tensor_init(struct qd_json_tensor *tensor, const char *name, enum qd_dtype dtype,
                          const struct qd_shape *shape, void *data);
 /* Takes the tokens from the opening bracket to the closing one, then `done`. Errors: SHAPE, TYPE, FORMAT, each naming
  * the input. */
 enum qd_status qd_json_tensor_token(struct qd_json_tensor *tensor, const struct qd_json_token *token,
                                     struct qd_error *error) QD_MUST_CHECK;
-/* False for types whose elements have no JSON spelling here (FP16, BF16, BYTES). */
+/* False for types whose elements have no JSON spelling here (FP16, BF16). */
 bool qd_json_dtype_has_text(enum qd_dtype dtype);
 
 #endif

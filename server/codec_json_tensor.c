@@ -174,7 +174,7 @@ bool qd_json_number_i64(const struct qd_json_token *token, int64_t *out)
 
 bool qd_json_dtype_has_text(enum qd_dtype dtype)
 {
-    return dtype != QD_NONE && dtype != QD_STR && dtype != QD_F16 && dtype != QD_BF16 && dtype < QD_DTYPE_COUNT;
+    return dtype != QD_NONE && dtype != QD_F16 && dtype != QD_BF16 && dtype < QD_DTYPE_COUNT;
 }
 
 /* Inclusive bounds of the integer types; QD_U64 is handled apart. */
@@ -221,6 +221,19 @@ static enum qd_status store_number(struct qd_json_tensor *tensor, const struct q
     return qd_fail(error, QD_ERR_TYPE, "input '%s': element %" PRId64 ": %.*s is not a value of %s", tensor->name,
                    tensor->filled, token->length < 40 ? (int)token->length : 40, token->text,
                    qd_dtype_name(tensor->dtype));
+}
+
+static enum qd_status store_string(struct qd_json_tensor *tensor, const struct qd_json_token *token,
+                                   struct qd_error *error)
+{
+    struct qd_string *to = (struct qd_string *)tensor->data + tensor->filled;
+    char *bytes = tensor->take(tensor->take_ctx, token->length);
+    if (!bytes)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for a request");
+    if (token->length)
+        memcpy(bytes, token->text, token->length);
+    *to = (struct qd_string){bytes, token->length};
+    return QD_OK;
 }
 
 /* ------------------------------------------------------------------ brackets */
@@ -280,7 +293,13 @@ static enum qd_status element(struct qd_json_tensor *tensor, const struct qd_jso
         return qd_fail(error, QD_ERR_SHAPE, "input '%s': data has more than the %" PRId64 " elements of its shape",
                        tensor->name, tensor->elems);
     enum qd_status status = QD_OK;
-    if (token->event == QD_JSON_NUMBER)
+    if (tensor->dtype == QD_STR || token->event == QD_JSON_STRING)
+        status = tensor->dtype == QD_STR && token->event == QD_JSON_STRING
+                     ? store_string(tensor, token, error)
+                     : qd_fail(error, QD_ERR_TYPE, "input '%s': element %" PRId64 " is %s, not a value of %s",
+                               tensor->name, tensor->filled, token->event == QD_JSON_STRING ? "a string" : "no string",
+                               qd_dtype_name(tensor->dtype));
+    else if (token->event == QD_JSON_NUMBER)
         status = store_number(tensor, token, error);
     else if (tensor->dtype == QD_BOOL)
         ((uint8_t *)tensor->data)[tensor->filled] = token->event == QD_JSON_TRUE;
@@ -301,11 +320,15 @@ enum qd_status qd_json_tensor_token(struct qd_json_tensor *tensor, const struct 
     case QD_JSON_ARRAY_END:
         return close_bracket(tensor, error);
     case QD_JSON_NUMBER:
+    case QD_JSON_STRING:
     case QD_JSON_TRUE:
     case QD_JSON_FALSE:
         return element(tensor, token, error);
     default:
-        return qd_fail(error, QD_ERR_TYPE, "input '%s': data of type %s may hold only numbers%s", tensor->name,
-                       qd_dtype_name(tensor->dtype), tensor->dtype == QD_BOOL ? ", true and false" : "");
+        return qd_fail(error, QD_ERR_TYPE, "input '%s': data of type %s may hold only %s", tensor->name,
+                       qd_dtype_name(tensor->dtype),
+                       tensor->dtype == QD_BOOL  ? "numbers, true and false"
+                       : tensor->dtype == QD_STR ? "strings"
+                                                 : "numbers");
     }
 }

@@ -148,7 +148,9 @@ static void fill(struct qd_tensor *tensor, int64_t elems, uint64_t *state)
         double unit = (double)bits / 2147483648.0 - 1;
         size_t size = qd_dtype_bytes(tensor->dtype);
         uint8_t *at = (uint8_t *)tensor->data + (size_t)i * size;
-        if (tensor->dtype == QD_F32)
+        if (tensor->dtype == QD_STR)
+            memcpy(at, &(struct qd_string){bits & 1 ? "a" : "b", 1}, sizeof(struct qd_string));
+        else if (tensor->dtype == QD_F32)
             memcpy(at, &(float){(float)unit}, 4);
         else if (tensor->dtype == QD_F64)
             memcpy(at, &unit, 8);
@@ -281,6 +283,23 @@ static bool close_enough(double a, double b, double rtol, double atol)
     return fabs(a - b) <= atol + rtol * fabs(b);
 }
 
+static bool same_strings(const struct qd_tensor *got, const struct qd_tensor *want, int64_t i)
+{
+    const struct qd_string a = ((const struct qd_string *)got->data)[i], b = ((const struct qd_string *)want->data)[i];
+    return a.length == b.length && (a.length == 0 || memcmp(a.bytes, b.bytes, a.length) == 0);
+}
+
+/* Strings are the same or not: their cosine is the share of those that are. */
+static void compare_strings(const struct qd_tensor *got, const struct qd_tensor *want, int64_t elems,
+                            struct qd_difference *d)
+{
+    for (int64_t i = 0; i < elems; i++)
+        d->different += !same_strings(got, want, i);
+    d->worst = d->different ? INFINITY : 0;
+    d->same = d->different == 0;
+    d->cosine = elems ? 1 - (double)d->different / (double)elems : 1;
+}
+
 struct qd_difference qd_testdata_compare(const struct qd_tensor *got, const struct qd_tensor *want, double rtol,
                                          double atol)
 {
@@ -292,6 +311,10 @@ struct qd_difference qd_testdata_compare(const struct qd_tensor *got, const stru
                    qd_shape_elems(&want->shape, &elems);
     if (!d.comparable)
         return d;
+    if (want->dtype == QD_STR) {
+        compare_strings(got, want, elems, &d);
+        return d;
+    }
     double dot = 0, norm_a = 0, norm_b = 0;
     for (int64_t i = 0; i < elems; i++) {
         double a = element(got, i), b = element(want, i);

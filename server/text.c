@@ -109,9 +109,10 @@ size_t qd_utf8_prefix(const char *bytes, size_t n)
     return at;
 }
 
-void qd_text_json_string(struct qd_text *text, const char *string)
+void qd_text_json_string(struct qd_text *text, const char *string) { qd_text_json_bytes(text, string, strlen(string)); }
+
+void qd_text_json_bytes(struct qd_text *text, const char *string, size_t n)
 {
-    size_t n = strlen(string);
     qd_text_append(text, "\"", 1);
     for (size_t i = 0; i < n;) {
         unsigned char c = (unsigned char)string[i];

@@ -25,6 +25,7 @@ void qd_text_free(struct qd_text *text);
 
 /* "..." with JSON escapes; bytes that are not UTF-8 become U+FFFD. */
 void qd_text_json_string(struct qd_text *text, const char *string);
+void qd_text_json_bytes(struct qd_text *text, const char *bytes, size_t n); /* which may hold zeros */
 /* The shortest decimal that reads back as the same double; a non-finite value is written as null. */
 void qd_text_json_double(struct qd_text *text, double value);
 /* RFC 3339 in UTC with quotes; null for 0. */

@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+_Static_assert(sizeof(struct qd_text) == sizeof(struct qd_string) &&
+                   offsetof(struct qd_text, length) == offsetof(struct qd_string, length),
+               "a list of strings is the data of a tensor");
+
 static const struct qd_attr *find_typed(const struct qd_node *node, const char *name, enum qd_attr_type type)
 {
     const struct qd_attr *attr = qd_attr_find(node, name);

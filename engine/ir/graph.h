@@ -24,7 +24,7 @@ enum qd_attr_type {
     QD_ATTR_GRAPHS,
 };
 
-struct qd_text { /* not zero-terminated */
+struct qd_text { /* not zero-terminated; laid out as struct qd_string, so a list of them is a tensor's data */
     const char *bytes;
     size_t length;
 };

@@ -13,6 +13,8 @@ struct row {
     const char *oip;
 };
 
+_Static_assert(sizeof(struct qd_string) == 16, "as dtype.def says");
+
 static const struct row rows[QD_DTYPE_COUNT] = {
 #define QD_DTYPE(name, onnx, bytes, oip) [QD_##name] = {onnx, bytes, oip},
 #include "engine/ir/dtype.def"

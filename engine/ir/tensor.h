@@ -30,6 +30,15 @@ struct qd_shape {
     int64_t dims[QD_MAX_RANK];
 };
 
+/* An element of a tensor of strings: any bytes, without a zero at the end. The tensor holds views only; the bytes
+ * belong to whoever made the tensor and live as long as its data: constants' in the model's file, inputs' in the
+ * request's memory (qd_infer_take), those that a step makes in its lane's (qd_call.lender). So operators that move
+ * elements move views, and nothing is ever freed one by one. */
+struct qd_string {
+    const char *bytes; /* may be NULL when length is 0 */
+    size_t length;
+};
+
 struct qd_tensor {
     enum qd_dtype dtype; /* QD_NONE: an absent optional tensor */
     enum qd_layout layout;
@@ -37,7 +46,7 @@ struct qd_tensor {
     void *data; /* borrowed; NULL while only type and shape are known, or when there are no elements */
 };
 
-/* Bytes of one element; 0 for QD_NONE and QD_STR. [any] */
+/* Bytes of one element; 0 for QD_NONE. [any] */
 size_t qd_dtype_bytes(enum qd_dtype dtype);
 /* "FP32", "INT64", ...; "" for QD_NONE. [any] */
 const char *qd_dtype_name(enum qd_dtype dtype);

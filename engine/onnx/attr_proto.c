@@ -78,7 +78,7 @@ static enum qd_status take_part(struct qd_scope *scope, struct qd_text message, 
 {
     const char *name;
     bool tensor = attr->type == QD_ATTR_TENSOR || attr->type == QD_ATTR_TENSORS;
-    enum qd_status status = tensor ? qd_import_tensor(scope->im, message, true, out, &name)
+    enum qd_status status = tensor ? qd_import_tensor(scope->im, message, out, &name)
                                    : qd_import_graph(scope->im, scope, message, out);
     return status && tensor ? qd_error_prefix(scope->im->error, "attribute '%s'", attr->name) : status;
 }

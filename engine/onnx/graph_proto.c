@@ -27,7 +27,7 @@ static enum qd_status add_initializer(struct qd_scope *scope, struct qd_text mes
     struct qd_tensor tensor;
     const char *name;
     int id;
-    enum qd_status status = qd_import_tensor(scope->im, message, false, &tensor, &name);
+    enum qd_status status = qd_import_tensor(scope->im, message, &tensor, &name);
     if (status)
         return status;
     if (!*name)
@@ -306,12 +306,13 @@ static enum qd_status read_attrs(struct qd_scope *scope, struct qd_text message,
     return QD_OK;
 }
 
-/* A list of numbers as a constant of rank 1, or one as a scalar. The data are the attribute's own. */
-static struct qd_tensor number_tensor(struct qd_attr *attr)
+/* A list of numbers or strings as a constant of rank 1, or one as a scalar. The data are the attribute's own. */
+static struct qd_tensor list_tensor(struct qd_attr *attr)
 {
-    bool list = attr->type == QD_ATTR_FLOATS || attr->type == QD_ATTR_INTS;
-    bool ints = attr->type == QD_ATTR_INT || attr->type == QD_ATTR_INTS;
-    struct qd_tensor tensor = {.dtype = ints ? QD_I64 : QD_F32, .shape = {.rank = list}};
+    const bool strings = attr->type == QD_ATTR_STRING || attr->type == QD_ATTR_STRINGS;
+    const bool ints = attr->type == QD_ATTR_INT || attr->type == QD_ATTR_INTS;
+    const bool list = attr->type == QD_ATTR_FLOATS || attr->type == QD_ATTR_INTS || attr->type == QD_ATTR_STRINGS;
+    struct qd_tensor tensor = {.dtype = strings ? QD_STR : ints ? QD_I64 : QD_F32, .shape = {.rank = list}};
     tensor.shape.dims[0] = list ? (int64_t)attr->count : 0;
     tensor.data = !list ? (void *)&attr->i : (void *)(uintptr_t)attr->floats;
     return tensor;
@@ -338,12 +339,8 @@ static enum qd_status take_constant(struct qd_scope *scope, struct qd_text messa
         known = known || (attr->type == forms[i].type && strcmp(attr->name, forms[i].name) == 0);
     if (!known)
         return bad_node(scope->im, node, "attribute '%s' makes no constant", attr->name);
-    if (attr->type == QD_ATTR_STRING || attr->type == QD_ATTR_STRINGS ||
-        (attr->type == QD_ATTR_TENSOR && attr->t.dtype == QD_STR))
-        return qd_fail(scope->im->error, QD_ERR_UNSUPPORTED, "tensor '%s': constant strings are not supported",
-                       scope->values[node->out[0]].name);
     struct qd_value *value = &scope->values[node->out[0]];
-    value->info = attr->type == QD_ATTR_TENSOR ? attr->t : number_tensor(attr);
+    value->info = attr->type == QD_ATTR_TENSOR ? attr->t : list_tensor(attr);
     value->constant = true;
     return QD_OK;
 }

@@ -230,5 +230,5 @@ enum qd_status qd_onnx_tensor(const void *bytes, size_t size, struct qd_arena *a
     if (status)
         return status;
     im.arena = arena;
-    return qd_import_tensor(&im, (struct qd_text){bytes, size}, false, out, name);
+    return qd_import_tensor(&im, (struct qd_text){bytes, size}, out, name);
 }

@@ -89,8 +89,8 @@ void qd_import_mix(struct qd_import *im, const void *bytes, size_t size);
  * UNSUPPORTED. */
 enum qd_status qd_import_dtype(struct qd_import *im, int64_t onnx, const char *kind, const char *name,
                                enum qd_dtype *out) QD_MUST_CHECK;
-/* A TensorProto. `name` receives its name. Strings: UNSUPPORTED, unless `carry_strings`, then a tensor without data. */
-enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, bool carry_strings, struct qd_tensor *out,
+/* A TensorProto. `name` receives its name. Strings are views into the message. */
+enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, struct qd_tensor *out,
                                 const char **name) QD_MUST_CHECK;
 
 /* A ValueInfoProto; only its name when `info` is NULL. No type gives QD_NONE and rank -1. */

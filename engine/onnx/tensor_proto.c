@@ -209,6 +209,22 @@ static enum qd_status take_typed(struct qd_import *im, const struct proto *p, st
     return QD_OK;
 }
 
+/* One field per element, which check_amount has counted. */
+static enum qd_status take_strings(struct qd_import *im, struct qd_text message, size_t elems, struct qd_tensor *out)
+{
+    struct qd_cursor cursor = qd_wire_open(message);
+    struct qd_wire_field field;
+    size_t done = 0;
+    struct qd_string *data = qd_import_alloc(im, elems, sizeof *data);
+    if (!data)
+        return im->error->status;
+    while (done < elems && qd_wire_next(&cursor, &field))
+        if (field.number == storages[STORED_STRING].field)
+            data[done++] = (struct qd_string){field.bytes.bytes, field.bytes.length};
+    out->data = data;
+    return QD_OK;
+}
+
 /* What external_data says, before it is believed. */
 struct place {
     struct qd_text location;
@@ -353,11 +369,12 @@ static enum qd_status finish(struct qd_import *im, struct proto *p, struct qd_te
         status = check_amount(im, p, out, (size_t)elems, bytes);
     if (status || bytes == 0)
         return status;
+    if (out->dtype == QD_STR)
+        return take_strings(im, message, (size_t)elems, out);
     return p->has_raw ? take_raw(im, p, bytes, out) : take_typed(im, p, message, bytes, out);
 }
 
-enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, bool carry_strings, struct qd_tensor *out,
-                                const char **name)
+enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, struct qd_tensor *out, const char **name)
 {
     struct proto p = {0};
     *out = (struct qd_tensor){0};
@@ -375,8 +392,6 @@ enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, bo
         return status;
     if (out->dtype == QD_NONE)
         return qd_fail(im->error, QD_ERR_FORMAT, "tensor '%s': has no data type", p.name);
-    if (out->dtype == QD_STR && !carry_strings)
-        return qd_fail(im->error, QD_ERR_UNSUPPORTED, "tensor '%s': constant strings are not supported", p.name);
     if (p.dims > QD_MAX_RANK)
         return qd_fail(im->error, QD_ERR_UNSUPPORTED, "tensor '%s': rank %zu, more than %d is not supported", p.name,
                        p.dims, QD_MAX_RANK);

@@ -112,6 +112,17 @@ struct binary_row {
     void (*fn[QD_DTYPE_COUNT])(const void *a, int64_t sa, const void *b, int64_t sb, void *y, int64_t n);
 };
 
+static bool same_string(struct qd_string a, struct qd_string b)
+{
+    return a.length == b.length && (a.length == 0 || memcmp(a.bytes, b.bytes, a.length) == 0);
+}
+
+static void equal_string(const void *a, int64_t sa, const void *b, int64_t sb, void *y, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        ((uint8_t *)y)[i] = same_string(((const struct qd_string *)a)[i * sa], ((const struct qd_string *)b)[i * sb]);
+}
+
 static const struct binary_row rows[] = {
     {"Add", 0, {NUMBERS(add)}},
     {"Sub", 0, {NUMBERS(sub)}},
@@ -126,7 +137,7 @@ static const struct binary_row rows[] = {
     {"Max", ALL, {NUMBERS(max)}},
     {"Sum", ALL, {REALS(add)}},
     {"Mean", ALL | MEAN, {[QD_F32] = add_f32}},
-    {"Equal", COMPARES, {NUMBERS(equal), [QD_BOOL] = equal_bool}},
+    {"Equal", COMPARES, {NUMBERS(equal), [QD_BOOL] = equal_bool, [QD_STR] = equal_string}},
     {"Less", COMPARES, {NUMBERS(less)}},
     {"Greater", COMPARES, {NUMBERS(greater)}},
     {"LessOrEqual", COMPARES, {NUMBERS(less_or_equal)}},
@@ -358,7 +369,7 @@ static enum qd_status where_infer(const struct qd_call *call, struct qd_error *e
     struct qd_shape some, shape;
     enum qd_status status = qd_op_inputs(call, 3, 3, error);
     if (status || (status = qd_op_types(call, 0, QD_BIT(QD_BOOL), error)) ||
-        (status = qd_op_types(call, 1, QD_TYPES_ANY, error)) || (status = qd_op_same_type(call, 1, 2, error)))
+        (status = qd_op_types(call, 1, QD_TYPES_MOVED, error)) || (status = qd_op_same_type(call, 1, 2, error)))
         return status;
     if (!qd_broadcast(&call->in[0].shape, &call->in[1].shape, &some))
         return misfit(call, 1, &call->in[0].shape, error);

@@ -1,7 +1,7 @@
 /* Cast and CastLike between all number types. Elements pass through the widest type of their kind (double, int64,
  * uint64), so there is one rounding. Floats to integers truncate and saturate, NaN becomes 0; integers to narrower ones
  * keep the low bits. Not for quantization (QuantizeLinear) or text. */
-#include "engine/ops/helpers.h"
+#include "engine/ops/strings.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -149,7 +149,11 @@ static const struct number {
 
 static enum qd_status infer_to(const struct qd_call *call, enum qd_dtype to, struct qd_error *error)
 {
-    enum qd_status status = qd_op_types(call, 0, QD_TYPES_ANY, error);
+    enum qd_status status = qd_op_types(call, 0, QD_TYPES_MOVED, error);
+    const enum qd_dtype from = call->in[0].dtype;
+    if (!status && (from == QD_STR || to == QD_STR) && !(qd_string_cast_known(from) && qd_string_cast_known(to)))
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "a cast from %s to %s is not supported", qd_dtype_name(from),
+                          qd_dtype_name(to));
     return status ? status : qd_op_out(call, 0, to, &call->in[0].shape, error);
 }
 
@@ -160,7 +164,7 @@ static enum qd_status cast_infer(const struct qd_call *call, struct qd_error *er
         return status;
     int64_t onnx = qd_attr_int(call->node, "to", 0);
     enum qd_dtype to = qd_dtype_from_onnx(onnx);
-    if (!numbers[to].load)
+    if (!numbers[to].load && to != QD_STR)
         return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "a cast to element type %" PRId64 " is not supported", onnx);
     return infer_to(call, to, error);
 }
@@ -168,7 +172,7 @@ static enum qd_status cast_infer(const struct qd_call *call, struct qd_error *er
 static enum qd_status cast_like_infer(const struct qd_call *call, struct qd_error *error)
 {
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 1, QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 1, QD_TYPES_MOVED, error)))
         return status;
     return infer_to(call, call->in[1].dtype, error);
 }
@@ -189,10 +193,11 @@ static void cast_part(void *ctx, int64_t begin, int64_t end)
 
 static enum qd_status cast_run(const struct qd_call *call, struct qd_error *error)
 {
-    (void)error;
     const struct qd_tensor *in = &call->in[0], *out = &call->out[0];
     if (in->dtype == out->dtype)
         qd_op_copy(out->data, in->data, qd_tensor_bytes(out));
+    else if (in->dtype == QD_STR || out->dtype == QD_STR)
+        return qd_string_cast(call, error);
     else
         qd_op_split(call, qd_tensor_elems(out), 16384, cast_part, (void *)(uintptr_t)call);
     return QD_OK;

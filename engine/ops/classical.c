@@ -96,7 +96,8 @@ enum qd_dtype qd_labels_dtype(const struct qd_labels *labels) { return labels->s
 void qd_labels_put(const struct qd_labels *labels, size_t which, struct qd_tensor *out, int64_t row)
 {
     if (labels->strings)
-        ((struct qd_text *)out->data)[row] = labels->strings[which];
+        ((struct qd_string *)out->data)[row] = (struct qd_string){labels->strings[which].bytes,
+                                                                  labels->strings[which].length};
     else
         ((int64_t *)out->data)[row] = labels->ints[which];
 }

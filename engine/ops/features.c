@@ -290,7 +290,7 @@ static enum qd_status extractor_infer(const struct qd_call *call, struct qd_erro
 {
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
     if (!status)
-        status = qd_op_types(call, 0, QD_TYPES_ANY | QD_BIT(QD_STR), error);
+        status = qd_op_types(call, 0, QD_TYPES_MOVED, error);
     if (!status)
         status = qd_op_types(call, 1, QD_BIT(QD_I64), error);
     if (status)

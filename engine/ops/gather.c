@@ -25,7 +25,7 @@ static enum qd_status check(const struct qd_call *call, int64_t limit, struct qd
 static enum qd_status start(const struct qd_call *call, struct qd_error *error)
 {
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)))
         return status;
     return qd_op_types(call, 1, QD_TYPES_INDEX, error);
 }

@@ -352,8 +352,8 @@ struct copy {
     int64_t stride;
 };
 
-#define COPY(type)                                                                                                     \
-    static void copy_##type(void *ctx, int64_t out_at, const int64_t *at, int64_t n)                                   \
+#define COPY(name, type)                                                                                               \
+    static void copy_##name(void *ctx, int64_t out_at, const int64_t *at, int64_t n)                                   \
     {                                                                                                                  \
         const struct copy *c = ctx;                                                                                    \
         const type *in = (const type *)c->in + at[0];                                                                  \
@@ -361,10 +361,11 @@ struct copy {
         for (int64_t i = 0, j = 0; i < n; i++, j += c->stride)                                                         \
             out[i] = in[j];                                                                                            \
     }
-COPY(uint8_t)
-COPY(uint16_t)
-COPY(uint32_t)
-COPY(uint64_t)
+COPY(1, uint8_t)
+COPY(2, uint16_t)
+COPY(4, uint32_t)
+COPY(8, uint64_t)
+COPY(16, struct qd_string)
 
 static void copy_dense(void *ctx, int64_t out_at, const int64_t *at, int64_t n)
 {
@@ -375,8 +376,8 @@ static void copy_dense(void *ctx, int64_t out_at, const int64_t *at, int64_t n)
 
 void qd_walk_copy(const struct qd_walk *walk, const struct qd_call *call, const void *in, void *out, size_t elem_bytes)
 {
-    static void (*const copies[9])(void *, int64_t, const int64_t *, int64_t) = {
-        [1] = copy_uint8_t, [2] = copy_uint16_t, [4] = copy_uint32_t, [8] = copy_uint64_t};
+    static void (*const copies[17])(void *, int64_t, const int64_t *,
+                                    int64_t) = {[1] = copy_1, [2] = copy_2, [4] = copy_4, [8] = copy_8, [16] = copy_16};
     struct copy copy = {in, out, elem_bytes, walk->strides[0][walk->rank - 1]};
     qd_walk_run(walk, call, copy.stride == 1 ? copy_dense : copies[elem_bytes], &copy);
 }

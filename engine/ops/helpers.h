@@ -14,7 +14,8 @@
 #define QD_TYPES_FLOAT (QD_BIT(QD_F32))
 #define QD_TYPES_INDEX (QD_BIT(QD_I32) | QD_BIT(QD_I64))
 #define QD_TYPES_ANY                                                                                                   \
-    (QD_BIT(QD_DTYPE_COUNT) - 1u - QD_BIT(QD_NONE) - QD_BIT(QD_STR)) /* all with a fixed element size */
+    (QD_BIT(QD_DTYPE_COUNT) - 1u - QD_BIT(QD_NONE) - QD_BIT(QD_STR)) /* numbers and truth values */
+#define QD_TYPES_MOVED (QD_TYPES_ANY | QD_BIT(QD_STR)) /* for operators that move elements and know nothing of them */
 
 /* ------------------------------------------------------------------ attributes, for prepare functions */
 
@@ -83,7 +84,7 @@ void qd_walk_join(struct qd_walk *walk);
 /* piece(ctx, out_at, at, n): n outputs from index out_at on; operand i at at[i] + j * strides[i][rank - 1], j < n. */
 void qd_walk_run(const struct qd_walk *walk, const struct qd_call *call,
                  void (*piece)(void *ctx, int64_t out_at, const int64_t *at, int64_t n), void *ctx);
-/* out[...] = in[walk's operand 0]: any element size of 1, 2, 4 or 8 bytes. */
+/* out[...] = in[walk's operand 0]: any element size of 1, 2, 4, 8 or 16 bytes. */
 void qd_walk_copy(const struct qd_walk *walk, const struct qd_call *call, const void *in, void *out, size_t elem_bytes);
 
 #endif

@@ -29,7 +29,7 @@ static enum qd_status transpose_infer(const struct qd_call *call, struct qd_erro
 {
     int64_t perm[QD_MAX_RANK];
     enum qd_status status = qd_op_inputs(call, 1, 1, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)))
         return status;
     struct qd_shape out = {.rank = call->in[0].shape.rank};
     if (!permutation(call, perm))
@@ -200,7 +200,7 @@ static enum qd_status slice_infer(const struct qd_call *call, struct qd_error *e
     struct slice slice;
     bool by_attr = call->node->opset < 10;
     enum qd_status status = qd_op_inputs(call, by_attr ? 1 : 3, by_attr ? 1 : 5, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) || (status = slice_plan(call, &slice, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) || (status = slice_plan(call, &slice, error)))
         return status;
     status = qd_op_out(call, 0, call->in[0].dtype, &slice.out, error);
     call->out[0].layout = call->in[0].layout;
@@ -244,7 +244,7 @@ static enum qd_status concat_infer(const struct qd_call *call, struct qd_error *
 {
     int count = call->in_count > 1 ? call->in_count : 1;
     enum qd_status status = qd_op_inputs(call, count, count, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)))
         return status;
     struct qd_shape out = call->in[0].shape;
     int64_t axis = qd_attr_int(call->node, "axis", 0);
@@ -406,7 +406,7 @@ static enum qd_status split_infer(const struct qd_call *call, struct qd_error *e
 {
     int64_t axis = qd_attr_int(call->node, "axis", 0), sizes[QD_MAX_OUTPUTS];
     enum qd_status status = qd_op_inputs(call, 1, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_axis(call, &axis, call->in[0].shape.rank, error)))
         return status;
     if (call->out_count > QD_MAX_OUTPUTS)
@@ -458,7 +458,7 @@ static enum qd_status expand_infer(const struct qd_call *call, struct qd_error *
     struct qd_shape want = {0}, out;
     size_t count = 0;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_ints(call, 1, want.dims, QD_MAX_RANK, &count, error)))
         return status;
     want.rank = (int)count;

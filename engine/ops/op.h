@@ -11,6 +11,12 @@
 
 #define QD_MAX_OUTPUTS 64
 
+/* Memory for what run makes when only data tell how much: the bytes of strings. It lives as long as the lane's tensors;
+ * NULL when the request may have no more. */
+struct qd_lender {
+    void *(*take)(struct qd_lender *lender, size_t bytes);
+};
+
 /* One application of an operator to tensors. Views are borrowed. */
 struct qd_call {
     const struct qd_node *node;
@@ -26,6 +32,7 @@ struct qd_call {
     const struct qd_qparams *out_qp;
     struct qd_observation *observe;
     void *scratch; /* scratch() bytes, 64-byte aligned */
+    struct qd_lender *lender; /* for operators with outputs of strings, which run nowhere but in a lane */
     const struct qd_kernels *kernels;
     struct qd_parallel *parallel;
 };
@@ -72,7 +79,8 @@ struct qd_op {
     enum qd_status (*infer)(const struct qd_call *call, struct qd_error *error);
     /* Bytes run wants at call->scratch; NULL: none. After infer. */
     size_t (*scratch)(const struct qd_call *call);
-    /* Computes. Never fails but for indices found in data (Gather): QD_ERR_INVALID. No allocation. */
+    /* Computes. Never fails but for what is found in data: indices (Gather) and words (Cast): QD_ERR_INVALID. No
+     * allocation but by the lender. */
     enum qd_status (*run)(const struct qd_call *call, struct qd_error *error);
 };
 

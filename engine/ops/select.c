@@ -260,7 +260,7 @@ static enum qd_status compress_infer(const struct qd_call *call, struct qd_error
     int64_t outer, dim, inner;
     struct qd_shape out;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_types(call, 1, QD_BIT(QD_BOOL), error)) ||
         (status = compress_plan(call, &outer, &dim, &inner, &out, error)))
         return status;

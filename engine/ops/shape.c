@@ -26,7 +26,7 @@ static enum qd_status checked_view_run(const struct qd_call *call, struct qd_err
 static enum qd_status identity_infer(const struct qd_call *call, struct qd_error *error)
 {
     enum qd_status status = qd_op_inputs(call, 1, 1, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)))
         return status;
     status = qd_op_out(call, 0, call->in[0].dtype, &call->in[0].shape, error);
     call->out[0].layout = call->in[0].layout;
@@ -42,7 +42,7 @@ const struct qd_op qd_op_identity = {
 static enum qd_status dropout_infer(const struct qd_call *call, struct qd_error *error)
 {
     enum qd_status status = qd_op_inputs(call, 1, 3, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_types(call, 2, QD_BIT(QD_BOOL), error)))
         return status;
     if (qd_op_has(call, 2)) {
@@ -83,7 +83,7 @@ const struct qd_op qd_op_dropout = {.flags = QD_OP_VIEW | QD_OP_MOVES, .infer = 
 static enum qd_status flatten_infer(const struct qd_call *call, struct qd_error *error)
 {
     enum qd_status status = qd_op_inputs(call, 1, 1, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)))
         return status;
     const struct qd_shape *in = &call->in[0].shape;
     int64_t axis = qd_attr_int(call->node, "axis", 1);
@@ -108,7 +108,7 @@ static enum qd_status reshape_infer(const struct qd_call *call, struct qd_error 
     const struct qd_shape *in = &call->in[0].shape;
     size_t count = 0;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_ints(call, 1, out.dims, QD_MAX_RANK, &count, error)))
         return status;
     bool zero_is_zero = qd_attr_int(call->node, "allowzero", 0) != 0;
@@ -172,7 +172,7 @@ static enum qd_status squeeze_infer(const struct qd_call *call, struct qd_error 
     bool given = false;
     enum qd_status status = qd_op_inputs(call, 1, call->node->opset < 13 ? 1 : 2, error);
     const struct qd_shape *in = &call->in[0].shape;
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = axes_of(call, in->rank, &set, &given, error)))
         return status;
     struct qd_shape out = {0};
@@ -192,7 +192,7 @@ static enum qd_status unsqueeze_infer(const struct qd_call *call, struct qd_erro
     bool given = false;
     bool by_attr = call->node->opset < 13;
     enum qd_status status = qd_op_inputs(call, by_attr ? 1 : 2, by_attr ? 1 : 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)))
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)))
         return status;
     size_t count = by_attr ? 0 : (size_t)qd_tensor_elems(&call->in[1]);
     if (by_attr)

@@ -101,6 +101,17 @@ static const struct qd_qparams *scale_of(const struct qd_lane *lane, int slot)
     return site >= 0 ? &lane->qparams[site] : NULL;
 }
 
+/* Bytes of strings lie in the request's arena, within what the request may take. */
+struct lane_lender {
+    struct qd_lender lender;
+    struct qd_lane *lane;
+};
+
+static void *lend(struct qd_lender *lender, size_t bytes)
+{
+    return qd_lane_take(((struct lane_lender *)lender)->lane, bytes);
+}
+
 static void run_op(struct qd_lane *lane, const struct qd_step *step, struct qd_observation *observe, void *scratch)
 {
     struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
@@ -113,6 +124,8 @@ static void run_op(struct qd_lane *lane, const struct qd_step *step, struct qd_o
     call.out_qp = step->site >= 0 ? &lane->qparams[step->site] : NULL;
     call.observe = observe;
     call.scratch = scratch;
+    struct lane_lender lender = {{lend}, lane};
+    call.lender = &lender.lender;
     lane->status = step->op->run(&call, &lane->error);
 }
 

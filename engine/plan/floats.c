@@ -9,6 +9,8 @@
 
 enum { SELF = -1, PENDING = -2 };
 
+#define CAST_OPSET 13 /* for models of other domains only, that import no opset of the standard's */
+
 /* They only move what stands at input 0 (Concat: at each), whatever its type is: no twin is needed before them. */
 static const char MOVERS[] =
     " Compress Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Reshape "
@@ -100,7 +102,7 @@ static int add_cast(struct unifier *u, int from, enum qd_dtype to)
     u->nodes[u->node_count++] = (struct qd_node){.name = source->name,
                                                  .op = "Cast",
                                                  .domain = "",
-                                                 .opset = graph->opset,
+                                                 .opset = graph->opset ? graph->opset : CAST_OPSET,
                                                  .in_count = 1,
                                                  .out_count = 1,
                                                  .attr_count = 1,

@@ -65,7 +65,7 @@ static bool foldable(const struct qd_graph *graph, const struct qd_node *node, c
         if (node->in[i] == QD_NO_VALUE)
             continue;
         const struct qd_value *value = &graph->values[node->in[i]];
-        bool known = value->constant && !value->is_input && value->info.dtype != QD_STR;
+        bool known = value->constant && !value->is_input;
         int64_t elems;
         if (!known && !((op->flags & QD_OP_SHAPE_ONLY) && value->info.shape.rank >= 0 &&
                         qd_shape_elems(&value->info.shape, &elems)))
@@ -104,6 +104,9 @@ static enum qd_status fold_node(struct qd_graph *graph, const struct qd_node *no
         return QD_OK;
     if (status)
         return status;
+    for (int i = 0; i < node->out_count; i++)
+        if (out[i].dtype == QD_STR)
+            return QD_OK; /* nobody lends memory for their bytes here */
     size_t taken = cost(call, op, left->bytes);
     double work = qd_op_work(call);
     if (taken == SIZE_MAX || work > left->work)

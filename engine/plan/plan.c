@@ -240,7 +240,7 @@ static enum qd_layout form_layout(enum qd_form form)
 static enum qd_status check_elems(const struct qd_step *step, const struct qd_tensor *tensor, struct qd_error *error)
 {
     int64_t elems, bytes;
-    if (qd_shape_elems(&tensor->shape, &elems) && qd_i64_mul(elems, 8, &bytes))
+    if (qd_shape_elems(&tensor->shape, &elems) && qd_i64_mul(elems, 16, &bytes))
         return QD_OK;
     return qd_fail(error, QD_ERR_TOO_LARGE, "node '%s' would make a tensor too large to address", step->node->name);
 }

@@ -41,9 +41,11 @@ static void walk_tensor(const struct qd_tensor *t, bool whole)
     if (!whole)
         return;
     PROMISE(qd_shape_elems(&t->shape, &elems) && elems == qd_tensor_elems(t));
-    PROMISE(t->data || elems == 0 || t->dtype == QD_STR);
+    PROMISE(t->data || elems == 0);
     bool large = t->dtype == QD_F32 && qd_tensor_bytes(t) >= QD_ONNX_VIEW_BYTES;
-    PROMISE(!t->data || large || (uintptr_t)t->data % qd_dtype_bytes(t->dtype) == 0);
+    PROMISE(!t->data || large || (uintptr_t)t->data % (t->dtype == QD_STR ? 8 : qd_dtype_bytes(t->dtype)) == 0);
+    for (int64_t i = 0; t->dtype == QD_STR && i < elems; i++)
+        touch(((const struct qd_string *)t->data)[i].bytes, ((const struct qd_string *)t->data)[i].length);
     touch(t->data, t->data ? qd_tensor_bytes(t) : 0);
     if (qd_tensor_ints(t, ints, 16, &count))
         touch(ints, count * sizeof ints[0]);

@@ -224,7 +224,7 @@ def bad_external():
 
 
 @seed
-def bad_strings():
+def constant_strings():
     return model([h.make_node("Identity", ["s"], ["y"])], [], [value("y", (2,), T.STRING)],
                  [h.make_tensor("s", T.STRING, [2], ["a", "b"])])
 

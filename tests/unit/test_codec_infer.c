@@ -14,9 +14,9 @@
 #include <cmocka.h>
 
 static struct qd_engine *engine;
-static struct qd_model *many, *one,
-    *fixed; /* x FP32 [n, 2], i INT64 [n], b BOOL [n], u UINT64 [n], d FP64 [n] · x alone · x [2, 2] */
-static char *many_bytes, *one_bytes, *fixed_bytes;
+static struct qd_model *many, *one, *fixed,
+    *words; /* x FP32 [n, 2], i INT64 [n], b BOOL [n], u UINT64 [n], d FP64 [n] · x alone · x [2, 2] · s BYTES [n] */
+static char *many_bytes, *one_bytes, *fixed_bytes, *words_bytes;
 
 static int set_up(void **state)
 {
@@ -26,6 +26,7 @@ static int set_up(void **state)
                                         {"u", QD_U64, {1, {-1}}, {"p"}, false},
                                         {"d", QD_F64, {1, {-1}}, {"q"}, false}};
     static const struct qd_io square = {"x", QD_F32, {2, {2, 2}}, {NULL}, false};
+    static const struct qd_io text = {"s", QD_STR, {1, {-1}}, {NULL}, false};
     struct qd_engine_options options = {.threads = 1};
     struct qd_error error = {0};
     (void)state;
@@ -34,9 +35,10 @@ static int set_up(void **state)
     many = qd_test_identity_model(engine, rows, 5, &many_bytes, &error);
     one = many ? qd_test_identity_model(engine, rows, 1, &one_bytes, &error) : NULL;
     fixed = one ? qd_test_identity_model(engine, &square, 1, &fixed_bytes, &error) : NULL;
-    if (!fixed)
+    words = fixed ? qd_test_identity_model(engine, &text, 1, &words_bytes, &error) : NULL;
+    if (!words)
         fprintf(stderr, "%s\n", error.text);
-    return fixed ? 0 : -1;
+    return words ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -45,6 +47,8 @@ static int tear_down(void **state)
     qd_model_unref(&many);
     qd_model_unref(&one);
     qd_model_unref(&fixed);
+    qd_model_unref(&words);
+    qd_free(words_bytes);
     qd_free(many_bytes);
     qd_free(one_bytes);
     qd_free(fixed_bytes);
@@ -257,7 +261,7 @@ static void test_refused(void **state)
         {"{\"inputs\":[{" X ",\"data\":[1,2],\"data\":[1,2]}]}", "'data' comes twice"},
         {"{\"inputs\":[{" X ",\"data\":[1]}]}", "needs 2"},
         {"{\"inputs\":[{" X ",\"data\":[1,2,3]}]}", "input 'x'"},
-        {"{\"inputs\":[{" X ",\"data\":[1,\"2\"]}]}", "'data'"},
+        {"{\"inputs\":[{" X ",\"data\":[1,\"2\"]}]}", "element 1 is a string"},
         {"{\"inputs\":[{" X ",\"data\":[1,NaN]}]}", "NaN"},
         {"{\"inputs\":[{" X ",\"data\":[1,1e999]}]}", "1e999"},
         {"{\"inputs\":[{" X ",\"data\":7}]}", "'data' must be an array"},
@@ -307,6 +311,57 @@ static void test_refused(void **state)
                           "data"); /* worded by where the token was met */
         else
             check_refused(one, NULL, rows[i].body, strlen(rows[i].body), rows[i].word);
+}
+
+#define S "\"name\":\"s\",\"datatype\":\"BYTES\""
+
+/* Strings in JSON, in the order of keys that lets them go straight to memory and in the one that keeps their text. */
+static void test_strings_in_json(void **state)
+{
+    (void)state;
+    check_answer(words, "{\"inputs\":[{" S ",\"shape\":[3],\"data\":[\"a\",\"\",\"\\u00e9\\n\\\"x\"]}]}",
+                 "\"datatype\":\"BYTES\",\"shape\":[3],\"data\":[\"a\",\"\",\"\xc3\xa9\\u000a\\\"x\"]");
+    check_answer(words, "{\"inputs\":[{\"data\":[\"b\\\\\",\"c\"],\"shape\":[2]," S "}]}",
+                 "\"shape\":[2],\"data\":[\"b\\\\\",\"c\"]");
+    check_answer(words, "{\"inputs\":[{" S ",\"shape\":[0],\"data\":[]}]}", "\"shape\":[0],\"data\":[]");
+    static const struct {
+        const char *body, *word;
+    } rows[] = {{"{\"inputs\":[{" S ",\"shape\":[2],\"data\":[\"a\",1]}]}", "element 1 is no string"},
+                {"{\"inputs\":[{" S ",\"shape\":[1],\"data\":[true]}]}", "element 0 is no string"},
+                {"{\"inputs\":[{" S ",\"shape\":[1],\"data\":[null]}]}", "data"},
+                {"{\"inputs\":[{" S ",\"shape\":[2],\"data\":[\"a\"]}]}", "needs 2"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        check_refused(words, NULL, rows[i].body, strlen(rows[i].body), rows[i].word);
+}
+
+/* Behind the JSON each string has a length of four bytes before it; any bytes may be in it. */
+static void test_strings_in_binary(void **state)
+{
+    static const char head[] = "{\"inputs\":[{" S ",\"shape\":[2],\"parameters\":{\"binary_data_size\":11}}],"
+                               "\"parameters\":{\"binary_data_output\":true}}";
+    static const char data[] = "\3\0\0\0a\0\xff\0\0\0";
+    char body[512], header[16];
+    size_t n = sizeof head - 1, json_bytes;
+    bool binary;
+    (void)state;
+    memcpy(body, head, n);
+    memcpy(body + n, data, 11); /* the last zero is the literal's own */
+    snprintf(header, sizeof header, "%zu", n);
+    char *text = answer(words, header, body, n + 11, &binary, &json_bytes);
+    assert_true(binary);
+    assert_non_null(strstr(text, "\"binary_data_size\":11"));
+    assert_memory_equal(text + json_bytes, data, 11);
+    qd_free(text);
+    static const char one_word[] = "\2\0\0\0hi";
+    text = answer(words, "0", one_word, 6, &binary, &json_bytes);
+    assert_memory_equal(text + json_bytes, one_word, 6);
+    qd_free(text);
+    body[n] = 4; /* longer than what is there */
+    check_refused(words, header, body, n + 11, "end within element");
+    body[n] = 1; /* shorter: bytes are left */
+    check_refused(words, header, body, n + 11, "s'");
+    check_refused(words, "0", "\2\0\0\0hix", 7, "are left behind");
+    check_refused(words, "0", "\2\0", 2, "end within element 0 of 1");
 }
 
 static void test_framing(void **state)
@@ -388,6 +443,8 @@ int main(void)
         cmocka_unit_test(test_binary),
         cmocka_unit_test(test_nonfinite_answers),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_strings_in_json),
+        cmocka_unit_test(test_strings_in_binary),
         cmocka_unit_test(test_framing),
         cmocka_unit_test(test_binary_bool),
         cmocka_unit_test(test_no_memory_for_promises),
