@@ -16,6 +16,7 @@
 #include "engine/options.h"
 #include "engine/shadow.h"
 #include "engine/smooth.h"
+#include "engine/testdata.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -236,17 +237,5 @@ struct qd_plan_report {
 
 void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out);
 void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report *out); /* i < steps */
-
-/* ------------------------------------------------------------------ checks and folders of test data */
-
-/* Compares every kernel of the ISA in use with plain arithmetic on seeded data; false names the first that differs.
- * [any] */
-bool qd_engine_selftest(const struct qd_engine *engine, uint64_t seed, struct qd_error *error);
-
-/* Reads one serialized TensorProto (input_0.pb, output_0.pb). The data is malloc'ed; free tensor->data with
- * qd_tensor_proto_free. */
-enum qd_status qd_tensor_proto_read(const void *bytes, size_t size, struct qd_tensor *out, char *name, size_t name_room,
-                                    struct qd_error *error) QD_MUST_CHECK;
-void qd_tensor_proto_free(struct qd_tensor *tensor);
 
 #endif
