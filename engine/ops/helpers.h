@@ -13,8 +13,7 @@
 #define QD_BIT(dtype)  (1u << (unsigned)(dtype))
 #define QD_TYPES_FLOAT (QD_BIT(QD_F32))
 #define QD_TYPES_INDEX (QD_BIT(QD_I32) | QD_BIT(QD_I64))
-#define QD_TYPES_ANY                                                                                                   \
-    (QD_BIT(QD_DTYPE_COUNT) - 1u - QD_BIT(QD_NONE) - QD_BIT(QD_STR)) /* numbers and truth values */
+#define QD_TYPES_ANY   (QD_BIT(QD_DTYPE_COUNT) - 1u - QD_BIT(QD_NONE) - QD_BIT(QD_STR)) /* numbers and truth values */
 #define QD_TYPES_MOVED (QD_TYPES_ANY | QD_BIT(QD_STR)) /* for operators that move elements and know nothing of them */
 
 /* ------------------------------------------------------------------ attributes, for prepare functions */

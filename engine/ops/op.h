@@ -31,7 +31,7 @@ struct qd_call {
     const struct qd_qparams *const *in_qp; /* [in_count] or NULL */
     const struct qd_qparams *out_qp;
     struct qd_observation *observe;
-    void *scratch; /* scratch() bytes, 64-byte aligned */
+    void *scratch;            /* scratch() bytes, 64-byte aligned */
     struct qd_lender *lender; /* for operators with outputs of strings, which run nowhere but in a lane */
     const struct qd_kernels *kernels;
     struct qd_parallel *parallel;

@@ -79,7 +79,8 @@ static enum qd_status run_if_known(const struct qd_plan *plan, struct qd_shaped 
             !(step->op->flags & QD_OP_SHAPE_ONLY))
             return QD_OK;
     for (int i = 0; i < step->out_count; i++)
-        if (qd_tensor_elems(&out[i]) > MAX_KNOWN_ELEMS || out[i].dtype == QD_STR || (step->in_count == 0 && step->out_count == 0))
+        if (qd_tensor_elems(&out[i]) > MAX_KNOWN_ELEMS || out[i].dtype == QD_STR ||
+            (step->in_count == 0 && step->out_count == 0))
             return QD_OK;
     if (qd_op_work(&call) > MAX_KNOWN_WORK)
         return QD_OK;
