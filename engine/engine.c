@@ -118,12 +118,28 @@ struct qd_range_rules qd_range_rules_of(const struct qd_quant_options *o)
                                    {o->compat, o->activation_scheme == QD_SYMMETRIC, (float)o->averaging_constant}};
 }
 
+/* What the model's file says of a site: values outside are cut, as everywhere else where such a file runs. */
+static struct qd_given fixed_of(const struct qd_site *site)
+{
+    if (!site->fixed)
+        return (struct qd_given){.set = false};
+    return (struct qd_given){.set = true,
+                             .cuts = true,
+                             .exact = true,
+                             .lo = qd_qparams_lo(site->fixed),
+                             .hi = qd_qparams_hi(site->fixed),
+                             .qp = *site->fixed};
+}
+
 enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct qd_plan *plan, struct qd_learner **out)
 {
     const size_t sites = (size_t)plan->site_count;
     bool *wide = qd_calloc(sites, sizeof *wide);
-    for (size_t i = 0; wide && i < sites; i++)
+    struct qd_given *fixed = qd_calloc(sites, sizeof *fixed);
+    for (size_t i = 0; wide && fixed && i < sites; i++) {
         wide[i] = plan->sites[i].wide;
+        fixed[i] = fixed_of(&plan->sites[i]);
+    }
     const struct qd_learner_rules rules = {
         .range = qd_range_rules_of(o),
         .publish_tolerance = o->publish_tolerance,
@@ -132,8 +148,10 @@ enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct q
         .always_own_range = o->mode == QD_MODE_REQUEST,
         .symmetric = o->activation_scheme == QD_SYMMETRIC,
         .wide = wide,
+        .fixed = fixed,
     };
-    enum qd_status status = wide ? qd_learner_create(&rules, sites, out) : QD_ERR_NO_MEMORY;
+    enum qd_status status = wide && fixed ? qd_learner_create(&rules, sites, out) : QD_ERR_NO_MEMORY;
+    qd_free(fixed);
     qd_free(wide);
     return status;
 }

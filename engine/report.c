@@ -205,7 +205,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .op = own ? step->node->op : conversions[step->kind],
         .fused = step->fused,
         .precision = step_precision(step),
-        .reason = own ? step->reason : reasons[step->kind],
+        .reason = own || step->reason[0] ? step->reason : reasons[step->kind],
         .pinned = own && step->pinned,
         .sqnr_db = main ? qd_squares_db(&model->accuracy.layers[step - plan->steps]) : (double)NAN,
         .activation_scheme = step->int16 || plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,

@@ -47,6 +47,12 @@ struct qd_attr {
     };
 };
 
+/* What DequantizeLinear made a constant of floats from, by value ids: (q - zero) * scale. */
+struct qd_integers {
+    int q, scale, zero; /* q: U8 or I8, of the floats' shape; zero: QD_NO_VALUE without */
+    int axis;           /* along which there are several scales; one scale: not read */
+};
+
 struct qd_value {
     const char *name;                   /* "" for a nameless one */
     struct qd_tensor info;              /* dtype, shape (-1 unknown, rank -1: unknown rank); data != NULL: a constant */
@@ -55,6 +61,7 @@ struct qd_value {
     bool constant;                      /* initializer (of any size, so data may be NULL when it has no elements) */
     bool is_input, is_output;
     int outer; /* in a subgraph: value id in the parent graph, else QD_NO_VALUE */
+    const struct qd_integers *integers; /* of a plan's constants (engine/plan/qdq.h), else NULL */
 };
 
 struct qd_node {

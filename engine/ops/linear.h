@@ -8,10 +8,19 @@
 
 #include "engine/ops/op.h"
 
+/* Integers that a quantized file gives as weights: w = (q - zero) * scale. Borrowed as the spec's are. */
+struct qd_given_weights {
+    const struct qd_tensor *q;    /* U8 or I8, of the weights' shape; NULL: none are given */
+    const struct qd_tensor *zero; /* of q's type, one or [outputs]; NULL: 0 */
+    const float *scale;           /* one or [outputs], positive */
+    bool one_scale;
+};
+
 /* What fusing found out about a node. Pointers are borrowed until qd_linear_create returns. */
 struct qd_linear_spec {
     const struct qd_node *node;
     const struct qd_tensor *weights; /* the node's constant input 1, F32 */
+    struct qd_given_weights given;   /* INT8 takes these as they are, with their scales */
     const float *factor, *bias;      /* [outputs], or NULL for 1 and 0; bias includes the node's own input 2 */
     struct qd_activation act;
     const float *columns; /* of a matrix: what the weights of each input column are multiplied by; or NULL */
@@ -32,6 +41,10 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
 bool qd_linear_node_is_conv(const struct qd_node *node);
 /* Why it can't run in INT8 (a phrase), or NULL when it can: k too large for exact int32, no inputs... */
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node);
+
+/* The integers that the node's weights were in the file; NULL, or why INT8 can't take them as they are (a phrase): none,
+ * scales that don't follow the outputs, values beyond -128..127 without their zero point. */
+const char *qd_linear_given(const struct qd_graph *graph, const struct qd_node *node, struct qd_given_weights *out);
 
 /* The same for 16-bit activations. */
 const char *qd_linear_int16_refusal(const struct qd_graph *graph, const struct qd_node *node);

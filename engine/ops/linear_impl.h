@@ -70,6 +70,9 @@ static inline size_t qd_kernel_rows(const struct qd_geometry *g) { return (size_
  * positive. */
 bool qd_geometry_resolve(const struct qd_geometry *geometry, const struct qd_shape *in, int64_t *begin, int64_t *out);
 
+/* Weight i of the given ones, which is output `output`'s, without its zero point: -128..127. */
+int32_t qd_given_weight(const struct qd_given_weights *given, size_t output, size_t i);
+
 /* Quantizes (or copies) and packs spec's weights into l->packed, l->sums and l->weight_scale. Errors: NO_MEMORY,
  * UNSUPPORTED when a scale is not finite. */
 enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linear *l, struct qd_arena *arena);

@@ -29,6 +29,19 @@ struct packer {
     float *absmax;      /* [outputs] largest magnitudes, where one scale serves several columns; else NULL */
 };
 
+/* Integer weights that are taken as they are: rows then hold integers without their zero points. Smoothed ones are
+ * quantized again, and who looks at weights sees real ones. */
+static bool is_given(const struct packer *p)
+{
+    return p->l->int8 && p->spec->given.q && !p->spec->columns && !p->see;
+}
+
+/* Weight i of an output, times its factor. */
+static float element(const struct packer *p, size_t output, size_t i, float factor)
+{
+    return is_given(p) ? (float)qd_given_weight(&p->spec->given, output, i) : weight_at(p->spec->weights, i) * factor;
+}
+
 /* Output channel of column j of product g. */
 static size_t output_of(const struct qd_linear *l, size_t g, size_t j)
 {
@@ -46,7 +59,7 @@ static void gather_conv(const struct packer *p, size_t output, float factor, flo
     memset(row, 0, l->k * sizeof *row);
     for (size_t c = 0; c < own; c++)
         for (size_t t = 0; t < taps; t++)
-            row[t * l->channels + first + c] = weight_at(p->spec->weights, (output * own + c) * taps + t) * factor;
+            row[t * l->channels + first + c] = element(p, output, (output * own + c) * taps + t, factor);
 }
 
 /* Taps of one phase of a transposed convolution: weights of the model are [inputs][outputs][taps]. */
@@ -68,9 +81,7 @@ static void gather_phase(const struct packer *p, size_t phase, size_t output, fl
             rest /= own;
         }
         for (size_t c = 0; c < l->channels; c++)
-            row[t * l->channels + c] = exists ? weight_at(p->spec->weights, (c * l->outputs + output) * scale + at) *
-                                                    factor
-                                              : 0;
+            row[t * l->channels + c] = exists ? element(p, output, (c * l->outputs + output) * scale + at, factor) : 0;
     }
 }
 
@@ -78,7 +89,6 @@ static void gather_phase(const struct packer *p, size_t phase, size_t output, fl
 static void gather_row(const struct packer *p, size_t g, size_t j, float *row)
 {
     const struct qd_linear *l = p->l;
-    const struct qd_tensor *w = p->spec->weights;
     const size_t output = output_of(l, g, j), taps = (size_t)l->geometry.taps;
     const float factor = p->spec->factor ? p->spec->factor[output] : 1;
     switch (l->kind) {
@@ -90,12 +100,13 @@ static void gather_row(const struct packer *p, size_t g, size_t j, float *row)
         return;
     case QD_LINEAR_TILED: /* [inputs][outputs][taps] */
         for (size_t c = 0; c < l->k; c++)
-            row[c] = weight_at(w, (c * l->outputs + output) * taps + g * (l->n / l->outputs) + j / l->outputs) * factor;
+            row[c] = element(p, output, (c * l->outputs + output) * taps + g * (l->n / l->outputs) + j / l->outputs,
+                             factor);
         return;
     case QD_LINEAR_ROWS:
     case QD_LINEAR_DEPTHWISE:
         for (size_t i = 0; i < l->k; i++)
-            row[i] = weight_at(w, output * l->k + i) * factor;
+            row[i] = element(p, output, output * l->k + i, factor);
         return;
     }
 }
@@ -111,8 +122,7 @@ static void gather_plainly(const struct packer *p, size_t g, size_t first, size_
     const float *factor = p->spec->factor; /* read along the model's rows, whole cache lines at a time */
     for (size_t i = 0; i < l->k; i++)
         for (size_t j = 0; j < count; j++)
-            p->rows[j * l->k + i] = weight_at(p->spec->weights, i * l->n + first + j) *
-                                    (factor ? factor[first + j] : 1);
+            p->rows[j * l->k + i] = element(p, first + j, i * l->n + first + j, factor ? factor[first + j] : 1);
 }
 
 /* Columns [first, first + count) of product g into p->rows. */
@@ -165,6 +175,24 @@ static bool quantize(const struct packer *p, size_t g, size_t first, size_t coun
         l->kernels->quantize_u8(row, l->k, &qp, (uint8_t *)to, NULL);
         for (size_t i = 0; i < l->k; i++)
             to[i] = (int8_t)((uint8_t)to[i] ^ QD_CARRIER_OFFSET);
+    }
+    return true;
+}
+
+/* Integers of the file: the factor goes into their scale. */
+static bool take(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    const struct qd_linear *l = p->l;
+    const struct qd_given_weights *given = &p->spec->given;
+    for (size_t j = 0; j < count; j++) {
+        const size_t output = output_of(l, g, first + j);
+        const float scale = given->scale[given->one_scale ? 0 : output] *
+                            (p->spec->factor ? p->spec->factor[output] : 1);
+        if (!isfinite(scale))
+            return false;
+        l->weight_scale[g * l->n + first + j] = scale;
+        for (size_t i = 0; i < l->k; i++)
+            p->integers[j * l->k + i] = (int8_t)p->rows[j * l->k + i];
     }
     return true;
 }
@@ -259,7 +287,8 @@ static enum qd_status pack_all(const struct packer *p)
                 p->see(p->ctx, p->rows + j * l->k);
             if (p->see)
                 continue;
-            if ((l->int8 && !quantize(p, g, first, count)) || (l->weight_bits && !quantize_words(p, g, first, count)))
+            if ((l->int8 && !(is_given(p) ? take : quantize)(p, g, first, count)) ||
+                (l->weight_bits && !quantize_words(p, g, first, count)))
                 return QD_ERR_UNSUPPORTED;
             if (p->mean)
                 correct_panel(p, g, first, count);
@@ -299,7 +328,7 @@ static enum qd_status go_through(struct packer *p)
     p->rows = qd_calloc(p->panel * l->k, sizeof *p->rows);
     p->integers = l->int8 ? qd_calloc(p->panel * l->k, 1) : NULL;
     p->words = l->weight_bits ? qd_calloc(p->panel * l->k, sizeof *p->words) : NULL;
-    bool whole = (l->int8 || l->weight_bits) &&
+    bool whole = (l->int8 || l->weight_bits) && !is_given(p) &&
                  (p->spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
     p->absmax = whole ? qd_calloc(l->outputs, sizeof *p->absmax) : NULL;
     if (p->rows && (p->integers || !l->int8) && (p->words || !l->weight_bits) && (p->absmax || !whole))
@@ -327,11 +356,13 @@ enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct
     struct qd_linear mine = *linear; /* requests run the other: its scales are found again in memory of our own */
     const size_t columns = qd_linear_bias_count(linear);
     struct packer p = {.spec = spec, .l = &mine, .mean = mean, .share = share, .bias = bias};
+    for (size_t i = 0; i < columns; i++)
+        bias[i] = linear->bias ? linear->bias[i] : 0;
+    if (is_given(&p)) /* nothing was rounded */
+        return QD_OK;
     mine.weight_scale = qd_calloc(columns, sizeof *mine.weight_scale);
     if (!mine.weight_scale)
         return QD_ERR_NO_MEMORY;
-    for (size_t i = 0; i < columns; i++)
-        bias[i] = linear->bias ? linear->bias[i] : 0;
     enum qd_status status = go_through(&p);
     qd_free(mine.weight_scale);
     return status;

@@ -159,7 +159,7 @@ static enum qd_status time_all(struct qd_plan *plan, struct bench *b, struct qd_
             status = time_bodies(plan, b, step, &choices[step->node - plan->graph.nodes], changes, error);
             continue;
         }
-        if (step->kind != QD_STEP_LINEAR || !step->int8 || s >= b->shaped->static_steps)
+        if (step->kind != QD_STEP_LINEAR || !step->int8 || step->given || s >= b->shaped->static_steps)
             continue;
         status = time_step(b, step, &int8, &fp32, error);
         step->int8_us = (float)(int8 / 1e3);

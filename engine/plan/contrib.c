@@ -187,7 +187,7 @@ static const char *made_name(struct qd_rewriter *r, const char *op)
     return name ? name : "";
 }
 
-static int new_value(struct qd_rewriter *r, const char *name)
+int qd_rw_new_value(struct qd_rewriter *r, const char *name)
 {
     struct qd_graph *graph = r->graph;
     void *values = graph->values;
@@ -200,7 +200,7 @@ static int new_value(struct qd_rewriter *r, const char *name)
     return graph->value_count++;
 }
 
-static bool append(struct qd_rewriter *r, const struct qd_node *node)
+bool qd_rw_append(struct qd_rewriter *r, const struct qd_node *node)
 {
     void *nodes = r->nodes;
     if (r->count == r->room && !grow(r, &nodes, r->count, &r->room, sizeof *r->nodes))
@@ -223,7 +223,7 @@ int qd_rw_make(struct qd_rewriter *r, const char *op, int out, const int *in, in
     struct qd_node node = {.name = name, .op = op, .domain = "", .opset = QD_RW_OPSET, .in_count = count};
     if (count)
         memcpy(ids, in, (size_t)count * sizeof *ids);
-    ids[count] = out == QD_RW_NEW ? new_value(r, name) : out;
+    ids[count] = out == QD_RW_NEW ? qd_rw_new_value(r, name) : out;
     node.in = ids;
     node.out = ids + count;
     node.out_count = 1;
@@ -231,7 +231,7 @@ int qd_rw_make(struct qd_rewriter *r, const char *op, int out, const int *in, in
         node.name = r->node.name;
         r->named = true;
     }
-    if (r->status || !append(r, &node))
+    if (r->status || !qd_rw_append(r, &node))
         return 0;
     return ids[count];
 }
@@ -245,7 +245,7 @@ void qd_rw_outputs(struct qd_rewriter *r, int *out, int count)
     }
     for (int i = 0; i < count; i++) {
         if (out[i] == QD_RW_NEW)
-            out[i] = new_value(r, made_name(r, "out"));
+            out[i] = qd_rw_new_value(r, made_name(r, "out"));
         ids[i] = out[i];
     }
     if (r->status)
@@ -313,7 +313,7 @@ static int constant(struct qd_rewriter *r, enum qd_dtype dtype, int rank, const 
         return 0;
     }
     memcpy(tensor.data, data, bytes);
-    int value = new_value(r, "");
+    int value = qd_rw_new_value(r, "");
     if (r->status)
         return 0;
     r->graph->values[value].info = tensor;
@@ -393,7 +393,7 @@ enum qd_status qd_contrib_rewrite(struct qd_graph *graph, struct qd_arena *arena
         else if (r.row)
             rewrite_node(&r);
         else
-            append(&r, &r.node);
+            qd_rw_append(&r, &r.node);
     }
     if (!r.status && any) {
         graph->nodes = r.nodes;

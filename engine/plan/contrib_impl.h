@@ -1,5 +1,6 @@
 /* What the parts of the contrib pass share: a writer of standard nodes in the place of one contrib node, and the rows
- * of each part. Private to engine/plan/contrib*. After a failure every function does nothing and returns harmless
+ * of each part. Private to engine/plan/contrib* and
+ * qdq.c. After a failure every function does nothing and returns harmless
  * values, so a rewrite reads like a formula; contrib.c looks at the status at its end. */
 #ifndef QD_ENGINE_PLAN_CONTRIB_IMPL_H
 #define QD_ENGINE_PLAN_CONTRIB_IMPL_H
@@ -65,6 +66,9 @@ void qd_rw_no_outputs(struct qd_rewriter *r, int from);
 int qd_rw_make(struct qd_rewriter *r, const char *op, int out, const int *in, int count);
 #define QD_RW(r, op, out, ...)                                                                                         \
     qd_rw_make(r, op, out, (const int[]){__VA_ARGS__}, (int)(sizeof((const int[]){__VA_ARGS__}) / sizeof(int)))
+/* Appends a node as it is; a new value. */
+bool qd_rw_append(struct qd_rewriter *r, const struct qd_node *node);
+int qd_rw_new_value(struct qd_rewriter *r, const char *name);
 /* Gives the last node these outputs; QD_RW_NEW becomes a new value. */
 void qd_rw_outputs(struct qd_rewriter *r, int *out, int count);
 /* Attributes of the last node. qd_rw_keep takes over the contrib node's one of that name, if there. */

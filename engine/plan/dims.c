@@ -2,6 +2,8 @@
  * nothing else and so is always right. */
 #include "engine/plan/dims_impl.h"
 
+#include "engine/ops/round_trip.h"
+
 #include <math.h>
 
 static int64_t broadcast_dim(struct dims_tracer *t, int64_t a, int64_t b)
@@ -415,6 +417,8 @@ struct qd_dims *qd_dims_find(const struct qd_graph *graph, struct qd_arena *aren
         for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
             if (node->out_count > 0 && node->out[0] != QD_NO_VALUE && qd_node_is(node, rows[r].op))
                 rows[r].rule(&t, node, &t.dims[node->out[0]]);
+        if (qd_round_trip_of(node))
+            rule_same(&t, node, &t.dims[node->out[0]]);
         for (int o = 0; o < node->out_count; o++)
             if (node->out[o] != QD_NO_VALUE)
                 declared(&t, node->out[o]);

@@ -1,6 +1,8 @@
 /* Extents: forms are numbered by what makes them, so that equal recipes get equal numbers. */
 #include "engine/plan/extent.h"
 
+#include "engine/ops/round_trip.h"
+
 #include <string.h>
 
 #define SPATIAL_MAX 3
@@ -198,7 +200,7 @@ static struct qd_extent extent_of(struct extents *e, const struct qd_node *node)
     int first = node->in_count ? node->in[0] : QD_NO_VALUE;
     struct qd_extent extent = first == QD_NO_VALUE ? (struct qd_extent){-1, -1} : e->of[first];
     bool known = false;
-    if (extent.form >= 0 && is_one_of(node, unary)) {
+    if (extent.form >= 0 && (is_one_of(node, unary) || qd_round_trip_of(node))) {
         known = true;
     } else if (is_one_of(node, binary)) {
         known = combine(e, node, &extent);

@@ -151,7 +151,9 @@ static int known_branch(const struct qd_graph *graph, const struct qd_node *node
 }
 
 enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena, const struct qd_kernels *kernels,
-                                 struct qd_parallel *parallel, size_t most_bytes, struct qd_error *error)
+                                 struct qd_parallel *parallel, size_t most_bytes,
+                                 bool (*keep)(const struct qd_graph *graph, const struct qd_node *node),
+                                 struct qd_error *error)
 {
     size_t bytes = budget_bytes(graph, most_bytes);
     struct budget left = {bytes, WORK_PER_BYTE * (double)bytes};
@@ -173,7 +175,7 @@ enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena,
         if (!op)
             return error ? error->status : QD_ERR_UNSUPPORTED;
         bool done = false;
-        if (is_read(node) && foldable(graph, node, op)) {
+        if (is_read(node) && foldable(graph, node, op) && !(keep && keep(graph, node))) {
             struct qd_call call = {.kernels = kernels, .parallel = parallel};
             enum qd_status status = fold_node(graph, node, op, arena, &call, &left, &done, error);
             if (status)

@@ -3,6 +3,7 @@
  * floats is written as floats, and a quantize step makes the u8 for the others. */
 #include "engine/plan/forms.h"
 
+#include "engine/ops/round_trip.h"
 #include "engine/plan/control.h"
 #include "engine/plan/dims.h"
 
@@ -14,6 +15,7 @@ struct finder {
     int unit_count;
     struct qd_forms *forms;
     struct qd_error *error;
+    bool quantized; /* the file quantizes activations itself */
 };
 
 static enum qd_status no_memory(struct qd_error *error)
@@ -33,16 +35,116 @@ const struct qd_tensor **qd_forms_constants(const struct qd_plan *plan, const st
     return constants;
 }
 
+/* ------------------------------------------------------------------ what the file gives */
+
+static bool moves_only(const struct finder *f, int u)
+{
+    return !f->units[u].linear && (f->forms->ops[u]->flags & (QD_OP_MOVES | QD_OP_VIEW)) &&
+           node_of(f, u)->out_count == 1 && node_of(f, u)->in_count > 0 && node_of(f, u)->in[0] != QD_NO_VALUE;
+}
+
+struct facts {
+    int *maker,
+        *readers; /* [value_count] the unit that makes it, or -1; how often it is read, the model's outputs too */
+};
+
+static bool find_facts(const struct finder *f, struct facts *facts)
+{
+    const struct qd_graph *graph = &f->plan->graph;
+    facts->maker = qd_arena_alloc(f->plan->arena, (size_t)graph->value_count, sizeof *facts->maker);
+    facts->readers = qd_arena_alloc(f->plan->arena, (size_t)graph->value_count, sizeof *facts->readers);
+    if (!facts->maker || !facts->readers)
+        return false;
+    for (int v = 0; v < graph->value_count; v++)
+        facts->maker[v] = -1;
+    for (int u = 0; u < f->unit_count; u++) {
+        const struct qd_node *node = node_of(f, u);
+        for (int i = 0; i < node->in_count; i++)
+            if (node->in[i] != QD_NO_VALUE)
+                facts->readers[node->in[i]]++;
+        if (f->units[u].residual != QD_NO_VALUE)
+            facts->readers[f->units[u].residual]++;
+        if (f->units[u].out != QD_NO_VALUE)
+            facts->maker[f->units[u].out] = u;
+    }
+    for (int i = 0; i < graph->output_count; i++)
+        facts->readers[graph->outputs[i]]++;
+    return true;
+}
+
+/* A RoundTrip's input, when only it reads it, is written by its scale; so is what that one is moved from. Where it is
+ * moved from integers of another scale it stays real. */
+static bool take_over(struct finder *f, const struct facts *facts, int value, const struct qd_qparams *qp)
+{
+    const struct qd_qparams **fixed = f->forms->fixed;
+    int v = value;
+    while (facts->maker[v] >= 0 && moves_only(f, facts->maker[v]) && !fixed[v] && facts->readers[v] == 1)
+        v = node_of(f, facts->maker[v])->in[0];
+    if (fixed[v] && v != value)
+        return fixed[v]->scale == qp->scale && fixed[v]->zero_point == qp->zero_point;
+    if (facts->readers[v] != 1 || fixed[v] || f->plan->graph.values[v].constant)
+        return false;
+    for (int at = value; at != v; at = node_of(f, facts->maker[at])->in[0])
+        fixed[at] = qp;
+    fixed[v] = qp;
+    return true;
+}
+
+/* Scales that the file gives, forwards: of RoundTrips, of what is only moved from them, and of what they take over. */
+static enum qd_status find_fixed(struct finder *f)
+{
+    struct facts facts;
+    if (!find_facts(f, &facts))
+        return no_memory(f->error);
+    for (int u = 0; u < f->unit_count; u++) {
+        const struct qd_node *node = node_of(f, u);
+        const struct qd_round_trip *trip = qd_round_trip_of(node);
+        f->quantized |= trip || qd_node_is(node, "QuantizeLinear") || qd_node_is(node, "DequantizeLinear");
+        if (trip) {
+            f->forms->takes_over[u] = take_over(f, &facts, node->in[0], &trip->qp);
+            f->forms->fixed[node->out[0]] = &trip->qp;
+        } else if (moves_only(f, u) && node->out[0] != QD_NO_VALUE) {
+            f->forms->fixed[node->out[0]] = f->forms->fixed[node->in[0]];
+        }
+    }
+    return QD_OK;
+}
+
+/* Why a unit of a file that quantizes activations itself doesn't run in integers there, or NULL. */
+static const char *file_refusal(const struct finder *f, int u)
+{
+    const struct qd_node *node = node_of(f, u);
+    struct qd_given_weights given;
+    if (f->units[u].linear)
+        return !f->forms->fixed[node->in[0]] ? "its input is in full precision in the file"
+                                             : qd_linear_given(&f->plan->graph, node, &given);
+    for (int i = 0; i < node->in_count && i < 32; i++)
+        if ((f->forms->wants[u] >> i & 1) && !f->forms->fixed[node->in[i]])
+            return "its input is in full precision in the file";
+    return f->forms->ops[u]->flags & QD_OP_INT8_INSIDE ? "in full precision in the file" : NULL;
+}
+
+/* ------------------------------------------------------------------ precisions */
+
+static enum qd_status find_ops(struct finder *f)
+{
+    for (int u = 0; u < f->unit_count; u++) {
+        const struct qd_node *node = node_of(f, u);
+        f->forms->ops[u] = qd_control_kind(node) ? &qd_control_op : qd_op_find(node, f->error);
+        if (!f->forms->ops[u])
+            return f->error->status;
+    }
+    return QD_OK;
+}
+
 /* Precision of each unit and its reason: linear units, and operators that ask for integers. */
 static enum qd_status choose(struct finder *f)
 {
     for (int u = 0; u < f->unit_count; u++) {
         const struct qd_node *node = node_of(f, u);
-        const struct qd_op *op = f->forms->ops[u] = qd_control_kind(node) ? &qd_control_op : qd_op_find(node, f->error);
+        const struct qd_op *op = f->forms->ops[u];
         bool linear = f->units[u].linear;
         const char *refusal = "no integer form of this operator";
-        if (!op)
-            return f->error->status;
         bool inside = op->flags & QD_OP_INT8_INSIDE, integer = linear || op->wants_q8 || inside;
         const struct qd_pin *pin = integer ? qd_plan_pin(f->plan, node) : NULL;
         const bool words = integer && (pin ? pin->int16 : f->plan->options.int16);
@@ -55,8 +157,8 @@ static enum qd_status choose(struct finder *f)
                              : "no 16-bit form of this operator, and 8 bits would cost accuracy";
         } else if (linear) {
             const struct qd_choice *choice = qd_plan_choice(f->plan, node);
-            refusal = choice && choice->fp32 && !pin ? "FP32 is faster here, measured while loading"
-                                                     : qd_linear_int8_refusal(&f->plan->graph, node);
+            refusal = choice && choice->fp32 && !pin && !f->quantized ? "FP32 is faster here, measured while loading"
+                                                                      : qd_linear_int8_refusal(&f->plan->graph, node);
         } else if (inside) {
             const struct qd_tensor **constants = qd_forms_constants(f->plan, node);
             if (!constants)
@@ -70,11 +172,18 @@ static enum qd_status choose(struct finder *f)
             f->forms->wants[u] = op->wants_q8(&packing);
             refusal = f->forms->wants[u] ? NULL : "this form of the operator has no integer form";
         }
+        const bool file = integer && f->quantized && !pin && !words && !refusal;
+        if (file)
+            refusal = file_refusal(f, u);
+        if (refusal)
+            f->forms->wants[u] = 0;
+        f->forms->given[u] = file && linear && !refusal;
         f->forms->int16[u] = words && !refusal;
         f->forms->int8[u] = !words && !refusal;
         f->forms->pinned[u] = pin && pin->asked && (pin->int8 || pin->int16) == !refusal;
         f->forms->reason[u] = refusal             ? refusal
                               : pin && pin->asked ? pin->reason
+                              : file              ? "quantized in the file"
                               : linear            ? "linear layer with constant weights"
                                                   : "products in integers";
     }
@@ -105,7 +214,7 @@ static enum qd_status choose_rows(struct finder *f)
         return no_memory(f->error);
     for (int u = 0; u < f->unit_count; u++) {
         const struct qd_node *node = node_of(f, u);
-        if (!f->units[u].linear || !f->forms->int8[u] || qd_linear_node_is_conv(node))
+        if (!f->units[u].linear || !f->forms->int8[u] || qd_linear_node_is_conv(node) || f->forms->fixed[node->in[0]])
             continue;
         const int rank = dims[node->in[0]].rank;
         const bool tokens = rank >= 3 || (rank < 0 && qd_node_is(node, "MatMul"));
@@ -164,7 +273,9 @@ static enum taking takes(const struct finder *f, int u, int i)
     bool q8_out = node->out_count > 0 && node->out[0] != QD_NO_VALUE && f->forms->only_q8[node->out[0]];
     if (i < 32 && (f->forms->wants[u] >> i & 1))
         return INTEGERS;
-    if ((op->flags & QD_OP_READS_Q8) && f->forms->channels_last[u])
+    if (qd_round_trip_of(node))
+        return f->forms->takes_over[u] ? INTEGERS : FLOATS;
+    if ((op->flags & QD_OP_READS_Q8) && (f->forms->channels_last[u] || (f->forms->fixed[node->in[i]] && !op->wants_q8)))
         return q8_out ? INTEGERS : EITHER;
     bool moves = (op->flags & (QD_OP_MOVES | QD_OP_VIEW)) && node->out_count == 1 && i == 0;
     return moves && q8_out ? INTEGERS : FLOATS;
@@ -190,6 +301,8 @@ static enum qd_status find_only_q8(struct finder *f)
                 forms->only_q8[node->out[o]] = false;
         if (unit->linear && floats[unit->out])
             forms->only_q8[unit->out] = false;
+        if (qd_round_trip_of(node) && !f->plan->options.fp32) /* integers in any case */
+            forms->only_q8[unit->out] = !floats[unit->out];
         for (int i = 0; i < (unit->linear ? 1 : node->in_count); i++) {
             enum taking how = unit->linear ? (forms->int8[u] && !forms->rows[u] ? INTEGERS : FLOATS) : takes(f, u, i);
             if (node->in[i] == QD_NO_VALUE)
@@ -214,21 +327,29 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
     struct qd_error local;
     struct qd_arena *arena = plan->arena;
     size_t values = (size_t)plan->graph.value_count, n = (size_t)unit_count;
-    struct finder f = {plan, units, unit_count, forms, error ? error : &local};
+    struct finder f = {plan, units, unit_count, forms, error ? error : &local, false};
     *forms = (struct qd_forms){.ops = qd_arena_alloc(arena, n, sizeof *forms->ops),
                                .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
                                .int16 = qd_arena_alloc(arena, n, sizeof *forms->int16),
                                .rows = qd_arena_alloc(arena, n, sizeof *forms->rows),
                                .wants = qd_arena_alloc(arena, n, sizeof *forms->wants),
                                .pinned = qd_arena_alloc(arena, n, sizeof *forms->pinned),
+                               .given = qd_arena_alloc(arena, n, sizeof *forms->given),
+                               .takes_over = qd_arena_alloc(arena, n, sizeof *forms->takes_over),
+                               .fixed = qd_arena_alloc(arena, values, sizeof(struct qd_qparams *)),
                                .channels_last = qd_arena_alloc(arena, n, sizeof *forms->channels_last),
                                .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
                                .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),
                                .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
     if (!forms->ops || !forms->int8 || !forms->int16 || !forms->rows || !forms->wants || !forms->pinned ||
-        !forms->channels_last || !forms->reason || !forms->rank || !forms->only_q8)
+        !forms->channels_last || !forms->reason || !forms->rank || !forms->only_q8 || !forms->given ||
+        !forms->takes_over || !forms->fixed)
         return no_memory(f.error);
-    enum qd_status status = choose(&f);
+    enum qd_status status = find_ops(&f);
+    if (!status && !plan->options.fp32)
+        status = find_fixed(&f);
+    if (!status)
+        status = choose(&f);
     if (!status)
         status = choose_rows(&f);
     if (status)

@@ -14,11 +14,14 @@ struct qd_forms {
     bool *rows;          /* a linear unit in INT8 whose input is quantized row by row */
     unsigned *wants;     /* inputs that such an operator asked for, a bit each */
     bool *pinned;        /* its precision was given */
+    bool *given;         /* a linear unit that the file itself quantizes */
+    bool *takes_over;    /* a RoundTrip whose input is written by its scale at once, by whoever makes it */
     bool *channels_last; /* it writes channels last */
     const char **reason; /* of the precision */
     /* of each value */
-    int *rank;     /* of a channels-last tensor; 0: it lies plain */
-    bool *only_q8; /* every reader takes integers, and one wants them */
+    int *rank;                       /* of a channels-last tensor; 0: it lies plain */
+    bool *only_q8;                   /* every reader takes integers, and one wants them */
+    const struct qd_qparams **fixed; /* the scale that the file gives to its integers, or NULL */
 };
 
 /* Arrays in the plan's arena. Errors: UNSUPPORTED naming a node without an operator, NO_MEMORY. */

@@ -317,12 +317,15 @@ static void count_readers(struct fuser *f)
 struct qd_linear_spec qd_unit_spec(const struct qd_graph *graph, const struct qd_unit *unit)
 {
     const struct qd_node *node = &graph->nodes[unit->node];
-    return (struct qd_linear_spec){.node = node,
-                                   .weights = &graph->values[node->in[1]].info,
-                                   .factor = unit->factor,
-                                   .bias = unit->bias,
-                                   .act = unit->act,
-                                   .residual = unit->residual != QD_NO_VALUE};
+    struct qd_linear_spec spec = {.node = node,
+                                  .weights = &graph->values[node->in[1]].info,
+                                  .factor = unit->factor,
+                                  .bias = unit->bias,
+                                  .act = unit->act,
+                                  .residual = unit->residual != QD_NO_VALUE};
+    if (qd_linear_given(graph, node, &spec.given))
+        spec.given.q = NULL; /* quantized here */
+    return spec;
 }
 
 enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, struct qd_unit **units, int *unit_count,

@@ -1,6 +1,7 @@
 /* Placing: slots and steps in the forms that were decided, with the conversions between them. */
 #include "engine/plan/place.h"
 
+#include "engine/ops/round_trip.h"
 #include "engine/plan/control.h"
 #include "engine/plan/forms.h"
 
@@ -53,7 +54,8 @@ static int add_site(struct placer *p, int value)
     if (!grow(p, (void **)&p->plan->sites, p->plan->site_count, &p->site_room, sizeof *p->plan->sites))
         return -1;
     int id = p->plan->site_count++;
-    p->plan->sites[id] = (struct qd_site){.name = p->plan->graph.values[value].name, .value = value, .slot = -1};
+    p->plan->sites[id] = (struct qd_site){
+        .name = p->plan->graph.values[value].name, .value = value, .slot = -1, .fixed = p->forms.fixed[value]};
     return id;
 }
 
@@ -180,6 +182,8 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
     for (size_t i = 0; i < sizeof roads / sizeof roads[0]; i++)
         if (roads[i].want == form && p->slot_of[value][roads[i].have] >= 0)
             return convert(p, roads[i].kind, p->slot_of[value][roads[i].have], form, node);
+    if (form == QD_FORM_REAL_CL && p->slot_of[value][QD_FORM_Q8] >= 0)
+        return get_slot(p, value, QD_FORM_Q8_CL, node) < 0 ? -1 : get_slot(p, value, form, node);
     if (form == QD_FORM_Q8 && p->slot_of[value][QD_FORM_REAL_CL] >= 0)
         return get_slot(p, value, QD_FORM_REAL, node) < 0 ? -1 : get_slot(p, value, form, node);
     if (form == QD_FORM_Q8_ROWS) {
@@ -270,6 +274,7 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->int8 = int8;
     step->int16 = int16;
     step->pinned = p->forms.pinned[u];
+    step->given = p->forms.given[u];
     step->linear = linear;
     if (smoothed) {
         const struct qd_step *quantizer = &p->plan->steps[quantizer_of(p->plan, in)];
@@ -381,6 +386,32 @@ static enum qd_status place_op(struct placer *p, int u)
     return QD_OK;
 }
 
+/* What the file quantizes: bytes by its scale, whoever reads them. Where the input was written so, they are its. */
+static enum qd_status place_round_trip(struct placer *p, int u)
+{
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
+    const int x = node->in[0], y = node->out[0], *have = p->slot_of[x];
+    if (p->forms.takes_over[u] && (have[QD_FORM_Q8] >= 0 || have[QD_FORM_Q8_CL] >= 0)) {
+        p->slot_of[y][QD_FORM_Q8] = have[QD_FORM_Q8];
+        p->slot_of[y][QD_FORM_Q8_CL] = have[QD_FORM_Q8_CL];
+        return QD_OK;
+    }
+    const bool cl = have[QD_FORM_REAL_CL] >= 0;
+    const int from = get_slot(p, x, cl ? QD_FORM_REAL_CL : QD_FORM_REAL, node);
+    const int site = from < 0 ? -1 : add_site(p, p->forms.takes_over[u] ? x : y);
+    const int slot = site < 0 ? -1 : add_slot(p, y, form_of(true, cl), site);
+    struct qd_step *step = slot < 0 ? NULL : add_step(p, QD_STEP_QUANTIZE, node, 1, 1);
+    if (!step)
+        return no_memory(p);
+    ((int *)step->in)[0] = from;
+    ((int *)step->out)[0] = slot;
+    step->reason = "quantized in the file";
+    step->int8 = true;
+    step->site = site;
+    p->plan->sites[site].slot = slot;
+    return QD_OK;
+}
+
 /* If, Loop, Scan: everything in and out as real numbers. */
 static enum qd_status place_control(struct placer *p, int u)
 {
@@ -471,9 +502,10 @@ enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int u
     if (!status)
         status = add_roots(&p);
     for (int u = 0; !status && u < unit_count; u++)
-        status = units[u].linear                                      ? place_linear(&p, u)
-                 : qd_control_kind(&plan->graph.nodes[units[u].node]) ? place_control(&p, u)
-                                                                      : place_op(&p, u);
+        status = units[u].linear                                                              ? place_linear(&p, u)
+                 : qd_control_kind(&plan->graph.nodes[units[u].node])                         ? place_control(&p, u)
+                 : qd_round_trip_of(&plan->graph.nodes[units[u].node]) && !plan->options.fp32 ? place_round_trip(&p, u)
+                                                                                              : place_op(&p, u);
     if (!status)
         status = place_outputs(&p);
     return status ? status : list_consumers(&p);

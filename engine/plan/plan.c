@@ -8,6 +8,7 @@
 #include "engine/plan/patterns.h"
 #include "engine/plan/place.h"
 #include "engine/plan/pointwise.h"
+#include "engine/plan/qdq.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -128,6 +129,7 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
 {
     struct qd_unit *units;
     int unit_count;
+    bool quantized = false;
     struct qd_plan *plan = qd_calloc(1, sizeof *plan);
     if (!plan)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
@@ -151,7 +153,12 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
     if (!status)
         status = align_constants(plan, error);
     if (!status)
-        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes, error);
+        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes,
+                                   qd_qdq_keeps, error);
+    if (!status)
+        status = qd_qdq_rewrite(&plan->graph, plan->arena, &quantized, error);
+    if (!status && quantized)
+        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes, NULL, error);
     if (!status)
         status = qd_find_patterns(&plan->graph, plan->arena, error);
     if (!status)

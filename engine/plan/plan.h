@@ -52,6 +52,7 @@ struct qd_step {
     const char *fused;          /* names of merged nodes, comma separated */
     const char *reason;         /* why this precision */
     bool int8, int16, pinned;
+    bool given; /* the file itself says that it runs in INT8 (engine/plan/qdq.h): not timed */
     int in_count, out_count;
     const int *in, *out; /* slots; QD_NO_VALUE = absent; of a linear step: input, residual, rows' scales */
     int site;            /* the site this step writes, or -1 */
@@ -74,6 +75,7 @@ struct qd_site {
     bool wide;     /* 16 bits (equation (4)), else 8 */
     bool smoothed; /* of rows: what is observed was divided by s */
     bool rows;     /* each row has its own scale: what is observed is shown, not used */
+    const struct qd_qparams *fixed; /* the file's own scale and zero point, as carried; NULL: it learns */
 };
 
 /* What timing found for one node. */

@@ -11,6 +11,7 @@ struct qd_learner {
     size_t site_count;
     struct qd_range *ranges; /* [site_count] */
     struct qd_given *given;  /* [site_count] */
+    struct qd_given *fixed;  /* [site_count] the model's own, where none is given */
     bool *wide;              /* [site_count] */
     struct qd_epoch **kept;  /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
     uint64_t newest, requests;
@@ -90,8 +91,9 @@ static struct qd_site_params given_params(const struct qd_learner *learner, size
 static struct qd_site_params site_params(const struct qd_learner *learner, size_t i, bool frozen)
 {
     const struct qd_range *range = &learner->ranges[i];
-    if (learner->given[i].set)
-        return given_params(learner, i, &learner->given[i]);
+    const struct qd_given *given = qd_learner_given(learner, i);
+    if (given->set)
+        return given_params(learner, i, given);
     struct qd_site_params site = {.qp = scale_of(learner, i, 0, 0)};
     if (range->n == 0)
         return site;
@@ -136,13 +138,17 @@ enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t si
     learner->site_count = site_count;
     learner->ranges = qd_calloc(site_count, sizeof *learner->ranges);
     learner->given = qd_calloc(site_count, sizeof *learner->given);
+    learner->fixed = qd_calloc(site_count, sizeof *learner->fixed);
     learner->kept = qd_calloc(rules->epochs_kept, sizeof(struct qd_epoch *));
     learner->wide = qd_calloc(site_count, sizeof *learner->wide);
-    if (!learner->ranges || !learner->given || !learner->kept || !learner->wide)
+    if (!learner->ranges || !learner->given || !learner->fixed || !learner->kept || !learner->wide)
         goto fail;
     for (size_t i = 0; rules->wide && i < site_count; i++)
         learner->wide[i] = rules->wide[i];
+    for (size_t i = 0; rules->fixed && i < site_count; i++)
+        learner->fixed[i] = rules->fixed[i];
     learner->rules.wide = NULL; /* the caller's */
+    learner->rules.fixed = NULL;
     status = publish(learner, false);
     if (status)
         goto fail;
@@ -161,6 +167,7 @@ void qd_learner_destroy(struct qd_learner **learner)
         qd_epoch_unref(&(*learner)->kept[i]);
     qd_free((*learner)->kept);
     qd_free((*learner)->given);
+    qd_free((*learner)->fixed);
     qd_free((*learner)->ranges);
     qd_free((*learner)->wide);
     qd_biases_unref(&(*learner)->biases);
@@ -196,7 +203,7 @@ enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_ra
     enum qd_status status = publish(learner, frozen);
     struct qd_epoch *now = qd_learner_current(learner);
     for (size_t i = 0; !status && i < learner->site_count; i++) {
-        if (given[i].set)
+        if (qd_learner_given(learner, i)->set)
             continue;
         now->sites[i] = sites[i];
         now->sites[i].qp = scale_of(learner, i, sites[i].lo, sites[i].hi);
@@ -223,7 +230,7 @@ void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *ob
     const struct qd_epoch *epoch = qd_learner_current(learner);
     bool changed = false;
     for (size_t i = 0; i < learner->site_count; i++) {
-        if (learner->frozen || learner->given[i].set) {
+        if (learner->frozen || qd_learner_given(learner, i)->set) {
             qd_range_count(&learner->ranges[i], &observations[i], guarded[i], now_unix_ms);
             continue;
         }
@@ -255,7 +262,11 @@ const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t
 {
     return &learner->ranges[site];
 }
-const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site) { return &learner->given[site]; }
+
+const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site)
+{
+    return learner->given[site].set ? &learner->given[site] : &learner->fixed[site];
+}
 
 enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given *given)
 {
@@ -339,7 +350,7 @@ enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size
     bool any = learner->site_count == 0;
     *unseen_site = 0;
     for (size_t i = 0; i < learner->site_count; i++) {
-        bool seen = learner->ranges[i].n > 0 || learner->given[i].set;
+        bool seen = learner->ranges[i].n > 0 || qd_learner_given(learner, i)->set;
         any |= seen;
         if (i < needed && !seen) {
             *unseen_site = i;

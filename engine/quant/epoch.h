@@ -58,6 +58,8 @@ struct qd_learner_rules {
     bool always_own_range;     /* mode `request`: no site ever gets ready */
     bool symmetric;            /* scheme of the sites */
     const bool *wide;          /* [sites] those carried in 16 bits, copied; NULL: none */
+    const struct qd_given
+        *fixed; /* [sites] what the model itself gives, where nothing else is; copied; NULL: nothing */
 };
 
 struct qd_learner;
@@ -89,9 +91,10 @@ void qd_learner_skip(struct qd_learner *learner, const uint32_t *guarded);
 struct qd_epoch *qd_learner_current(const struct qd_learner *learner);
 struct qd_epoch *qd_learner_find(const struct qd_learner *learner, uint64_t id);
 const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t site);
+/* What was given, or the model itself gives. */
 const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site);
-/* Replaces what is given, for all sites (set == false: the site goes on learning from where it stands), and publishes
- * an epoch. Errors: NO_MEMORY, then nothing has changed. */
+/* Replaces what is given, for all sites (set == false: the model's own, or the site goes on learning from where it
+ * stands), and publishes an epoch. Errors: NO_MEMORY, then nothing has changed. */
 enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given *given) QD_MUST_CHECK;
 /* Puts biases in force (NULL: each layer's own), a reference of the caller's, and publishes an epoch. Errors:
  * NO_MEMORY, then nothing has changed. */

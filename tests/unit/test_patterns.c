@@ -451,7 +451,7 @@ static void list_nodes(const struct qd_mb *b, char *text, size_t room)
     assert_int_equal(qd_kernels_get(&kernels, &error), QD_OK);
     assert_int_equal(qd_onnx_import(b->model.bytes, b->model.size, &graph, &error), QD_OK);
     assert_int_equal(qd_arena_create(4096, &arena), QD_OK);
-    assert_int_equal(qd_fold_constants(graph, arena, kernels, &parallel, 1 << 20, &error), QD_OK);
+    assert_int_equal(qd_fold_constants(graph, arena, kernels, &parallel, 1 << 20, NULL, &error), QD_OK);
     assert_int_equal(qd_find_patterns(graph, arena, &error), QD_OK);
     text[0] = 0;
     for (int n = 0; n < graph->node_count; n++)
