@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-/* k * 255 * 128 must stay below 2^31. */
-#define MAX_INT8_K 65500
+/* k * 255 * 127 must stay below 2^31. */
+#define MAX_INT8_K 66000
 
 static const struct qd_tensor *constant_weights(const struct qd_graph *graph, const struct qd_node *node)
 {
