@@ -223,6 +223,10 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
     const struct qd_site_params *site = &lane->params[step->site];
     struct qd_qparams *qp = &lane->qparams[step->site];
     const float min = seen->min, max = seen->max;
+    if (site->ready && site->cuts && lane->plan->sites[step->site].fixed) { /* nobody learns from what is cut */
+        pass(lane, step, NULL, scratch);
+        return;
+    }
     pass(lane, step, seen, scratch);
     bool finite = seen->min <= seen->max;
     bool again = finite && seen->min == min && seen->max == max; /* in a loop: the scale of the last iteration holds */

@@ -78,11 +78,11 @@ static bool take_over(struct finder *f, const struct facts *facts, int value, co
 {
     const struct qd_qparams **fixed = f->forms->fixed;
     int v = value;
-    while (facts->maker[v] >= 0 && moves_only(f, facts->maker[v]) && !fixed[v] && facts->readers[v] == 1)
+    if (fixed[value]) /* it is another's, or was moved from it */
+        return fixed[value]->scale == qp->scale && fixed[value]->zero_point == qp->zero_point;
+    while (facts->maker[v] >= 0 && moves_only(f, facts->maker[v]) && facts->readers[v] == 1)
         v = node_of(f, facts->maker[v])->in[0];
-    if (fixed[v] && v != value)
-        return fixed[v]->scale == qp->scale && fixed[v]->zero_point == qp->zero_point;
-    if (facts->readers[v] != 1 || fixed[v] || f->plan->graph.values[v].constant)
+    if (facts->readers[v] != 1 || f->plan->graph.values[v].constant)
         return false;
     for (int at = value; at != v; at = node_of(f, facts->maker[at])->in[0])
         fixed[at] = qp;
