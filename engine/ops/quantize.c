@@ -21,7 +21,7 @@ static enum qd_status grid_of(const struct qd_call *call, struct grid *grid, str
 {
     const struct qd_shape *x = &call->in[0].shape, *scale = &call->in[1].shape;
     int64_t block = call->node->opset >= 21 ? qd_attr_int(call->node, "block_size", 0) : 0;
-    int64_t axis = call->node->opset < 13 ? 1 : qd_attr_int(call->node, "axis", 1);
+    int64_t axis = qd_attr_int(call->node, "axis", 1); /* before opset 13 not the standard's, but files have it */
     char a[160], b[160];
     if (block < 0)
         return qd_op_fail(call, error, QD_ERR_INVALID, "block_size %" PRId64 " is negative", block);

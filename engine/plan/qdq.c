@@ -164,7 +164,7 @@ static void dequantize_constant(struct rewriter *w, const struct qd_node *node)
         w->r.status = qd_fail(w->r.error, QD_ERR_NO_MEMORY, "no memory to compile the model");
         return;
     }
-    int64_t axis = node->opset < 13 ? 1 : qd_attr_int(node, "axis", 1);
+    int64_t axis = qd_attr_int(node, "axis", 1);
     const int rank = w->r.graph->values[node->in[0]].info.shape.rank;
     *from = (struct qd_integers){node->in[0], node->in[1], input(node, 2), (int)(axis < 0 ? axis + rank : axis)};
     if (qd_attr_int(node, "block_size", 0) == 0)
