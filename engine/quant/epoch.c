@@ -91,7 +91,7 @@ static struct qd_site_params given_params(const struct qd_learner *learner, size
 static struct qd_site_params site_params(const struct qd_learner *learner, size_t i, bool frozen)
 {
     const struct qd_range *range = &learner->ranges[i];
-    const struct qd_given *given = qd_learner_given(learner, i);
+    const struct qd_given *given = qd_learner_static(learner, i);
     if (given->set)
         return given_params(learner, i, given);
     struct qd_site_params site = {.qp = scale_of(learner, i, 0, 0)};
@@ -203,7 +203,7 @@ enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_ra
     enum qd_status status = publish(learner, frozen);
     struct qd_epoch *now = qd_learner_current(learner);
     for (size_t i = 0; !status && i < learner->site_count; i++) {
-        if (qd_learner_given(learner, i)->set)
+        if (qd_learner_static(learner, i)->set)
             continue;
         now->sites[i] = sites[i];
         now->sites[i].qp = scale_of(learner, i, sites[i].lo, sites[i].hi);
@@ -230,7 +230,7 @@ void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *ob
     const struct qd_epoch *epoch = qd_learner_current(learner);
     bool changed = false;
     for (size_t i = 0; i < learner->site_count; i++) {
-        if (learner->frozen || qd_learner_given(learner, i)->set) {
+        if (learner->frozen || qd_learner_static(learner, i)->set) {
             qd_range_count(&learner->ranges[i], &observations[i], guarded[i], now_unix_ms);
             continue;
         }
@@ -263,7 +263,9 @@ const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t
     return &learner->ranges[site];
 }
 
-const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site)
+const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site) { return &learner->given[site]; }
+
+const struct qd_given *qd_learner_static(const struct qd_learner *learner, size_t site)
 {
     return learner->given[site].set ? &learner->given[site] : &learner->fixed[site];
 }
@@ -350,7 +352,7 @@ enum qd_status qd_learner_freeze(struct qd_learner *learner, size_t needed, size
     bool any = learner->site_count == 0;
     *unseen_site = 0;
     for (size_t i = 0; i < learner->site_count; i++) {
-        bool seen = learner->ranges[i].n > 0 || qd_learner_given(learner, i)->set;
+        bool seen = learner->ranges[i].n > 0 || qd_learner_static(learner, i)->set;
         any |= seen;
         if (i < needed && !seen) {
             *unseen_site = i;

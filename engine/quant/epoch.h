@@ -91,8 +91,9 @@ void qd_learner_skip(struct qd_learner *learner, const uint32_t *guarded);
 struct qd_epoch *qd_learner_current(const struct qd_learner *learner);
 struct qd_epoch *qd_learner_find(const struct qd_learner *learner, uint64_t id);
 const struct qd_range *qd_learner_range(const struct qd_learner *learner, size_t site);
-/* What was given, or the model itself gives. */
 const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t site);
+/* What was given or, without that, the model's own. */
+const struct qd_given *qd_learner_static(const struct qd_learner *learner, size_t site);
 /* Replaces what is given, for all sites (set == false: the model's own, or the site goes on learning from where it
  * stands), and publishes an epoch. Errors: NO_MEMORY, then nothing has changed. */
 enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given *given) QD_MUST_CHECK;
