@@ -122,7 +122,7 @@ struct qd_range_rules qd_range_rules_of(const struct qd_quant_options *o)
 static struct qd_given fixed_of(const struct qd_site *site)
 {
     if (!site->fixed)
-        return (struct qd_given){.set = false};
+        return (struct qd_given){.set = site->own, .own = site->own};
     return (struct qd_given){.set = true,
                              .cuts = true,
                              .exact = true,

@@ -33,9 +33,10 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
     bool symmetric = site->wide || model->plan->options.symmetric;
     *out = (struct qd_range_report){
         .name = site->name,
-        .mode = qd_learner_static(model->learner, i)->set ? QD_MODE_STATIC
-                : site->rows                             ? QD_MODE_REQUEST
-                                                         : mode_in_force(model),
+        .mode = qd_learner_static(model->learner, i)->own   ? QD_MODE_REQUEST
+                : qd_learner_static(model->learner, i)->set ? QD_MODE_STATIC
+                : site->rows                                ? QD_MODE_REQUEST
+                                                            : mode_in_force(model),
         .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .dtype = site->wide  ? QD_I16
                  : symmetric ? QD_I8

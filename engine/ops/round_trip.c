@@ -3,6 +3,7 @@
 
 #include "engine/ops/helpers.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { PIECE = 1024 };
@@ -11,6 +12,12 @@ const struct qd_round_trip *qd_round_trip_of(const struct qd_node *node)
 {
     return node->program && strcmp(node->op, "RoundTrip") == 0 && strcmp(node->domain, "quantd") == 0 ? node->program
                                                                                                       : NULL;
+}
+
+bool qd_round_trip_same(const struct qd_round_trip *a, const struct qd_round_trip *b)
+{
+    return a->own == b->own && (a->own || (a->qp.scale == b->qp.scale && a->qp.zero_point == b->qp.zero_point &&
+                                           a->is_signed == b->is_signed));
 }
 
 static enum qd_status round_trip_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,
@@ -31,10 +38,16 @@ static enum qd_status round_trip_infer(const struct qd_call *call, struct qd_err
     return QD_OK;
 }
 
+struct work {
+    const struct qd_call *call;
+    struct qd_qparams qp;
+};
+
 static void round_trip_part(void *ctx, int64_t begin, int64_t end)
 {
-    const struct qd_call *call = ctx;
-    const struct qd_qparams *qp = &qd_round_trip_of(call->node)->qp;
+    const struct work *w = ctx;
+    const struct qd_call *call = w->call;
+    const struct qd_qparams *qp = &w->qp;
     const float *in = call->in[0].data;
     float *out = call->out[0].data;
     uint8_t bytes[PIECE];
@@ -45,10 +58,25 @@ static void round_trip_part(void *ctx, int64_t begin, int64_t end)
     }
 }
 
+/* Equation (3) of the finite values. */
+static struct qd_qparams own_scale(const float *x, int64_t n)
+{
+    float low = 0, high = 0;
+    for (int64_t i = 0; i < n; i++) {
+        low = x[i] < low && isfinite(x[i]) ? x[i] : low;
+        high = x[i] > high && isfinite(x[i]) ? x[i] : high;
+    }
+    return qd_qparams_from_range((double)low, (double)high, false);
+}
+
 static enum qd_status round_trip_run(const struct qd_call *call, struct qd_error *error)
 {
     (void)error;
-    qd_op_split(call, qd_tensor_elems(&call->out[0]), 16384, round_trip_part, (void *)call);
+    const struct qd_round_trip *trip = qd_round_trip_of(call->node);
+    struct work w = {call, trip->qp};
+    if (trip->own)
+        w.qp = own_scale(call->in[0].data, qd_tensor_elems(&call->in[0]));
+    qd_op_split(call, qd_tensor_elems(&call->out[0]), 16384, round_trip_part, &w);
     return QD_OK;
 }
 

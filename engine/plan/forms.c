@@ -3,7 +3,6 @@
  * floats is written as floats, and a quantize step makes the u8 for the others. */
 #include "engine/plan/forms.h"
 
-#include "engine/ops/round_trip.h"
 #include "engine/plan/control.h"
 #include "engine/plan/dims.h"
 
@@ -74,19 +73,19 @@ static bool find_facts(const struct finder *f, struct facts *facts)
 
 /* A RoundTrip's input, when only it reads it, is written by its scale; so is what that one is moved from. Where it is
  * moved from integers of another scale it stays real. */
-static bool take_over(struct finder *f, const struct facts *facts, int value, const struct qd_qparams *qp)
+static bool take_over(struct finder *f, const struct facts *facts, int value, const struct qd_round_trip *trip)
 {
-    const struct qd_qparams **fixed = f->forms->fixed;
+    const struct qd_round_trip **fixed = f->forms->fixed;
     int v = value;
     if (fixed[value]) /* it is another's, or was moved from it */
-        return fixed[value]->scale == qp->scale && fixed[value]->zero_point == qp->zero_point;
+        return qd_round_trip_same(fixed[value], trip);
     while (facts->maker[v] >= 0 && moves_only(f, facts->maker[v]) && facts->readers[v] == 1)
         v = node_of(f, facts->maker[v])->in[0];
-    if (facts->readers[v] != 1 || f->plan->graph.values[v].constant)
+    if (facts->readers[v] != 1 || trip->own || f->plan->graph.values[v].constant)
         return false;
     for (int at = value; at != v; at = node_of(f, facts->maker[at])->in[0])
-        fixed[at] = qp;
-    fixed[v] = qp;
+        fixed[at] = trip;
+    fixed[v] = trip;
     return true;
 }
 
@@ -101,8 +100,8 @@ static enum qd_status find_fixed(struct finder *f)
         const struct qd_round_trip *trip = qd_round_trip_of(node);
         f->quantized |= trip || qd_node_is(node, "QuantizeLinear") || qd_node_is(node, "DequantizeLinear");
         if (trip) {
-            f->forms->takes_over[u] = take_over(f, &facts, node->in[0], &trip->qp);
-            f->forms->fixed[node->out[0]] = &trip->qp;
+            f->forms->takes_over[u] = take_over(f, &facts, node->in[0], trip);
+            f->forms->fixed[node->out[0]] = trip;
         } else if (moves_only(f, u) && node->out[0] != QD_NO_VALUE) {
             f->forms->fixed[node->out[0]] = f->forms->fixed[node->in[0]];
         }
@@ -172,12 +171,15 @@ static enum qd_status choose(struct finder *f)
             f->forms->wants[u] = op->wants_q8(&packing);
             refusal = f->forms->wants[u] ? NULL : "this form of the operator has no integer form";
         }
-        const bool file = integer && f->quantized && !pin && !words && !refusal;
-        if (file)
-            refusal = file_refusal(f, u);
+        bool file = false; /* the file quantizes it */
+        if (integer && f->quantized && !words && !refusal) {
+            const char *why = file_refusal(f, u);
+            refusal = pin ? NULL : why;
+            file = !why;
+        }
         if (refusal)
             f->forms->wants[u] = 0;
-        f->forms->given[u] = file && linear && !refusal;
+        f->forms->given[u] = file && linear;
         f->forms->int16[u] = words && !refusal;
         f->forms->int8[u] = !words && !refusal;
         f->forms->pinned[u] = pin && pin->asked && (pin->int8 || pin->int16) == !refusal;
@@ -336,7 +338,7 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
                                .pinned = qd_arena_alloc(arena, n, sizeof *forms->pinned),
                                .given = qd_arena_alloc(arena, n, sizeof *forms->given),
                                .takes_over = qd_arena_alloc(arena, n, sizeof *forms->takes_over),
-                               .fixed = qd_arena_alloc(arena, values, sizeof(struct qd_qparams *)),
+                               .fixed = qd_arena_alloc(arena, values, sizeof(struct qd_round_trip *)),
                                .channels_last = qd_arena_alloc(arena, n, sizeof *forms->channels_last),
                                .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
                                .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),

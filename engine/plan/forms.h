@@ -3,6 +3,7 @@
 #ifndef QD_ENGINE_PLAN_FORMS_H
 #define QD_ENGINE_PLAN_FORMS_H
 
+#include "engine/ops/round_trip.h"
 #include "engine/plan/fuse.h"
 #include "engine/plan/plan.h"
 
@@ -19,9 +20,9 @@ struct qd_forms {
     bool *channels_last; /* it writes channels last */
     const char **reason; /* of the precision */
     /* of each value */
-    int *rank;                       /* of a channels-last tensor; 0: it lies plain */
-    bool *only_q8;                   /* every reader takes integers, and one wants them */
-    const struct qd_qparams **fixed; /* the scale that the file gives to its integers, or NULL */
+    int *rank;                          /* of a channels-last tensor; 0: it lies plain */
+    bool *only_q8;                      /* every reader takes integers, and one wants them */
+    const struct qd_round_trip **fixed; /* how the file makes integers of it, or NULL */
 };
 
 /* Arrays in the plan's arena. Errors: UNSUPPORTED naming a node without an operator, NO_MEMORY. */

@@ -54,8 +54,10 @@ static int add_site(struct placer *p, int value)
     if (!grow(p, (void **)&p->plan->sites, p->plan->site_count, &p->site_room, sizeof *p->plan->sites))
         return -1;
     int id = p->plan->site_count++;
-    p->plan->sites[id] = (struct qd_site){
-        .name = p->plan->graph.values[value].name, .value = value, .slot = -1, .fixed = p->forms.fixed[value]};
+    p->plan->sites[id] = (struct qd_site){.name = p->plan->graph.values[value].name, .value = value, .slot = -1};
+    const struct qd_round_trip *trip = p->forms.fixed[value];
+    if (trip && !trip->own)
+        p->plan->sites[id].fixed = &trip->qp;
     return id;
 }
 
@@ -409,6 +411,7 @@ static enum qd_status place_round_trip(struct placer *p, int u)
     step->int8 = true;
     step->site = site;
     p->plan->sites[site].slot = slot;
+    p->plan->sites[site].own = p->forms.fixed[y]->own;
     return QD_OK;
 }
 

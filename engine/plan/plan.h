@@ -75,6 +75,7 @@ struct qd_site {
     bool wide;     /* 16 bits (equation (4)), else 8 */
     bool smoothed; /* of rows: what is observed was divided by s */
     bool rows;     /* each row has its own scale: what is observed is shown, not used */
+    bool own;      /* the file wants each request's own range, of u8 */
     const struct qd_qparams *fixed; /* the file's own scale and zero point, as carried; NULL: it learns */
 };
 

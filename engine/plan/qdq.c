@@ -3,6 +3,7 @@
 
 #include "engine/ops/round_trip.h"
 #include "engine/plan/contrib_impl.h"
+#include "engine/plan/control.h"
 
 #include <float.h>
 #include <string.h>
@@ -75,22 +76,17 @@ static const struct qd_round_trip *trip_of(struct rewriter *w, const struct qd_n
     return trip;
 }
 
-static bool same_trip(const struct qd_round_trip *a, const struct qd_round_trip *b)
-{
-    return a->qp.scale == b->qp.scale && a->qp.zero_point == b->qp.zero_point && a->is_signed == b->is_signed;
-}
-
 /* ------------------------------------------------------------------ writing */
 
 /* A value's type and, where it has none yet, the shape of another's. */
-static void like(struct rewriter *w, int value, int other, enum qd_dtype dtype)
+static void like(struct qd_rewriter *r, int value, int other, enum qd_dtype dtype)
 {
-    if (w->r.status)
+    if (r->status)
         return;
-    struct qd_tensor *info = &w->r.graph->values[value].info;
+    struct qd_tensor *info = &r->graph->values[value].info;
     info->dtype = info->dtype == QD_NONE ? dtype : info->dtype;
     if (info->shape.rank < 0)
-        info->shape = w->r.graph->values[other].info.shape;
+        info->shape = r->graph->values[other].info.shape;
 }
 
 /* The node under a name of its own, writing `out` (QD_RW_NEW: a new value) for its output 0; returns that. */
@@ -111,28 +107,28 @@ static int again(struct rewriter *w, const struct qd_node *node, int in0, int ou
     copy.out = ids + node->in_count;
     copy.out_count = 1;
     if (out == QD_RW_NEW)
-        like(w, ids[node->in_count], node->out[0], QD_F32);
+        like(&w->r, ids[node->in_count], node->out[0], QD_F32);
     return qd_rw_append(&w->r, &copy) ? ids[node->in_count] : 0;
 }
 
-static int put_round_trip(struct rewriter *w, int x, const struct qd_round_trip *trip, int out)
+static int put_round_trip(struct qd_rewriter *r, int x, const struct qd_round_trip *trip, int out)
 {
-    for (int n = w->r.count; out == QD_RW_NEW && n-- > 0;) { /* the same twice */
-        const struct qd_node *node = &w->r.nodes[n];
+    for (int n = r->count; out == QD_RW_NEW && n-- > 0;) { /* the same twice */
+        const struct qd_node *node = &r->nodes[n];
         const struct qd_round_trip *other = qd_round_trip_of(node);
-        if (other && node->in[0] == x && same_trip(other, trip))
+        if (other && node->in[0] == x && qd_round_trip_same(other, trip))
             return node->out[0];
         if (node->out_count && node->out[0] == x)
             break;
     }
-    out = QD_RW(&w->r, "RoundTrip", out, x);
-    if (w->r.status)
+    out = QD_RW(r, "RoundTrip", out, x);
+    if (r->status)
         return 0;
-    struct qd_node *node = &w->r.nodes[w->r.count - 1];
+    struct qd_node *node = &r->nodes[r->count - 1];
     node->domain = "quantd";
     node->opset = 1;
     node->program = trip;
-    like(w, out, x, QD_F32);
+    like(r, out, x, QD_F32);
     return out;
 }
 
@@ -152,7 +148,7 @@ static void quantize(struct rewriter *w, const struct qd_node *node)
 {
     const struct qd_round_trip *trip = trip_of(w, node, QD_NONE);
     if (trip && node->in[0] != QD_NO_VALUE && !is_constant(w->r.graph, node->in[0]))
-        w->carried[node->out[0]] = (struct carried){put_round_trip(w, node->in[0], trip, QD_RW_NEW), trip};
+        w->carried[node->out[0]] = (struct carried){put_round_trip(&w->r, node->in[0], trip, QD_RW_NEW), trip};
     qd_rw_append(&w->r, node);
 }
 
@@ -181,8 +177,8 @@ static void dequantize(struct rewriter *w, const struct qd_node *node)
     const struct qd_round_trip *trip = trip_of(w, node, known);
     if (!trip)
         qd_rw_append(&w->r, node);
-    else if (!from || !same_trip(from->trip, trip))
-        put_round_trip(w, again(w, node, q, QD_RW_NEW), trip, out);
+    else if (!from || !qd_round_trip_same(from->trip, trip))
+        put_round_trip(&w->r, again(w, node, q, QD_RW_NEW), trip, out);
     else if (w->kept[out])
         QD_RW(&w->r, "Identity", out, from->real);
     else
@@ -250,14 +246,6 @@ static void follow(struct rewriter *w, struct qd_node *node)
 
 /* ------------------------------------------------------------------ what nobody reads any more */
 
-static bool loose(const struct qd_node *node)
-{
-    if (is_quantize(node) || is_dequantize(node) || qd_round_trip_of(node))
-        return true;
-    const struct qd_op *op = qd_op_find(node, NULL);
-    return op && (op->flags & (QD_OP_MOVES | QD_OP_VIEW));
-}
-
 static enum qd_status drop_unread(struct qd_graph *graph, struct qd_arena *arena, struct qd_error *error)
 {
     int *readers = qd_arena_alloc(arena, (size_t)graph->value_count + 1, sizeof *readers);
@@ -275,7 +263,7 @@ static enum qd_status drop_unread(struct qd_graph *graph, struct qd_arena *arena
         bool read = false;
         for (int o = 0; o < node.out_count; o++)
             read |= node.out[o] != QD_NO_VALUE && readers[node.out[o]] > 0;
-        if (read || !loose(&node)) {
+        if (read || qd_control_kind(&node)) {
             graph->nodes[--first] = node;
             continue;
         }
@@ -300,16 +288,21 @@ static bool all_constant(const struct qd_graph *graph, const struct qd_node *nod
     return true;
 }
 
-/* Scale and zero point of `x` at inputs at.. of the node; a single zero point of several scales is repeated. */
-static int opened(struct qd_rewriter *r, int x, int at, int64_t axis)
+/* DequantizeLinear of x; a single zero point of several scales is repeated. */
+static int dequantized(struct qd_rewriter *r, int x, int scale, int zero, int64_t axis)
 {
-    int scale = qd_rw_in(r, at), zero = qd_rw_in(r, at + 1);
-    const struct qd_tensor *s = &r->graph->values[scale].info, *z = &r->graph->values[zero].info;
-    if (qd_tensor_elems(s) != 1 && qd_tensor_elems(z) == 1)
+    const struct qd_tensor *s = &r->graph->values[scale].info;
+    if (zero != QD_NO_VALUE && qd_tensor_elems(s) != 1 && qd_tensor_elems(&r->graph->values[zero].info) == 1)
         zero = QD_RW(r, "Expand", QD_RW_NEW, zero, QD_RW_LIST(r, qd_tensor_elems(s)));
     int out = QD_RW(r, "DequantizeLinear", QD_RW_NEW, x, scale, zero);
     qd_rw_int(r, "axis", axis);
     return out;
+}
+
+/* The same with scale and zero point at inputs at.. of the node. */
+static int opened(struct qd_rewriter *r, int x, int at, int64_t axis)
+{
+    return dequantized(r, x, qd_rw_in(r, at), qd_rw_in(r, at + 1), axis);
 }
 
 static void open_conv(struct qd_rewriter *r)
@@ -356,20 +349,131 @@ static const struct opening *opening_of(const struct qd_graph *graph, const stru
     return NULL;
 }
 
+/* ------------------------------------------------------------------ dynamic quantization */
+
+/* x -> DynamicQuantizeLinear -> MatMulInteger or ConvInteger of constant weights -> Cast -> Mul by both scales. */
+struct dynamic {
+    const struct qd_node *product;
+    int x, weights, scale, zero;
+    int64_t axis;
+};
+
+struct uses {
+    int *maker; /* [value_count] node, or -1 */
+};
+
+static const struct qd_node *made_by(const struct qd_graph *graph, const struct uses *uses, int value, const char *op)
+{
+    const int n = value == QD_NO_VALUE ? -1 : uses->maker[value];
+    return n >= 0 && qd_node_is(&graph->nodes[n], op) ? &graph->nodes[n] : NULL;
+}
+
+/* Inputs a and b of a node in either order: `first` made by `op`. */
+static const struct qd_node *operand(const struct qd_graph *graph, const struct uses *uses, const struct qd_node *node,
+                                     const char *op, int *other)
+{
+    for (int i = 0; node && node->in_count == 2 && i < 2; i++) {
+        const struct qd_node *found = made_by(graph, uses, node->in[i], op);
+        *other = node->in[1 - i];
+        if (found && *other != QD_NO_VALUE)
+            return found;
+    }
+    return NULL;
+}
+
+/* Constant scales and zero points that follow the outputs, or one of each. */
+static bool fits(const struct qd_graph *graph, const struct dynamic *d, bool conv)
+{
+    if (!is_constant(graph, d->weights) || !is_constant(graph, d->scale) ||
+        (d->zero != QD_NO_VALUE && !is_constant(graph, d->zero)))
+        return false;
+    const struct qd_tensor *w = &graph->values[d->weights].info, *s = &graph->values[d->scale].info;
+    const int64_t scales = qd_tensor_elems(s);
+    const int64_t zeros = d->zero == QD_NO_VALUE ? 1 : qd_tensor_elems(&graph->values[d->zero].info);
+    if (!eight_bits(w->dtype) || s->dtype != QD_F32 || s->shape.rank > 1 || (zeros != 1 && zeros != scales))
+        return false;
+    return scales == 1 || (!conv && w->shape.rank == 2 && scales == w->shape.dims[1]);
+}
+
+static bool find_dynamic(const struct qd_graph *graph, const struct uses *uses, const struct qd_node *mul,
+                         struct dynamic *d)
+{
+    int scales, cast_in = QD_NO_VALUE;
+    if (!qd_node_is(mul, "Mul") || mul->out_count != 1 || mul->out[0] == QD_NO_VALUE)
+        return false;
+    const struct qd_node *cast = operand(graph, uses, mul, "Cast", &scales);
+    if (cast && cast->in_count == 1 && qd_attr_int(cast, "to", 0) == qd_dtype_to_onnx(QD_F32))
+        cast_in = cast->in[0];
+    const struct qd_node *matmul = made_by(graph, uses, cast_in, "MatMulInteger");
+    d->product = matmul ? matmul : made_by(graph, uses, cast_in, "ConvInteger");
+    if (!d->product || d->product->in_count < 3)
+        return false;
+    const struct qd_node *from = made_by(graph, uses, d->product->in[0], "DynamicQuantizeLinear");
+    const struct qd_node *both = made_by(graph, uses, scales, "Mul");
+    if (!from || !both || both->in_count != 2 || from->out_count != 3 || d->product->in[0] != from->out[0] ||
+        d->product->in[2] != from->out[2])
+        return false;
+    const int at = both->in[0] == from->out[1] ? 0 : 1;
+    if (both->in[at] != from->out[1] || both->in[1 - at] == QD_NO_VALUE)
+        return false;
+    d->x = from->in[0];
+    d->weights = d->product->in[1];
+    d->scale = both->in[1 - at];
+    d->zero = input(d->product, 3);
+    d->axis = matmul ? 1 : 0;
+    return fits(graph, d, !matmul);
+}
+
+static void write_dynamic(struct qd_rewriter *r, const struct dynamic *d)
+{
+    static const char *const kept[] = {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"};
+    static const struct qd_round_trip own = {.qp = {1, 0, 0, 255}, .own = true};
+    const int out = r->node.out[0], x = put_round_trip(r, d->x, &own, QD_RW_NEW);
+    const int w = dequantized(r, d->weights, d->scale, d->zero, d->axis);
+    r->node = *d->product; /* its name and attributes */
+    QD_RW(r, d->axis ? "MatMul" : "Conv", out, x, w);
+    for (size_t i = 0; !d->axis && i < sizeof kept / sizeof *kept; i++)
+        qd_rw_keep(r, kept[i]);
+    if (!r->status)
+        r->nodes[r->count - 1].name = d->product->name;
+}
+
+/* ------------------------------------------------------------------ both */
+
+static bool find_uses(const struct qd_graph *graph, struct qd_arena *arena, struct uses *uses)
+{
+    uses->maker = qd_arena_alloc(arena, (size_t)graph->value_count, sizeof *uses->maker);
+    if (!uses->maker)
+        return false;
+    for (int v = 0; v < graph->value_count; v++)
+        uses->maker[v] = -1;
+    for (int n = 0; n < graph->node_count; n++)
+        for (int o = 0; o < graph->nodes[n].out_count; o++)
+            if (graph->nodes[n].out[o] != QD_NO_VALUE)
+                uses->maker[graph->nodes[n].out[o]] = n;
+    return true;
+}
+
 static enum qd_status open_all(struct qd_graph *graph, struct qd_arena *arena, struct qd_error *error)
 {
+    static const struct qd_contrib unnamed = {"quantd", "", "", 0, 0, NULL, 0};
     struct qd_rewriter r = {.graph = graph, .arena = arena, .error = error, .value_room = graph->value_count};
+    struct uses uses;
+    if (!find_uses(graph, arena, &uses))
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to compile the model");
     for (int n = 0; n < graph->node_count && !r.status; n++) {
         const struct opening *opening = opening_of(graph, &graph->nodes[n]);
+        struct dynamic dynamic;
         r.node = graph->nodes[n];
+        r.row = opening ? &opening->row : &unnamed;
         r.first = r.count;
         r.named = false;
-        if (opening) {
-            r.row = &opening->row;
+        if (opening)
             opening->row.rewrite(&r);
-        } else {
+        else if (find_dynamic(graph, &uses, &graph->nodes[n], &dynamic))
+            write_dynamic(&r, &dynamic);
+        else
             qd_rw_append(&r, &r.node);
-        }
     }
     if (!r.status) {
         graph->nodes = r.nodes;
@@ -383,7 +487,8 @@ static enum qd_status open_all(struct qd_graph *graph, struct qd_arena *arena, s
 static bool quantized(const struct qd_graph *graph)
 {
     for (int n = 0; n < graph->node_count; n++)
-        if (is_quantize(&graph->nodes[n]) || is_dequantize(&graph->nodes[n]) || opening_of(graph, &graph->nodes[n]))
+        if (is_quantize(&graph->nodes[n]) || is_dequantize(&graph->nodes[n]) || opening_of(graph, &graph->nodes[n]) ||
+            qd_node_is(&graph->nodes[n], "DynamicQuantizeLinear"))
             return true;
     return false;
 }

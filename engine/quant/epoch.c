@@ -83,7 +83,7 @@ static struct qd_site_params given_params(const struct qd_learner *learner, size
         .qp = given->exact && !learner->wide[site] ? given->qp : scale_of(learner, site, given->lo, given->hi),
         .lo = given->lo < 0 ? given->lo : 0,
         .hi = given->hi > 0 ? given->hi : 0,
-        .ready = true,
+        .ready = !given->own,
         .cuts = given->cuts,
     };
 }

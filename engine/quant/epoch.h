@@ -21,6 +21,7 @@ struct qd_site_params {
 /* A range that was given, not learned: the site is served by it and learns nothing. */
 struct qd_given {
     bool set, cuts;
+    bool own;             /* each request is served by its own range, whatever the mode */
     bool exact;           /* qp as given; else made from lo and hi by the rules' scheme */
     double lo, hi;        /* zero included; of exact ones: what the integers reach */
     struct qd_qparams qp; /* as carried */

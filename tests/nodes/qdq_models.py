@@ -258,6 +258,29 @@ def qlinear_matmul():
     return g.done(), normal((5, 24)), [.12]
 
 
+def dynamic(conv=False, contrib=False, axis=None):
+    """onnxruntime's quantize_dynamic: each request's own range; two layers share one DynamicQuantizeLinear."""
+    g = Graph(15)
+    x = g.input("x", ["N", 8, 10, 10] if conv else ["N", 7, 24])
+    names = [g.name("dynamic") + part for part in ("q", "s", "z")]
+    if not contrib:
+        g.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], names, name="dynamic"))
+    for n in (16, 12):
+        shape, type, zero = ((n, 8, 3, 3) if conv else (24, n)), (S8 if axis else U8), 0 if axis else 120
+        w = g.constant((g.random.integers(-63, 64, shape) + zero).astype(type))
+        scales = (g.random.uniform(.5, 1.5, n if axis else 1) * .01).astype(np.float32)
+        s, z = g.constant(scales if axis else scales[0]), g.constant(np.full(n, zero, type) if axis else type(zero))
+        if contrib:
+            y = g.op("DynamicQuantizeMatMul", x, w, s, z, domain="com.microsoft")
+        else:
+            attributes = {"pads": [1] * 4, "kernel_shape": [3, 3]} if conv else {}
+            y = g.op("ConvInteger" if conv else "MatMulInteger", names[0], w, names[2], z, **attributes)
+            y = g.op("Mul", g.op("Cast", y, to=1), g.op("Mul", names[1], s))
+        bias = g.random.standard_normal((1, n, 1, 1) if conv else n).astype(np.float32)
+        g.output(g.op("Relu", g.op("Add", y, g.constant(bias))), .02)
+    return g.done(), normal((2, 8, 10, 10) if conv else (2, 7, 24), scale=2), g.quanta
+
+
 # name: (what makes it, layers that run in integers, whether onnxruntime's own integer kernels are compared too)
 CASES = {
     "conv u8": (conv, 1, True),
@@ -290,4 +313,8 @@ CASES = {
     "QLinearConv s8": (lambda: qlinear_conv(S8), 1, True),
     "QLinearConv, zero point 128": (lambda: qlinear_conv(weight_zero=128, axis=None), 1, True),
     "QLinearMatMul, QGemm": (qlinear_matmul, 2, True),
+    "dynamic, MatMulInteger": (dynamic, 2, True),
+    "dynamic, MatMulInteger, per channel": (lambda: dynamic(axis=1), 2, True),
+    "dynamic, ConvInteger": (lambda: dynamic(conv=True), 2, True),
+    "dynamic, DynamicQuantizeMatMul": (lambda: dynamic(contrib=True), 2, True),
 }
