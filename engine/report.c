@@ -221,30 +221,6 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
     };
 }
 
-/* In one block: elements, then the bytes of strings. False when memory is out. */
-static bool copy_tensor(const struct qd_tensor *view, struct qd_tensor *out)
-{
-    const size_t n = qd_tensor_bytes(view), strings = view->dtype == QD_STR ? (size_t)qd_tensor_elems(view) : 0;
-    size_t more = 0;
-    for (size_t i = 0; i < strings; i++) /* of one file, so the sum can't overflow */
-        more += ((const struct qd_string *)view->data)[i].length;
-    *out = *view;
-    out->data = qd_alloc_aligned(n + more);
-    if (!out->data)
-        return false;
-    if (n)
-        memcpy(out->data, view->data, n);
-    char *to = (char *)out->data + n;
-    for (size_t i = 0; i < strings; i++) {
-        struct qd_string *s = &((struct qd_string *)out->data)[i];
-        if (s->length)
-            memcpy(to, s->bytes, s->length);
-        s->bytes = to;
-        to += s->length;
-    }
-    return true;
-}
-
 enum qd_status qd_tensor_proto_read(const void *bytes, size_t size, struct qd_tensor *out, char *name, size_t name_room,
                                     struct qd_error *error)
 {
@@ -255,7 +231,12 @@ enum qd_status qd_tensor_proto_read(const void *bytes, size_t size, struct qd_te
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for a tensor");
     enum qd_status status = qd_onnx_tensor(bytes, size, arena, &view, &tensor_name, error);
     if (!status) {
-        status = copy_tensor(&view, out) ? QD_OK : qd_fail(error, QD_ERR_NO_MEMORY, "no memory for a tensor");
+        size_t n;
+        void *block = qd_tensor_block_bytes(&view, &n) ? qd_alloc_aligned(n) : NULL;
+        if (block)
+            *out = qd_tensor_copy(&view, block);
+        else
+            status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for a tensor");
         snprintf(name, name_room, "%s", tensor_name);
     }
     qd_arena_destroy(&arena);

@@ -24,14 +24,14 @@ static bool is_measured(const struct qd_step *step) { return step->kind == QD_ST
 
 static bool copy_tensor(struct qd_arena *arena, const struct qd_tensor *from, struct qd_tensor *to)
 {
-    const size_t bytes = from->dtype == QD_NONE ? 0 : qd_tensor_bytes(from);
+    size_t bytes = 0;
     *to = *from;
-    if (bytes == 0)
+    if (from->dtype == QD_NONE || qd_tensor_bytes(from) == 0)
         return true;
-    to->data = qd_arena_alloc_raw(arena, bytes);
-    if (to->data)
-        memcpy(to->data, from->data, bytes);
-    return to->data != NULL;
+    void *block = qd_tensor_block_bytes(from, &bytes) ? qd_arena_alloc_raw(arena, bytes) : NULL;
+    if (block)
+        *to = qd_tensor_copy(from, block);
+    return block != NULL;
 }
 
 static enum qd_status copy_request(struct qd_shadow *s, const struct qd_infer *infer)

@@ -97,3 +97,30 @@ size_t qd_tensor_bytes(const struct qd_tensor *tensor)
 {
     return (size_t)qd_tensor_elems(tensor) * qd_dtype_bytes(tensor->dtype);
 }
+
+bool qd_tensor_block_bytes(const struct qd_tensor *tensor, size_t *bytes)
+{
+    *bytes = qd_tensor_bytes(tensor);
+    for (int64_t i = 0, n = tensor->dtype == QD_STR ? qd_tensor_elems(tensor) : 0; i < n; i++)
+        if (!qd_size_add(*bytes, ((const struct qd_string *)tensor->data)[i].length, bytes))
+            return false;
+    return true;
+}
+
+struct qd_tensor qd_tensor_copy(const struct qd_tensor *tensor, void *block)
+{
+    const size_t bytes = qd_tensor_bytes(tensor);
+    struct qd_tensor copy = *tensor;
+    copy.data = block;
+    if (bytes)
+        memcpy(block, tensor->data, bytes);
+    char *to = (char *)block + bytes;
+    for (int64_t i = 0, n = tensor->dtype == QD_STR ? qd_tensor_elems(tensor) : 0; i < n; i++) {
+        struct qd_string *s = &((struct qd_string *)block)[i];
+        if (s->length)
+            memcpy(to, s->bytes, s->length);
+        s->bytes = to;
+        to += s->length;
+    }
+    return copy;
+}

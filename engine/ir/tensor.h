@@ -69,5 +69,9 @@ int64_t qd_shape_span(const struct qd_shape *shape, int from, int to);
 /* Elements and bytes of a tensor whose shape was checked. */
 int64_t qd_tensor_elems(const struct qd_tensor *tensor);
 size_t qd_tensor_bytes(const struct qd_tensor *tensor);
+/* A copy that depends on nobody: the size of a block for the elements with, behind them, the bytes of strings (false:
+ * too large to count), and the copy into it. The tensor has data; the block becomes the copy's data. [any] */
+bool qd_tensor_block_bytes(const struct qd_tensor *tensor, size_t *bytes);
+struct qd_tensor qd_tensor_copy(const struct qd_tensor *tensor, void *block);
 
 #endif
