@@ -159,6 +159,7 @@ enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct q
 static enum qd_status build(struct qd_model *model, const void *bytes, size_t size, struct qd_error *error)
 {
     model->file_bytes = size;
+    model->bytes = (struct qd_text){bytes, size};
     enum qd_status status = qd_onnx_import_beneath(bytes, size, model->externals, &model->graph, error);
     if (!status && model->externals)
         model->file_bytes += qd_externals_bytes(model->externals);

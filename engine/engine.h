@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "engine/calibrate.h"
 #include "engine/correct.h"
+#include "engine/export.h"
 #include "engine/given.h"
 #include "engine/ir/tensor.h"
 #include "engine/options.h"

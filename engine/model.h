@@ -59,6 +59,7 @@ struct qd_model {
     struct qd_file file;            /* mapped, or bytes == NULL when the bytes are the caller's */
     struct qd_externals *externals; /* of a model from a file */
     size_t file_bytes;
+    struct qd_text bytes; /* the ONNX file's, mapped or the caller's */
     struct qd_graph *graph;
     struct qd_io *inputs, *outputs; /* in the graph's arena */
     struct qd_plan *plan;

@@ -4,6 +4,7 @@
 #define QD_SERVER_CMD_H
 
 #include "base/status.h"
+#include "engine/calibrate.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,10 +18,16 @@ int qd_cmd_serve(int argc, char **argv);
 int qd_cmd_check(int argc, char **argv);
 int qd_cmd_test(int argc, char **argv);
 int qd_cmd_quantize(int argc, char **argv);
+int qd_cmd_export(int argc, char **argv);
 int qd_cmd_bench(int argc, char **argv);
 int qd_cmd_selftest(int argc, char **argv);
 int qd_cmd_healthcheck(int argc, char **argv);
 int qd_cmd_version(int argc, char **argv);
+
+/* Runs a folder's data sets through the calibration and puts the ranges in force. Errors: NOT_FOUND (no data set), the
+ * engine's. */
+enum qd_status qd_cmd_calibrate(struct qd_model *model, struct qd_calibration *calibration, const char *folder,
+                                enum qd_method method, double percentile, struct qd_error *error) QD_MUST_CHECK;
 
 /* A flag of a small command: `text` takes a value, `number` a finite number >= 0, `on` none; one of them is set. */
 struct qd_flag {

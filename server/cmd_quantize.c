@@ -35,7 +35,7 @@ static enum qd_status run_set(struct qd_model *model, struct qd_calibration *cal
     return status;
 }
 
-static enum qd_status calibrate(struct qd_model *model, struct qd_calibration *calibration, const char *folder,
+enum qd_status qd_cmd_calibrate(struct qd_model *model, struct qd_calibration *calibration, const char *folder,
                                 enum qd_method method, double percentile, struct qd_error *error)
 {
     enum qd_status status = QD_OK;
@@ -113,7 +113,7 @@ int qd_cmd_quantize(int argc, char **argv)
     if (!status)
         status = qd_calibration_create(model, &calibration, &error);
     if (!status)
-        status = calibrate(model, calibration, folder, method, percentile, &error);
+        status = qd_cmd_calibrate(model, calibration, folder, method, percentile, &error);
     if (!status && !write_ranges(model, method_name, qd_calibration_requests(calibration), path))
         status = qd_fail(&error, QD_ERR_IO, "the ranges can't be written to %.200s", path ? path : "standard output");
     qd_calibration_unref(&calibration);

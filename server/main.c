@@ -17,6 +17,8 @@ static const struct command {
      "run folders of the ONNX backend-test layout; exit 1 on a failure", qd_cmd_test},
     {"quantize", "FILE --calibrate DIR [--method M] [--percentile N] [--scheme S] [--out FILE]",
      "ranges from DIR's data sets, run in full precision; M: minmax, ema, percentile, entropy, mse", qd_cmd_quantize},
+    {"export", "FILE --calibrate DIR|--state-dir DIR [--name MODEL] [--format F] --out FILE",
+     "what was learned as a QDQ model or a table; F: qdq, quantd, ort-calibration, torch, tf", qd_cmd_export},
     {"bench", "[--precision P,P] [--threads N] [--seconds S] [--json] DIR-or-FILE...",
      "median and p99 per precision, on real inputs where the folder has them", qd_cmd_bench},
     {"selftest", "[--seed N]", "compare every kernel in use with plain arithmetic on this CPU", qd_cmd_selftest},

@@ -82,6 +82,12 @@ enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct
 enum qd_status qd_linear_visit(const struct qd_linear_spec *spec, const struct qd_linear *linear,
                                void (*see)(void *ctx, const float *weights), void *ctx) QD_MUST_CHECK;
 
+/* Of an INT8 layer's weights, in the model's order: scale[outputs], as packing finds them; returns the axis of the output
+ * channels. Then elements [first, first + count) as integers. [any] */
+int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale);
+void qd_linear_weight_integers(const struct qd_linear_spec *spec, const float *scale, size_t first, size_t count,
+                               int8_t *out);
+
 struct qd_linear_call {
     const struct qd_tensor *in;           /* INT8: u8 as carried; INT16: s16; FP32: float */
     struct qd_tensor *out;                /* dtype QD_U8 (INT8 only) or QD_F32 */

@@ -273,6 +273,8 @@ static bool merge_next(struct fuser *f, struct qd_unit *unit, bool conv)
     f->merged[next - f->graph->nodes] = true;
     unit->out = next->out[0];
     unit->last = (int)(next - f->graph->nodes);
+    if (unit->act.kind == QD_ACT_NONE && unit->residual == QD_NO_VALUE)
+        unit->folded = unit->out;
     return append_name(f, unit, next->name);
 }
 
@@ -353,6 +355,7 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
                                  .out = node->out_count ? node->out[0] : QD_NO_VALUE,
                                  .residual = QD_NO_VALUE,
                                  .fused = ""};
+        unit->folded = unit->out;
         unit->outputs = qd_linear_outputs(graph, node);
         unit->linear = unit->outputs > 0 && one_output(node) && own_bias(&f, unit, node);
         bool conv = qd_node_is(node, "Conv") || qd_node_is(node, "ConvTranspose");

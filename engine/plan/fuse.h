@@ -13,6 +13,7 @@ struct qd_unit {
     bool linear;          /* Conv, Gemm, MatMul with constant weights */
     int64_t outputs;      /* of a linear unit: channels */
     float *factor, *bias; /* [outputs] or NULL; bias includes the node's own */
+    int folded;           /* of a linear unit: the value that weights, factor and bias alone make */
     struct qd_activation act;
     int residual;      /* value added before the activation, or QD_NO_VALUE */
     const char *fused; /* names of merged nodes */

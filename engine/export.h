@@ -1,0 +1,37 @@
+/* A model with what it has learned, as a finished quantized ONNX model in QDQ form (QuantizeLinear and DequantizeLinear
+ * around INT8 layers), which other engines run. Part of the installed interface, by engine/engine.h. What becomes of
+ * which layer: docs/EXPORT.md. */
+#ifndef QD_ENGINE_EXPORT_H
+#define QD_ENGINE_EXPORT_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct qd_model;
+struct qd_export;
+
+/* Takes hold of an epoch (0: the one in force) and of the plan it belongs to. Errors: CONFLICT (not kept), NO_MEMORY.
+ * [loop] */
+enum qd_status qd_export_create(struct qd_model *model, uint64_t epoch, struct qd_export **out,
+                                struct qd_error *error) QD_MUST_CHECK;
+void qd_export_destroy(struct qd_export **export); /* clears the pointer [any] */
+
+/* Writes the model as one stream of bytes: put() takes them in order and returns false when it can take no more.
+ * Quantizes all weights. Errors: CONFLICT (a tensor has no range yet), TOO_LARGE (a file of this format ends at 2 GiB),
+ * IO (put), NO_MEMORY. [any, one thread at a time] */
+enum qd_status qd_export_write(struct qd_export *export, bool (*put)(void *user, const void *bytes, size_t size),
+                               void *user, struct qd_error *error) QD_MUST_CHECK;
+
+struct qd_export_report {
+    uint64_t epoch;
+    size_t layers;  /* in INT8 in the file */
+    size_t left;    /* in integers here, but in floats in the file */
+    size_t tensors; /* between QuantizeLinear and DequantizeLinear */
+};
+
+void qd_export_report(const struct qd_export *export, struct qd_export_report *out); /* after writing [any] */
+
+#endif
