@@ -21,7 +21,6 @@ enum qd_status qd_export_create(struct qd_model *model, uint64_t epoch, struct q
     x->model = qd_model_ref(model);
     x->plan = qd_plan_ref(plan);
     x->epoch = qd_epoch_ref(found);
-    x->report.epoch = found->id;
     *out = x;
     return QD_OK;
 }
@@ -68,11 +67,7 @@ enum qd_status qd_export_write(struct qd_export *export, bool (*put)(void *user,
 {
     struct qd_export *x = export;
     struct qd_error local;
-    *x = (struct qd_export){.model = x->model,
-                            .plan = x->plan,
-                            .epoch = x->epoch,
-                            .report.epoch = x->epoch->id,
-                            .error = error ? error : &local};
+    *x = (struct qd_export){.model = x->model, .plan = x->plan, .epoch = x->epoch, .error = error ? error : &local};
     enum qd_status status = qd_arena_create(64 << 10, &x->arena);
     x->integers = qd_calloc(QD_EXPORT_PIECE, 1);
     if (status || !x->integers)
@@ -87,4 +82,31 @@ enum qd_status qd_export_write(struct qd_export *export, bool (*put)(void *user,
     return status;
 }
 
-void qd_export_report(const struct qd_export *export, struct qd_export_report *out) { *out = export->report; }
+void qd_export_report(const struct qd_export *export, struct qd_export_report *out)
+{
+    *out = export->report;
+    out->model = qd_model_name(export->model);
+    out->digest = qd_model_digest(export->model);
+    out->epoch = export->epoch->id;
+}
+
+size_t qd_export_range_count(const struct qd_export *export) { return (size_t) export->plan->site_count; }
+
+void qd_export_range(const struct qd_export *export, size_t i, struct qd_export_range *out)
+{
+    const struct qd_site *site = &export->plan->sites[i];
+    const struct qd_site_params *params = &export->epoch->sites[i];
+    const bool symmetric = export->plan->options.symmetric && !site->wide;
+    const int32_t offset = symmetric ? QD_CARRIER_OFFSET : 0;
+    *out = (struct qd_export_range){.name = site->name,
+                                    .ready = params->ready,
+                                    .lo = params->lo,
+                                    .hi = params->hi,
+                                    .scale = params->qp.scale,
+                                    .zero_point = params->qp.zero_point - offset,
+                                    .qmin = params->qp.qmin - offset,
+                                    .qmax = params->qp.qmax - offset,
+                                    .dtype = site->wide  ? QD_I16
+                                             : symmetric ? QD_I8
+                                                         : QD_U8};
+}

@@ -5,6 +5,7 @@
 #define QD_ENGINE_EXPORT_H
 
 #include "base/status.h"
+#include "engine/ir/tensor.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,13 +26,27 @@ void qd_export_destroy(struct qd_export **export); /* clears the pointer [any] *
 enum qd_status qd_export_write(struct qd_export *export, bool (*put)(void *user, const void *bytes, size_t size),
                                void *user, struct qd_error *error) QD_MUST_CHECK;
 
+/* What one tensor's integers stand for under the epoch. */
+struct qd_export_range {
+    const char *name; /* lives as long as the export */
+    bool ready;       /* it has a range */
+    double lo, hi;    /* that the scale was made from */
+    float scale;
+    int32_t zero_point, qmin, qmax; /* in dtype's own range */
+    enum qd_dtype dtype;            /* QD_U8, QD_I8 or QD_I16 */
+};
+
+size_t qd_export_range_count(const struct qd_export *export);                                /* [any] */
+void qd_export_range(const struct qd_export *export, size_t i, struct qd_export_range *out); /* [any] */
+
 struct qd_export_report {
-    uint64_t epoch;
-    size_t layers;  /* in INT8 in the file */
+    const char *model; /* its name; lives as long as the export */
+    uint64_t digest, epoch;
+    size_t layers;  /* in INT8 in the file; these three after writing */
     size_t left;    /* in integers here, but in floats in the file */
     size_t tensors; /* between QuantizeLinear and DequantizeLinear */
 };
 
-void qd_export_report(const struct qd_export *export, struct qd_export_report *out); /* after writing [any] */
+void qd_export_report(const struct qd_export *export, struct qd_export_report *out); /* [any] */
 
 #endif

@@ -251,22 +251,30 @@ static enum qd_status make_bias(struct qd_export *x, struct qd_export_layer *lay
     return QD_OK;
 }
 
-/* As int32 in units of the products (what other engines' integer kernels take), where none is too large for it. */
+/* As int32 in units of the products, which is what other engines' integer kernels take. A bias that would be too large
+ * is one that the products hardly change: their weights then get a coarser scale (some engines can't have it in floats
+ * beside integer weights). */
 static enum qd_status scale_bias(struct qd_export *x, struct qd_export_layer *layer)
 {
-    const float input = x->tensors[layer->input].qp->scale;
+    const float input = x->tensors[layer->input].qp->scale, most = 1e9f;
     if (!layer->bias || is_text(x->nodes[layer->node].op, "MatMul"))
         return QD_OK; /* of a product: added behind it */
-    float *scale = qd_arena_alloc(x->arena, layer->outputs, sizeof *scale);
-    if (!scale)
+    layer->bias_scale = qd_arena_alloc(x->arena, layer->outputs, sizeof *layer->bias_scale);
+    if (!layer->bias_scale)
         return no_memory(x);
     for (size_t j = 0; j < layer->outputs; j++) {
-        scale[j] = input * layer->scale[j];
-        const float units = layer->bias[j] / scale[j];
-        if (!(fabsf(units) < 1e9f) || !isnormal(scale[j]))
+        const float least = fabsf(layer->bias[j]) / most / input;
+        if (!isfinite(least)) {
+            layer->bias_scale = NULL;
             return QD_OK;
+        }
+        layer->scale[j] = layer->scale[j] > least ? layer->scale[j] : least;
+        layer->bias_scale[j] = input * layer->scale[j];
+        if (!isnormal(layer->bias_scale[j])) { /* both tiny: the product of nothing */
+            layer->scale[j] = 1;
+            layer->bias_scale[j] = input;
+        }
     }
-    layer->bias_scale = scale;
     return QD_OK;
 }
 

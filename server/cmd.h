@@ -4,7 +4,7 @@
 #define QD_SERVER_CMD_H
 
 #include "base/status.h"
-#include "engine/calibrate.h"
+#include "engine/engine.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -19,27 +19,22 @@ struct task {
 
 static bool put_file(void *file, const void *bytes, size_t size) { return fwrite(bytes, 1, size, file) == size; }
 
-static enum qd_status write_model(struct qd_model *model, FILE *out, struct qd_error *error)
+static enum qd_status write_model(struct qd_export *export, FILE *out, struct qd_error *error)
 {
-    struct qd_export *export;
     struct qd_export_report report;
-    enum qd_status status = qd_export_create(model, 0, &export, error);
-    if (status)
-        return status;
-    status = qd_export_write(export, put_file, out, error);
+    enum qd_status status = qd_export_write(export, put_file, out, error);
     qd_export_report(export, &report);
-    qd_export_destroy(&export);
     if (!status)
         fprintf(stderr, "quantd export: epoch %" PRIu64 ", %zu layers in INT8, %zu left in floats, %zu tensors\n",
                 report.epoch, report.layers, report.left, report.tensors);
     return status;
 }
 
-static enum qd_status write_table(const struct qd_model *model, enum qd_range_format format, FILE *out,
+static enum qd_status write_table(const struct qd_export *export, enum qd_range_format format, FILE *out,
                                   struct qd_error *error)
 {
     struct qd_text text = {0};
-    enum qd_status status = qd_range_format_write(&text, model, format, error);
+    enum qd_status status = qd_range_format_write(&text, export, format, error);
     if (!status && (text.failed || !put_file(out, text.bytes, text.length) || fputc('\n', out) == EOF))
         status = qd_fail(error, QD_ERR_IO, "the table can't be written");
     qd_text_free(&text);
@@ -52,11 +47,19 @@ static enum qd_status write_output(const struct task *task, struct qd_model *mod
     char beside[4096];
     if ((size_t)snprintf(beside, sizeof beside, "%s.part", task->path) >= sizeof beside)
         return qd_fail(error, QD_ERR_INVALID, "the path of --out is too long");
+    struct qd_export *export;
+    enum qd_status status = qd_export_create(model, 0, &export, error);
+    if (status)
+        return status;
     FILE *out = fopen(beside, "wb");
+    if (out)
+        status = task->format == QD_RANGES_QDQ ? write_model(export, out, error)
+                                               : write_table(export, task->format, out, error);
+    else
+        status = qd_fail(error, QD_ERR_IO, "%.200s: %s", beside, strerror(errno));
+    qd_export_destroy(&export);
     if (!out)
-        return qd_fail(error, QD_ERR_IO, "%.200s: %s", beside, strerror(errno));
-    enum qd_status status = task->format == QD_RANGES_QDQ ? write_model(model, out, error)
-                                                          : write_table(model, task->format, out, error);
+        return status;
     const bool closed = fclose(out) == 0;
     if (!status && (!closed || rename(beside, task->path) != 0))
         status = qd_fail(error, QD_ERR_IO, "%.200s: %s", task->path, strerror(errno));

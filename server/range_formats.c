@@ -11,40 +11,9 @@
 
 /* ------------------------------------------------------------------ writing */
 
-/* One tensor as all formats need it: what its integers stand for. */
-struct row {
-    const char *name;
-    double lo, hi; /* the range that the scale was made from */
-    float scale;
-    int32_t zero_point, qmin, qmax; /* in the tensor's own type */
-    enum qd_dtype dtype;
-};
-
 static const char *dtype_name(enum qd_dtype dtype)
 {
     return dtype == QD_I16 ? "int16" : dtype == QD_I8 ? "int8" : "uint8";
-}
-
-/* False: it has no range yet. */
-static bool read_row(const struct qd_model *model, size_t i, struct row *row)
-{
-    struct qd_range_report report;
-    struct qd_range_state state;
-    qd_model_range(model, i, &report);
-    qd_model_range_state(model, i, &state);
-    *row = (struct row){.name = report.name,
-                        .lo = state.epoch_lo,
-                        .hi = state.epoch_hi,
-                        .scale = report.scale,
-                        .zero_point = report.zero_point,
-                        .qmin = report.dtype == QD_U8   ? 0
-                                : report.dtype == QD_I8 ? -127
-                                                        : -32767,
-                        .qmax = report.dtype == QD_U8   ? 255
-                                : report.dtype == QD_I8 ? 127
-                                                        : 32767,
-                        .dtype = report.dtype};
-    return state.ready;
 }
 
 static void put_number(struct qd_text *out, const char *before, double value)
@@ -53,7 +22,7 @@ static void put_number(struct qd_text *out, const char *before, double value)
     qd_text_json_double(out, value);
 }
 
-static void put_scale(struct qd_text *out, const struct row *row)
+static void put_scale(struct qd_text *out, const struct qd_export_range *row)
 {
     char text[QD_NUMBER_TEXT_BYTES];
     text[qd_format_float(text, row->scale)] = 0;
@@ -67,7 +36,7 @@ static void put_name(struct qd_text *out, const char *name, bool first)
     qd_text_puts(out, ":");
 }
 
-static void put_quantd(struct qd_text *out, const struct row *row, bool first)
+static void put_quantd(struct qd_text *out, const struct qd_export_range *row, bool first)
 {
     qd_text_puts(out, first ? "\n{\"name\":" : ",\n{\"name\":");
     qd_text_json_string(out, row->name);
@@ -78,7 +47,7 @@ static void put_quantd(struct qd_text *out, const struct row *row, bool first)
     qd_text_printf(out, ",\"dtype\":\"%s\"}", dtype_name(row->dtype));
 }
 
-static void put_ort(struct qd_text *out, const struct row *row, bool first)
+static void put_ort(struct qd_text *out, const struct qd_export_range *row, bool first)
 {
     put_name(out, row->name, first);
     put_number(out,
@@ -88,7 +57,7 @@ static void put_ort(struct qd_text *out, const struct row *row, bool first)
 }
 
 /* eps: a buffer of every observer, which load_state_dict wants. */
-static void put_torch_state(struct qd_text *out, const struct row *row, bool first)
+static void put_torch_state(struct qd_text *out, const struct qd_export_range *row, bool first)
 {
     put_name(out, row->name, first);
     put_number(out, "{\"eps\":[1.1920928955078125e-07],\"min_val\":", row->lo);
@@ -96,7 +65,7 @@ static void put_torch_state(struct qd_text *out, const struct row *row, bool fir
     qd_text_puts(out, "}");
 }
 
-static void put_torch_qparams(struct qd_text *out, const struct row *row, bool first)
+static void put_torch_qparams(struct qd_text *out, const struct qd_export_range *row, bool first)
 {
     put_name(out, row->name, first);
     qd_text_puts(out, "{");
@@ -110,7 +79,7 @@ static void put_torch_qparams(struct qd_text *out, const struct row *row, bool f
 }
 
 /* The range that the integers reach, so that TensorFlow's nudging leaves it alone. */
-static void put_tf(struct qd_text *out, const struct row *row, bool first)
+static void put_tf(struct qd_text *out, const struct qd_export_range *row, bool first)
 {
     put_name(out, row->name, first);
     put_number(out, "{\"min\":", (double)row->scale * (row->qmin - row->zero_point));
@@ -119,62 +88,62 @@ static void put_tf(struct qd_text *out, const struct row *row, bool first)
                    row->dtype == QD_U8 ? "false" : "true");
 }
 
-static size_t put_rows(struct qd_text *out, const struct qd_model *model,
-                       void (*put)(struct qd_text *, const struct row *, bool))
+static size_t put_rows(struct qd_text *out, const struct qd_export *export,
+                       void (*put)(struct qd_text *, const struct qd_export_range *, bool))
 {
-    struct qd_ranges_summary summary;
-    struct row row;
+    struct qd_export_range row;
     size_t written = 0;
-    qd_model_ranges(model, &summary);
-    for (size_t i = 0; i < summary.sites; i++)
-        if (read_row(model, i, &row))
+    for (size_t i = 0; i < qd_export_range_count(export); i++) {
+        qd_export_range(export, i, &row);
+        if (row.ready)
             put(out, &row, written++ == 0);
+    }
     return written;
 }
 
-static size_t write_quantd(struct qd_text *out, const struct qd_model *model)
+static size_t write_quantd(struct qd_text *out, const struct qd_export *export)
 {
-    struct qd_ranges_summary summary;
-    qd_model_ranges(model, &summary);
+    struct qd_export_report report;
+    qd_export_report(export, &report);
     qd_text_puts(out, "{\"model\":");
-    qd_text_json_string(out, qd_model_name(model));
-    qd_text_printf(out, ",\"digest\":\"%016" PRIx64 "\",\"epoch\":%" PRIu64 ",\"tensors\":[", qd_model_digest(model),
-                   summary.epoch);
-    size_t written = put_rows(out, model, put_quantd);
+    qd_text_json_string(out, report.model);
+    qd_text_printf(out, ",\"digest\":\"%016" PRIx64 "\",\"epoch\":%" PRIu64 ",\"tensors\":[", report.digest,
+                   report.epoch);
+    size_t written = put_rows(out, export, put_quantd);
     qd_text_puts(out, "]}");
     return written;
 }
 
-static size_t write_ort(struct qd_text *out, const struct qd_model *model)
+static size_t write_ort(struct qd_text *out, const struct qd_export *export)
 {
     qd_text_puts(out, "{\"CLS\":\"TensorsData\",\"calibration_method\":{\"CLS\":\"CalibrationMethod\",\"value\":"
                       "\"CalibrationMethod.MinMax\"},\"data\":{");
-    size_t written = put_rows(out, model, put_ort);
+    size_t written = put_rows(out, export, put_ort);
     qd_text_puts(out, "}}");
     return written;
 }
 
-static size_t write_torch(struct qd_text *out, const struct qd_model *model)
+static size_t write_torch(struct qd_text *out, const struct qd_export *export)
 {
     qd_text_puts(out, "{\"state\":{");
-    size_t written = put_rows(out, model, put_torch_state);
+    size_t written = put_rows(out, export, put_torch_state);
     qd_text_puts(out, "},\"qparams\":{");
-    put_rows(out, model, put_torch_qparams);
+    put_rows(out, export, put_torch_qparams);
     qd_text_puts(out, "}}");
     return written;
 }
 
-static size_t write_tf(struct qd_text *out, const struct qd_model *model)
+static size_t write_tf(struct qd_text *out, const struct qd_export *export)
 {
     qd_text_puts(out, "{");
-    size_t written = put_rows(out, model, put_tf);
+    size_t written = put_rows(out, export, put_tf);
     qd_text_puts(out, "}");
     return written;
 }
 
 static const struct {
     const char *name;
-    size_t (*write)(struct qd_text *out, const struct qd_model *model); /* returns how many tensors */
+    size_t (*write)(struct qd_text *out, const struct qd_export *export); /* returns how many tensors */
 } formats[] = {[QD_RANGES_QDQ] = {"qdq", NULL},
                [QD_RANGES_QUANTD] = {"quantd", write_quantd},
                [QD_RANGES_ORT] = {"ort-calibration", write_ort},
@@ -191,14 +160,12 @@ bool qd_range_format_from(const char *name, enum qd_range_format *out)
     return false;
 }
 
-enum qd_status qd_range_format_write(struct qd_text *out, const struct qd_model *model, enum qd_range_format format,
+enum qd_status qd_range_format_write(struct qd_text *out, const struct qd_export *export, enum qd_range_format format,
                                      struct qd_error *error)
 {
-    return formats[format].write(out, model)
+    return formats[format].write(out, export)
                ? QD_OK
-               : qd_fail(error, QD_ERR_CONFLICT,
-                         "no tensor of model '%.128s' has a range yet: send requests, calibrate, or give one",
-                         qd_model_name(model));
+               : qd_fail(error, QD_ERR_CONFLICT, "no tensor has a range yet: send requests, calibrate, or give one");
 }
 
 /* ------------------------------------------------------------------ reading */

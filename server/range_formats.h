@@ -14,8 +14,9 @@ enum qd_range_format { QD_RANGES_QDQ, QD_RANGES_QUANTD, QD_RANGES_ORT, QD_RANGES
 /* "qdq", "quantd", "ort-calibration", "torch", "tf". False: unknown. [any] */
 bool qd_range_format_from(const char *name, enum qd_range_format *out);
 
-/* Appends the ranges in force in a format other than QDQ. Errors: CONFLICT when no tensor has a range yet. [loop] */
-enum qd_status qd_range_format_write(struct qd_text *out, const struct qd_model *model, enum qd_range_format format,
+/* Appends the ranges of the export's epoch in a format other than QDQ. Errors: CONFLICT when no tensor has a range.
+ * [any] */
+enum qd_status qd_range_format_write(struct qd_text *out, const struct qd_export *export, enum qd_range_format format,
                                      struct qd_error *error) QD_MUST_CHECK;
 
 struct qd_ranges_taken {

@@ -1,8 +1,6 @@
 /* The wire format of protocol buffers, written. See writer.h. */
 #include "engine/onnx/writer.h"
 
-#include "base/mem.h"
-
 #include <string.h>
 
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
@@ -83,26 +81,4 @@ void qd_write_message(struct qd_writer *writer, uint32_t number, void (*emit)(st
     emit(&length, context);
     qd_write_head(writer, number, length.size);
     emit(writer, context);
-}
-
-bool qd_buffer_put(void *user, const void *bytes, size_t size)
-{
-    struct qd_write_buffer *buffer = user;
-    if (size > buffer->most - buffer->size) {
-        buffer->too_large = true;
-        return false;
-    }
-    if (size > buffer->room - buffer->size) {
-        size_t room = buffer->room ? buffer->room : 4096;
-        while (room < buffer->size + size)
-            room = room > buffer->most / 2 ? buffer->most : room * 2;
-        unsigned char *grown = qd_realloc(buffer->bytes, room, 1);
-        if (!grown)
-            return false;
-        buffer->bytes = grown;
-        buffer->room = room;
-    }
-    memcpy(buffer->bytes + buffer->size, bytes, size);
-    buffer->size += size;
-    return true;
 }

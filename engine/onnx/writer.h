@@ -31,13 +31,4 @@ void qd_write_raw(struct qd_writer *writer, const void *bytes, size_t size);
 /* Counts bytes without writing any: for a writer that wants lengths only. */
 void qd_write_pass(struct qd_writer *writer, uint64_t size);
 
-/* A sink in memory: put is qd_buffer_put, user the buffer, all zero but `most`. Free `bytes` with qd_free. */
-struct qd_write_buffer {
-    unsigned char *bytes;
-    size_t size, room, most; /* most: refuses to grow beyond */
-    bool too_large;
-};
-
-bool qd_buffer_put(void *buffer, const void *bytes, size_t size);
-
 #endif
