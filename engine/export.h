@@ -42,7 +42,8 @@ void qd_export_range(const struct qd_export *export, size_t i, struct qd_export_
 struct qd_export_report {
     const char *model; /* its name; lives as long as the export */
     uint64_t digest, epoch;
-    size_t layers;  /* in INT8 in the file; these three after writing */
+    size_t layers;  /* in INT8 in the file; these four after writing */
+    size_t rows;    /* of them, those with integers as weights alone: rows with a scale each have no such form */
     size_t left;    /* in integers here, but in floats in the file */
     size_t tensors; /* between QuantizeLinear and DequantizeLinear */
 };

@@ -256,8 +256,8 @@ static enum qd_status make_bias(struct qd_export *x, struct qd_export_layer *lay
  * beside integer weights). */
 static enum qd_status scale_bias(struct qd_export *x, struct qd_export_layer *layer)
 {
-    const float input = x->tensors[layer->input].qp->scale, most = 1e9f;
-    if (!layer->bias || is_text(x->nodes[layer->node].op, "MatMul"))
+    const float input = layer->input >= 0 ? x->tensors[layer->input].qp->scale : 0, most = 1e9f;
+    if (!layer->bias || layer->input < 0 || is_text(x->nodes[layer->node].op, "MatMul"))
         return QD_OK; /* of a product: added behind it */
     layer->bias_scale = qd_arena_alloc(x->arena, layer->outputs, sizeof *layer->bias_scale);
     if (!layer->bias_scale)
@@ -285,16 +285,18 @@ static enum qd_status place_layer(struct qd_export *x, const struct qd_step *ste
     const struct qd_unit *unit = step->unit;
     const struct qd_text raw = text_of(graph->values[step->node->out[0]].name),
                          made = text_of(graph->values[unit->folded].name);
+    const bool rows = qd_step_rows(step) != QD_NO_VALUE; /* each its own scale: no file says that of activations */
     const int input = x->plan->slots[step->in[0]].value, at = find(&x->makers, raw), last = find(&x->makers, made);
-    *found = at >= 0 && last >= 0 && x->tensors[input].name && x->nodes[at].layer < 0 && !x->nodes[last].superseded &&
-             is_text(x->nodes[at].op, step->node->op) && is_standard(x->nodes[at].domain) && x->nodes[at].in_count >= 2;
+    *found = at >= 0 && last >= 0 && (rows || x->tensors[input].name) && x->nodes[at].layer < 0 &&
+             !x->nodes[last].superseded && is_text(x->nodes[at].op, step->node->op) &&
+             is_standard(x->nodes[at].domain) && x->nodes[at].in_count >= 2;
     if (!*found)
         return QD_OK;
     struct qd_export_layer *layer = &x->layers[x->layer_count];
     *layer = (struct qd_export_layer){.spec = qd_place_spec(x->plan, unit, true, false),
                                       .name = made.bytes,
                                       .node = at,
-                                      .input = input,
+                                      .input = rows ? -1 : input,
                                       .outputs = (size_t)unit->outputs};
     layer->scale = qd_arena_alloc(x->arena, layer->outputs, sizeof *layer->scale);
     if (!layer->scale || !put(&x->layers_by_name, made, x->layer_count))
@@ -306,7 +308,10 @@ static enum qd_status place_layer(struct qd_export *x, const struct qd_step *ste
     enum qd_status status = make_bias(x, layer, step);
     if (!status)
         status = scale_bias(x, layer);
-    if (!status && find(&x->values, reads) != input) {
+    x->report.rows += rows;
+    if (rows)
+        layer->reads = reads;
+    if (!status && !rows && find(&x->values, reads) != input) {
         layer->reads = reads;
         status = follow(x, reads, -1, step, 0);
     }
@@ -358,7 +363,8 @@ static bool need_node(struct qd_export *x, struct qd_export_node *node)
 static bool need_layer(struct qd_export *x, struct qd_export_layer *layer)
 {
     layer->live = true;
-    x->tensors[layer->input].live |= layer->reads.length == 0;
+    if (layer->reads.length == 0)
+        x->tensors[layer->input].live = true;
     return need(x, layer->reads.length ? layer->reads : text_of(x->tensors[layer->input].name));
 }
 

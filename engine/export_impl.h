@@ -34,7 +34,7 @@ struct qd_export_layer {
     struct qd_linear_spec spec;
     const char *name;     /* of what it makes */
     int node;             /* of the file, whose place and attributes it takes */
-    int input;            /* value */
+    int input;            /* value; -1: it reads floats, only its weights are integers */
     struct qd_text reads; /* when not the input's dequantized form itself: a name that follows from it */
     int axis;             /* of the output channels, in the weights */
     size_t outputs;

@@ -25,8 +25,10 @@ static enum qd_status write_model(struct qd_export *export, FILE *out, struct qd
     enum qd_status status = qd_export_write(export, put_file, out, error);
     qd_export_report(export, &report);
     if (!status)
-        fprintf(stderr, "quantd export: epoch %" PRIu64 ", %zu layers in INT8, %zu left in floats, %zu tensors\n",
-                report.epoch, report.layers, report.left, report.tensors);
+        fprintf(stderr,
+                "quantd export: epoch %" PRIu64
+                ", %zu layers in INT8 (of %zu the weights alone), %zu left in floats, %zu tensors\n",
+                report.epoch, report.layers, report.rows, report.left, report.tensors);
     return status;
 }
 

@@ -229,7 +229,7 @@ static enum qd_status take(struct reading *r, const char *name, const json_t *en
     struct qd_range_report site;
     struct qd_range_given given = {.tensor = name, .cuts = r->cuts};
     const json_t *exact = more ? more : entry, *low = either(entry, lows), *high = either(entry, highs);
-    if (!site_named(r->model, name, &site)) {
+    if (!site_named(r->model, name, &site) || site.granularity == QD_PER_ROW) {
         r->taken->ignored++;
         return QD_OK;
     }
