@@ -1,7 +1,9 @@
 /* Ranges as others write them. See range_formats.h. */
 #include "server/range_formats.h"
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "server/repository.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -333,5 +335,42 @@ enum qd_status qd_range_format_read_file(const char *path, struct qd_model *mode
                        small ? "" : ", or more than 64 MiB of it");
     enum qd_status status = qd_range_format_read(root, model, false, taken, error);
     json_decref(root);
+    return status;
+}
+
+/* ------------------------------------------------------------------ the option */
+
+static enum qd_status start_one(struct qd_repository *repository, const char *text, size_t length,
+                                struct qd_error *error)
+{
+    char path[4096];
+    struct qd_ranges_taken taken;
+    const char *equals = memchr(text, '=', length), *file = equals ? equals + 1 : text;
+    const size_t file_length = length - (size_t)(file - text);
+    struct qd_model_entry *entry = equals ? qd_repository_find(repository, text, (size_t)(equals - text))
+                                   : qd_repository_count(repository) == 1 ? qd_repository_at(repository, 0)
+                                                                          : NULL;
+    if (!entry || !entry->model)
+        return qd_fail(error, QD_ERR_NOT_FOUND, "option ranges, '%.*s': %s", (int)(length < 200 ? length : 200), text,
+                       equals ? "no model of that name is ready" : "NAME=FILE is needed where there isn't one model");
+    if (file_length >= sizeof path)
+        return qd_fail(error, QD_ERR_INVALID, "option ranges: a path is too long");
+    memcpy(path, file, file_length);
+    path[file_length] = 0;
+    enum qd_status status = qd_range_format_read_file(path, entry->model, &taken, error);
+    if (!status)
+        qd_log(QD_LOG_INFO, "model '%s': %zu ranges given, %zu of other tensors passed over", entry->name, taken.set,
+               taken.ignored);
+    return status;
+}
+
+enum qd_status qd_range_format_start(struct qd_repository *repository, const char *option, struct qd_error *error)
+{
+    enum qd_status status = QD_OK;
+    for (size_t length; *option && !status; option += length + (option[length] == ',')) {
+        length = strcspn(option, ",");
+        if (length)
+            status = start_one(repository, option, length, error);
+    }
     return status;
 }

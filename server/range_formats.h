@@ -35,4 +35,10 @@ enum qd_status qd_range_format_read(const json_t *root, struct qd_model *model, 
 enum qd_status qd_range_format_read_file(const char *path, struct qd_model *model, struct qd_ranges_taken *taken,
                                          struct qd_error *error) QD_MUST_CHECK;
 
+struct qd_repository;
+/* The option `ranges`: "NAME=FILE,NAME=FILE", or "FILE" for the only model. Errors: those of the file, NOT_FOUND (a
+ * name that is no READY model's). Before the loop runs. */
+enum qd_status qd_range_format_start(struct qd_repository *repository, const char *option,
+                                     struct qd_error *error) QD_MUST_CHECK;
+
 #endif

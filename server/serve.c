@@ -8,6 +8,7 @@
 #include "server/http.h"
 #include "server/job.h"
 #include "server/quant_options.h"
+#include "server/range_formats.h"
 #include "server/state.h"
 
 #include <errno.h>
@@ -145,8 +146,10 @@ static enum qd_status start(struct daemon *d, unsigned *port, struct qd_error *e
     if (!status)
         status = qd_state_create(&d->loop, server->repository, config->state_dir, &quant, config->state_interval_s,
                                  &server->state, error);
-    if (!status)
+    if (!status) {
         qd_state_restore(server->state);
+        status = qd_range_format_start(server->repository, config->ranges, error);
+    }
     struct qd_jobs_options jobs = {.workers = config->workers ? config->workers : qd_engine_threads(server->engine),
                                    .queue_size = config->queue_size,
                                    .batch_max = config->batch_max,

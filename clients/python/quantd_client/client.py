@@ -99,7 +99,24 @@ class Client:
         """The error against FP32 on the requests that were measured: {"sampled", "cosine", "sqnr_db", "top1_agreement", "layers"}."""
         return self._json("GET", self._path(model, "/accuracy"))
 
+    def export(self, model, format="qdq", epoch=None):
+        """What the model has learned, for others: the bytes of a QDQ ONNX model, or for the formats "quantd", "ort-calibration",
+        "torch" and "tf" a dict of ranges by tensor (docs/EXPORT.md says what loads them)."""
+        query = {"format": format} if epoch is None else {"format": format, "epoch": epoch}
+        path = self._path(model, "/export?" + urllib.parse.urlencode(query))
+        return self._ask("GET", path)[1] if format == "qdq" else self._json("GET", path)
+
     # -------------------------------------------------------------- changes
+
+    def set_ranges(self, model, ranges, cuts=False):
+        """Serves tensors by given ranges: any table that export() makes, or {tensor: (min, max)}, {tensor: {"scale": s,
+        "zero_point": z}}; None takes a tensor's range back. {"epoch", "set", "taken_back", "ignored"}."""
+        return self._json("PUT", self._path(model, "/ranges?cuts=true" if cuts else "/ranges"), body=ranges)
+
+    def clear_ranges(self, model, *tensors):
+        """Takes given ranges back, of these tensors or of all: they learn again."""
+        query = "?" + urllib.parse.urlencode([("tensor", t) for t in tensors]) if tensors else ""
+        return self._json("DELETE", self._path(model, "/ranges" + query))
 
     def freeze(self, model):
         """Stops learning: the model serves its ranges as they stand. {"epoch", "requests", "frozen"}, as the next two."""
