@@ -278,6 +278,20 @@ static enum qd_status scale_bias(struct qd_export *x, struct qd_export_layer *la
     return QD_OK;
 }
 
+/* The node of the file that makes a value, behind those that hand values on and that a plan leaves out. */
+static int maker_of(const struct qd_export *x, struct qd_text name)
+{
+    int at = find(&x->makers, name);
+    for (int i = 0; at >= 0 && i < x->node_count; i++) {
+        const struct qd_export_node *node = &x->nodes[at];
+        if (node->in_count < 1 || !is_standard(node->domain) ||
+            (!is_text(node->op, "Identity") && !is_text(node->op, "Dropout")))
+            break;
+        at = find(&x->makers, node->in[0]);
+    }
+    return at;
+}
+
 /* Gives a layer its place in the file; *found says whether there is one. */
 static enum qd_status place_layer(struct qd_export *x, const struct qd_step *step, bool *found)
 {
@@ -286,7 +300,7 @@ static enum qd_status place_layer(struct qd_export *x, const struct qd_step *ste
     const struct qd_text raw = text_of(graph->values[step->node->out[0]].name),
                          made = text_of(graph->values[unit->folded].name);
     const bool rows = qd_step_rows(step) != QD_NO_VALUE; /* each its own scale: no file says that of activations */
-    const int input = x->plan->slots[step->in[0]].value, at = find(&x->makers, raw), last = find(&x->makers, made);
+    const int input = x->plan->slots[step->in[0]].value, at = maker_of(x, raw), last = find(&x->makers, made);
     *found = at >= 0 && last >= 0 && (rows || x->tensors[input].name) && x->nodes[at].layer < 0 &&
              !x->nodes[last].superseded && is_text(x->nodes[at].op, step->node->op) &&
              is_standard(x->nodes[at].domain) && x->nodes[at].in_count >= 2;
