@@ -201,6 +201,15 @@ enum quantd_client_status quantd_client_unfreeze(struct quantd_client *client, c
 enum quantd_client_status quantd_client_reset(struct quantd_client *client, const char *model,
                                               struct quantd_client_learning *now, struct quantd_client_error *error);
 
+struct quantd_client_given {
+    uint64_t epoch, set, taken_back, ignored; /* in tensors; ignored: no integer layer reads those */
+};
+/* Gives ranges by tensor: a table that /export writes or {"TENSOR": [min, max]}, docs/EXPORT.md. json NULL: takes all
+ * given ranges back. given: what became of them, or NULL. */
+enum quantd_client_status quantd_client_set_ranges(struct quantd_client *client, const char *model, const char *json,
+                                                   struct quantd_client_given *given,
+                                                   struct quantd_client_error *error);
+
 struct quantd_client_step {
     const char *node, *op, *precision, *reason;
     uint64_t multiply_adds;

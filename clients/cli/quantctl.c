@@ -23,6 +23,10 @@ static const char usage[] =
     "  freeze MODEL               stop learning, serve the ranges as they stand\n"
     "  unfreeze MODEL             learn again\n"
     "  reset MODEL                forget what was learned\n"
+    "  export MODEL [--format qdq|quantd|ort-calibration|torch|tf] [--epoch N] [--file FILE]\n"
+    "                             the model as QDQ ONNX with what it learned, or its ranges as a table\n"
+    "  set-ranges MODEL --file FILE.json   serve tensors by the ranges of a table\n"
+    "  clear-ranges MODEL         take given ranges back\n"
     "  quantization MODEL [--json]  which node runs in which precision, and why\n"
     "\n"
     "QUANTD_URL in the environment stands for --url. Exit status: 0 done, 1 the daemon said no, 2 wrong use,\n"
@@ -214,18 +218,27 @@ static int run_quantization(struct quantd_client *client, const struct quantd_ct
     return status;
 }
 
-int quantd_ctl_print_path(struct quantd_client *client, const char *model, const char *rest)
+int quantd_ctl_get_path(struct quantd_client *client, const char *model, const char *rest, char **text, size_t *length)
 {
     struct quantd_client_error error;
-    char path[4096], *text = NULL;
-    size_t length = 0, at = (size_t)snprintf(path, sizeof path, "/v2/models/");
+    char path[4096];
+    size_t at = (size_t)snprintf(path, sizeof path, "/v2/models/");
     if (strlen(model) * 3 + strlen(rest) + at >= sizeof path)
         return quantd_ctl_say(QUANTD_CTL_USAGE, "the model's name is too long");
     for (const char *c = model; *c; c++)
         at += (size_t)snprintf(path + at, 4, "%%%02X", (unsigned char)*c);
     snprintf(path + at, sizeof path - at, "%s", rest);
-    if (quantd_client_get(client, path, &text, &length, &error) != QUANTD_CLIENT_OK)
-        return quantd_ctl_failed(&error);
+    return quantd_client_get(client, path, text, length, &error) == QUANTD_CLIENT_OK ? QUANTD_CTL_OK
+                                                                                     : quantd_ctl_failed(&error);
+}
+
+int quantd_ctl_print_path(struct quantd_client *client, const char *model, const char *rest)
+{
+    char *text = NULL;
+    size_t length = 0;
+    int status = quantd_ctl_get_path(client, model, rest, &text, &length);
+    if (status != QUANTD_CTL_OK)
+        return status;
     fwrite(text, 1, length, stdout);
     if (length == 0 || text[length - 1] != '\n')
         putchar('\n');
@@ -248,6 +261,9 @@ static const struct command {
     {"freeze", run_learning, MUST_MODEL, " "},
     {"unfreeze", run_learning, MUST_MODEL, " "},
     {"reset", run_learning, MUST_MODEL, " "},
+    {"export", quantd_ctl_export, MUST_MODEL, " --format --epoch --file "},
+    {"set-ranges", quantd_ctl_set_ranges, MUST_MODEL, " --file "},
+    {"clear-ranges", quantd_ctl_set_ranges, MUST_MODEL, " "},
     {"quantization", run_quantization, MUST_MODEL, " --json "},
 };
 
@@ -296,6 +312,10 @@ static bool take_value(struct quantd_ctl_arguments *arguments, const char *optio
             *last = (struct quantd_ctl_pair){last->value, NULL};
     } else if (strcmp(option, "--precision") == 0)
         arguments->precision = value;
+    else if (strcmp(option, "--format") == 0)
+        arguments->format = value;
+    else if (strcmp(option, "--file") == 0)
+        arguments->file = value;
     else if (strcmp(option, "--epoch") == 0)
         return parse_count(value, &arguments->epoch);
     else
@@ -313,7 +333,8 @@ static bool allowed(const struct command *command, const char *option)
 
 static int parse_option(struct quantd_ctl_arguments *arguments, const struct command *command, char **argv, int *at)
 {
-    static const char values[] = " --url --timeout --input --output --shape --epoch --precision --count ";
+    static const char values[] =
+        " --url --timeout --input --output --shape --epoch --precision --count --format --file ";
     const char *option = argv[*at];
     char blanked[32];
     snprintf(blanked, sizeof blanked, " %s ", option);

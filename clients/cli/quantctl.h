@@ -21,7 +21,7 @@ struct quantd_ctl_arguments {
     struct quantd_ctl_pair inputs[QUANTD_CTL_MAX_TENSORS], outputs[QUANTD_CTL_MAX_TENSORS],
         shapes[QUANTD_CTL_MAX_TENSORS];
     size_t input_count, output_count, shape_count;
-    const char *precision;
+    const char *precision, *format, *file;
     uint64_t epoch;
     bool json, csv, watch, unobserved;
     double watch_seconds;
@@ -40,11 +40,15 @@ void quantd_ctl_print_column(FILE *out, const char *text, int width);
 /* Columns that a text takes: its characters, each taken as one wide. */
 int quantd_ctl_columns(const char *text);
 
-/* The daemon's own text of /v2/models/MODEL<rest>. */
+/* The daemon's own text of /v2/models/MODEL<rest>: into *text, which is to be freed after QUANTD_CTL_OK; printed. */
+int quantd_ctl_get_path(struct quantd_client *client, const char *model, const char *rest, char **text, size_t *length);
 int quantd_ctl_print_path(struct quantd_client *client, const char *model, const char *rest);
 
 /* ranges.c */
 int quantd_ctl_ranges(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+/* given.c */
+int quantd_ctl_export(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+int quantd_ctl_set_ranges(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
 /* infer.c */
 int quantd_ctl_infer(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
 

@@ -245,6 +245,33 @@ def test_quantctl_learning(url):
         assert "(404)" in ctl(url, command, "nobody", status=1)[1]
 
 
+def test_ranges_out_and_in(url):
+    """Both clients: a table goes out, comes back in by PUT, and is taken back; a QDQ model is written to a file."""
+    with Client(url) as quantd, tempfile.TemporaryDirectory() as folder:
+        quantd.reset("digits")
+        for i in range(12):
+            quantd.infer("digits", image=IMAGES[i % len(IMAGES):][:1])
+        table, path, model = quantd.export("digits", "quantd"), os.path.join(folder, "r.json"), os.path.join(folder, "m.onnx")
+        given = quantd.set_ranges("digits", table)
+        assert given["set"] == len(table["tensors"]) and given["ignored"] == 0, given
+        assert quantd.clear_ranges("digits", table["tensors"][0]["name"])["taken_back"] == 1
+        assert quantd.clear_ranges("digits")["taken_back"] == len(table["tensors"]) - 1
+        assert quantd.set_ranges("digits", {"image": (0, 1)}, cuts=True)["set"] == 1
+        assert quantd.set_ranges("digits", {"image": None})["taken_back"] == 1
+        ctl(url, "export", "digits", "--format", "torch", "--file", path)
+        assert f"{len(table['tensors'])} tensors given" in ctl(url, "set-ranges", "digits", "--file", path)[0]
+        assert f"{len(table['tensors'])} tensors taken back" in ctl(url, "clear-ranges", "digits")[0]
+        ctl(url, "export", "digits", "--file", model)
+        with open(model, "rb") as f:
+            assert f.read() == quantd.export("digits")
+        assert json.loads(ctl(url, "export", "digits", "--format", "tf")[0])["image"]["num_bits"] == 8
+        assert "(400)" in ctl(url, "export", "digits", "--format", "x", status=1)[1]
+        assert "(409)" in ctl(url, "export", "digits", "--epoch", "99999", status=1)[1]
+        assert ctl(url, "set-ranges", "digits", "--file", path + "2", status=2)[1]
+        assert ctl(url, "set-ranges", "digits", status=2)[1]
+        quantd.reset("digits")
+
+
 def test_quantctl_wrong_use(url):
     for arguments in ([], ["dance"], ["freeze"], ["models", "digits"], ["models", "--json"], ["ranges", "digits", "--json", "--csv"],
                       ["ranges", "digits", "--watch", "0"], ["--timeout", "-1", "ready"], ["--json", "ready"], ["ready", "--url"]):
@@ -400,7 +427,8 @@ def test_only_questions_are_repeated(_url):
 
 def main():
     tests = [test_example_c, test_example_python, test_python_infer, test_python_data_frame, test_python_learning, test_python_mistakes,
-             test_quantctl_reports, test_quantctl_watch, test_quantctl_infer, test_quantctl_learning, test_quantctl_wrong_use,
+             test_quantctl_reports, test_quantctl_watch, test_quantctl_infer, test_quantctl_learning, test_ranges_out_and_in,
+             test_quantctl_wrong_use,
              test_daemon_gone, test_nonsense_to_quantctl, test_nonsense_to_python, test_nonsense_as_an_answer,
              test_odd_but_right_answers, test_slow_servers, test_only_questions_are_repeated]
     with daemon.start("--guard", "clip") as d:  # so that a digit is answered alike alone and among others
