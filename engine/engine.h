@@ -14,6 +14,7 @@
 #include "engine/export.h"
 #include "engine/given.h"
 #include "engine/ir/tensor.h"
+#include "engine/kept.h"
 #include "engine/options.h"
 #include "engine/shadow.h"
 #include "engine/smooth.h"
@@ -167,28 +168,6 @@ enum qd_status qd_model_ranges_freeze(struct qd_model *model, struct qd_error *e
 /* Learn again from where it stopped. */
 enum qd_status qd_model_ranges_unfreeze(struct qd_model *model, struct qd_error *error) QD_MUST_CHECK;
 
-/* ------------------------------------------------------------------ what was learned, kept over a restart [loop] */
-
-/* All that one site has learned: what a later run needs to go on from. */
-struct qd_range_state {
-    const char *name;
-    double lo, hi, observed_min, observed_max, last_min, last_max; /* lo, hi: the moving average */
-    double epoch_lo, epoch_hi;                                     /* what the epoch in force was made from */
-    bool ready;                  /* served by the epoch, not by a request's own range */
-    bool is_given;               /* a range was given: ... */
-    struct qd_range_given given; /* ... this; its `tensor` is not read */
-    uint64_t n, elements, nonfinite, clipped_low, clipped_high, guarded;
-    int64_t updated_unix_ms;
-};
-
-/* i < summary.sites; n = 0: it has learned nothing. The name lives as long as the plan. */
-void qd_model_range_state(const struct qd_model *model, size_t i, struct qd_range_state *out);
-/* A model without requests goes on from there, by names of tensors (others are passed over): under the epoch `epoch`
- * when each site is found, under the next one otherwise. Returns through *restored how many sites were found. Errors:
- * NO_MEMORY. */
-enum qd_status qd_model_restore(struct qd_model *model, const struct qd_range_state *states, size_t count,
-                                uint64_t epoch, uint64_t requests, bool frozen, size_t *restored,
-                                struct qd_error *error) QD_MUST_CHECK;
 /* Of the file's bytes: which model this is. [any] */
 uint64_t qd_model_digest(const struct qd_model *model);
 

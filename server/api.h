@@ -10,6 +10,8 @@
 #include "server/request.h"
 #include "server/text.h"
 
+#include <jansson.h>
+
 #define QD_API_MAX_FILTERS 64
 
 /* ------------------------------------------------------------------ handlers' common part */
@@ -21,6 +23,14 @@ struct qd_model_entry *qd_api_model(const struct qd_http_request *request, struc
 /* Answers with the text, or with NO_MEMORY when a write had failed; takes its memory. */
 void qd_api_respond(struct qd_http_request *request, int code, const char *content_type, struct qd_text *text);
 void qd_api_respond_json(struct qd_http_request *request, struct qd_text *text);
+/* A tree as it is; NULL: NO_MEMORY. */
+void qd_api_respond_document(struct qd_http_request *request, const json_t *document);
+/* The body as a JSON object, the caller's; NULL after it has filled *error. */
+json_t *qd_api_body(const struct qd_http_request *request, struct qd_error *error);
+struct qd_snapshot;
+/* Errors: NOT_FOUND. */
+enum qd_status qd_api_snapshot(const struct qd_model_entry *entry, const char *name, const struct qd_snapshot **out,
+                               struct qd_error *error) QD_MUST_CHECK;
 
 /* ------------------------------------------------------------------ bodies */
 

@@ -6,6 +6,7 @@
 #include "server/job.h"
 #include "server/routes.h"
 #include "server/serve.h"
+#include "server/snapshots.h"
 
 #include "base/log.h"
 
@@ -103,6 +104,9 @@ static void collect_ranges(struct qd_metrics *metrics, const struct qd_model_ent
     qd_metrics_set(metrics, QD_METRIC_RANGE_EPOCH, labels, (double)summary.epoch);
     qd_metrics_set(metrics, QD_METRIC_RANGE_UPDATES, labels, (double)summary.requests);
     qd_metrics_set(metrics, QD_METRIC_RANGE_FROZEN, labels, summary.frozen);
+    qd_metrics_set(metrics, QD_METRIC_RANGE_SNAPSHOTS, labels, (double)qd_snapshots_count(entry));
+    qd_metrics_set(metrics, QD_METRIC_RANGE_DRIFT, labels, entry->drift > 0 ? entry->drift : 0);
+    qd_metrics_set(metrics, QD_METRIC_RANGE_DRIFTING, labels, entry->drifting);
     struct qd_accuracy_report accuracy;
     qd_model_accuracy(entry->model, &accuracy);
     if (accuracy.sampled) {
@@ -157,6 +161,17 @@ void qd_api_collect(struct qd_metrics *metrics, struct qd_repository *repository
     collect_process(metrics);
 }
 
+static void collect_saves(struct qd_metrics *metrics, const struct qd_state *state)
+{
+    char labels[QD_METRICS_LABEL_BYTES];
+    const struct qd_state_saves saves = qd_state_saves(state);
+    qd_metrics_set(metrics, QD_METRIC_STATE_SAVES, qd_metrics_labels(labels, "result", "ok", NULL), (double)saves.done);
+    qd_metrics_set(metrics, QD_METRIC_STATE_SAVES, qd_metrics_labels(labels, "result", "error", NULL),
+                   (double)saves.failed);
+    if (saves.last_unix_s)
+        qd_metrics_set(metrics, QD_METRIC_STATE_SAVED, "", (double)saves.last_unix_s);
+}
+
 /* ------------------------------------------------------------------ handlers */
 
 void qd_handle_metrics(struct qd_http_request *request)
@@ -167,6 +182,8 @@ void qd_handle_metrics(struct qd_http_request *request)
     qd_metrics_set(server->metrics, QD_METRIC_QUEUE_DEPTH, "",
                    server->jobs ? (double)qd_jobs_waiting(server->jobs) : 0);
     qd_api_collect(server->metrics, server->repository);
+    if (server->state)
+        collect_saves(server->metrics, server->state);
     qd_metrics_write(server->metrics, openmetrics, &text);
     qd_api_respond(request, 200, openmetrics ? QD_METRICS_OPEN_TYPE : QD_METRICS_TEXT_TYPE, &text);
 }

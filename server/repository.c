@@ -3,14 +3,19 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/history.h"
+#include "server/snapshots.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PATH_BYTES   4096
 #define BUILTIN_NAME "digits"
@@ -48,6 +53,8 @@ void qd_repository_destroy(struct qd_repository **repository)
         return;
     for (size_t i = 0; i < r->count; i++) {
         qd_calibration_unref(&r->entries[i]->calibration);
+        qd_snapshots_destroy(&r->entries[i]->snapshots);
+        qd_history_destroy(&r->entries[i]->history);
         if (r->entries[i]->model)
             qd_model_unref(&r->entries[i]->model);
         qd_free(r->entries[i]);
@@ -82,6 +89,10 @@ struct qd_model_entry *qd_repository_find(struct qd_repository *repository, cons
 
 size_t qd_repository_count(const struct qd_repository *repository) { return repository->count; }
 struct qd_model_entry *qd_repository_at(struct qd_repository *repository, size_t i) { return repository->entries[i]; }
+const struct qd_quant_options *qd_repository_options(const struct qd_repository *repository)
+{
+    return &repository->options;
+}
 const struct qd_engine *qd_repository_engine(const struct qd_repository *repository) { return repository->engine; }
 
 bool qd_repository_ready(const struct qd_repository *repository)
@@ -102,6 +113,20 @@ static uint64_t monotonic_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* At random: two that are the same would pass for one replica and not be merged, which harms nobody. */
+static void name_origin(char origin[QD_ORIGIN_BYTES + 1])
+{
+    uint64_t bits = 0;
+    if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != (ssize_t)sizeof bits)
+        bits = monotonic_ns() ^ (uint64_t)getpid() << 48;
+    snprintf(origin, QD_ORIGIN_BYTES + 1, "%016" PRIx64, bits);
+}
+
+bool qd_origin_valid(const char *origin)
+{
+    return strlen(origin) == QD_ORIGIN_BYTES && strspn(origin, "0123456789abcdef") == QD_ORIGIN_BYTES;
 }
 
 static enum qd_status new_entry(struct qd_repository *repository, const char *name, struct qd_model_entry **out,
@@ -127,6 +152,8 @@ static enum qd_status new_entry(struct qd_repository *repository, const char *na
         return qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for the models' table");
     memcpy(entry->name, name, strlen(name) + 1);
     entry->state = QD_STATE_LOADING;
+    entry->drift = -1;
+    name_origin(entry->origin);
     repository->entries[repository->count++] = entry;
     *out = entry;
     return QD_OK;

@@ -47,6 +47,18 @@ struct qd_saved {
     bool any;
 };
 
+/* A replica whose state was merged into this one's, and how far it had come. */
+#define QD_ORIGIN_BYTES 16
+#define QD_MERGED_MAX   32
+
+struct qd_merged {
+    char origin[QD_ORIGIN_BYTES + 1];
+    uint64_t requests;
+};
+
+struct qd_snapshots; /* server/snapshots.h */
+struct qd_history;   /* server/history.h */
+
 struct qd_model_entry {
     char name[QD_MODEL_NAME_BYTES + 1];
     enum qd_model_state state;
@@ -56,7 +68,16 @@ struct qd_model_entry {
     bool changing;          /* another plan is being compiled */
     bool correcting;        /* other biases, or a smoothed plan, are being made */
     double unsmoothed; /* measured cosine before the plan was smoothed, which is still to be judged; 0: nothing is */
+    bool keeping;      /* a snapshot is being written or removed */
     bool saving;       /* its state file is being written */
+    bool save_failed;  /* the last time */
+    char origin[QD_ORIGIN_BYTES + 1]; /* this run of the model, 16 hexadecimal digits at random */
+    struct qd_merged merged[QD_MERGED_MAX];
+    size_t merged_count;
+    struct qd_snapshots *snapshots; /* NULL: none */
+    struct qd_history *history;     /* NULL: nothing yet */
+    double drift;                   /* largest distance from the baseline snapshot; negative: there is none */
+    bool drifting;                  /* it is above the threshold */
     struct qd_saved saved;
     struct qd_calibration *calibration; /* begun and not yet published, or NULL */
     enum qd_method calibration_method;  /* as the last request said */
@@ -76,6 +97,9 @@ void qd_repository_destroy(struct qd_repository **repository);
 /* ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$ */
 bool qd_model_name_valid(const char *name);
 
+/* 16 lower-case hexadecimal digits */
+bool qd_origin_valid(const char *origin);
+
 /* Load one model, slow. A failed load keeps an entry that is UNAVAILABLE with its reason, unless the name itself is bad
  * or taken. Errors: INVALID (name), CONFLICT (name taken), the engine's. */
 enum qd_status qd_repository_add_file(struct qd_repository *repository, const char *name, const char *path,
@@ -92,6 +116,8 @@ size_t qd_repository_count(const struct qd_repository *repository);
 struct qd_model_entry *qd_repository_at(struct qd_repository *repository, size_t i);
 /* True when no model is LOADING and at least one is READY. */
 bool qd_repository_ready(const struct qd_repository *repository);
+/* Of the configuration: what models are loaded with. */
+const struct qd_quant_options *qd_repository_options(const struct qd_repository *repository);
 const struct qd_engine *qd_repository_engine(const struct qd_repository *repository);
 
 /* What one request took, in nanoseconds. */

@@ -10,6 +10,7 @@
 #include "server/quant_options.h"
 #include "server/range_formats.h"
 #include "server/state.h"
+#include "server/watch.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -73,6 +74,7 @@ static void on_tick(uv_timer_t *timer)
     }
     if (d->phase != PHASE_FINISHING)
         return;
+    qd_watch_end_streams(d->server.watch);
     bool late = now >= d->phase_end_ns, closed = qd_http_quiesce(d->server.http, late);
     if (!late)
         qd_http_close_quiet(d->server.http);
@@ -157,6 +159,8 @@ static enum qd_status start(struct daemon *d, unsigned *port, struct qd_error *e
     if (!status)
         status = qd_jobs_create(&d->loop, &jobs, after_jobs, server, &server->jobs, error);
     if (!status)
+        status = qd_watch_create(&d->loop, server, &server->watch, error);
+    if (!status)
         status = qd_http_create(&d->loop, server, fd, &server->http, error);
     if (status && fd >= 0)
         close(fd);
@@ -181,6 +185,7 @@ static void start_signals(struct daemon *d)
 static void stop(struct daemon *d)
 {
     qd_jobs_destroy(&d->server.jobs);
+    qd_watch_destroy(&d->server.watch);
     if (d->server.http)
         qd_http_pump(d->server.http);
     qd_http_destroy(&d->server.http);

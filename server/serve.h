@@ -12,6 +12,7 @@
 
 struct qd_http;
 struct qd_jobs;
+struct qd_watch;
 
 /* What handlers reach through request->server. All [loop]. */
 struct qd_server {
@@ -24,6 +25,7 @@ struct qd_server {
     struct qd_jobs *jobs;
     bool shadowing;         /* a request is being run in FP32, aside */
     struct qd_state *state; /* NULL: nothing is kept over a restart */
+    struct qd_watch *watch; /* once a second: histories, drift, streams */
     bool draining;          /* SIGTERM came: not ready any more */
 };
 

@@ -5,7 +5,9 @@
 #define QD_SERVER_STATE_H
 
 #include "server/repository.h"
+#include "server/state_file.h"
 
+#include <jansson.h>
 #include <uv.h>
 
 struct qd_state;
@@ -18,5 +20,20 @@ enum qd_status qd_state_create(uv_loop_t *loop, struct qd_repository *repository
 void qd_state_restore(struct qd_state *state);
 /* Writes what has changed, waits for writes under way, closes its handle with the loop's next turns. */
 void qd_state_destroy(struct qd_state **state);
+
+/* Where what is kept of a model lies: NAME-DIGEST<rest>.json; false when that is too long. The model must be there. */
+bool qd_state_path(const struct qd_state *state, const struct qd_model_entry *entry, const char *rest,
+                   char path[QD_STATE_PATH_BYTES]) QD_MUST_CHECK;
+const char *qd_state_directory(const struct qd_state *state);
+/* A document as the text of a file, qd_free'd by the caller; NULL: out of memory. [any] */
+char *qd_state_text(json_t *document);
+
+/* Files of ranges that were written since the start, and that could not be. */
+struct qd_state_saves {
+    uint64_t done, failed;
+    int64_t last_unix_s; /* 0: none yet */
+};
+
+struct qd_state_saves qd_state_saves(const struct qd_state *state);
 
 #endif

@@ -190,6 +190,18 @@ enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_l
     return publish(learner, old->frozen);
 }
 
+/* The epoch just published, which nobody has read yet, serves sites by ranges of another epoch. */
+static void serve_by(struct qd_learner *learner, const struct qd_site_params *sites)
+{
+    struct qd_epoch *now = qd_learner_current(learner);
+    for (size_t i = 0; i < learner->site_count; i++) {
+        if (qd_learner_static(learner, i)->set)
+            continue;
+        now->sites[i] = sites[i];
+        now->sites[i].qp = scale_of(learner, i, sites[i].lo, sites[i].hi);
+    }
+}
+
 enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_range *ranges,
                                   const struct qd_site_params *sites, const struct qd_given *given, uint64_t epoch,
                                   uint64_t requests, bool frozen)
@@ -201,14 +213,36 @@ enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_ra
     learner->newest = epoch - 1;
     learner->requests = requests;
     enum qd_status status = publish(learner, frozen);
-    struct qd_epoch *now = qd_learner_current(learner);
-    for (size_t i = 0; !status && i < learner->site_count; i++) {
-        if (qd_learner_static(learner, i)->set)
-            continue;
-        now->sites[i] = sites[i];
-        now->sites[i].qp = scale_of(learner, i, sites[i].lo, sites[i].hi);
-    }
+    if (!status)
+        serve_by(learner, sites);
     return status;
+}
+
+enum qd_status qd_learner_adopt(struct qd_learner *learner, const struct qd_range *ranges,
+                                const struct qd_site_params *sites, const struct qd_given *given, bool frozen)
+{
+    struct qd_range *old_ranges = learner->ranges, *mine = qd_calloc(learner->site_count, sizeof *mine);
+    struct qd_given *old_given = learner->given, *my_given = qd_calloc(learner->site_count, sizeof *my_given);
+    enum qd_status status = QD_ERR_NO_MEMORY;
+    if (mine && my_given) {
+        memcpy(mine, ranges, learner->site_count * sizeof *mine);
+        memcpy(my_given, given, learner->site_count * sizeof *my_given);
+        learner->ranges = mine;
+        learner->given = my_given;
+        status = publish(learner, frozen);
+    }
+    if (status) {
+        learner->ranges = old_ranges;
+        learner->given = old_given;
+        qd_free(mine);
+        qd_free(my_given);
+        return status;
+    }
+    qd_free(old_ranges);
+    qd_free(old_given);
+    if (sites)
+        serve_by(learner, sites);
+    return QD_OK;
 }
 
 /* Has the range left what the epoch in force was made from, or has the site just warmed up? */

@@ -74,6 +74,11 @@ void qd_learner_destroy(struct qd_learner **learner);
 enum qd_status qd_learner_restore(struct qd_learner *learner, const struct qd_range *ranges,
                                   const struct qd_site_params *sites, const struct qd_given *given, uint64_t epoch,
                                   uint64_t requests, bool frozen) QD_MUST_CHECK;
+/* A learner at work takes them, as its next epoch, and goes on from there. `sites` NULL: the epoch is made from the
+ * ranges. Errors: NO_MEMORY, then nothing has changed. */
+enum qd_status qd_learner_adopt(struct qd_learner *learner, const struct qd_range *ranges,
+                                const struct qd_site_params *sites, const struct qd_given *given,
+                                bool frozen) QD_MUST_CHECK;
 /* A fresh learner goes on where another stands: site i has learned, or was given, what old_site[i] of `old` has (-1:
  * nothing), epochs count on from there, frozen stays frozen; publishes an epoch. An exact scale is made anew from its
  * range when the scheme is another. Errors: NO_MEMORY. */
