@@ -130,7 +130,7 @@ json_t *qd_state_document(const struct qd_quant_options *base, const struct qd_m
                      summary.frozen, "merged", merged_json(entry), "options", overrides_json(base, &now), "pins",
                      pins_json(&now, QD_PIN_ASKED), "accurate", pins_json(&now, QD_PIN_ACCURACY), "layers",
                      layers_json(entry->model), "tensors", tensors_json(entry->model), "biases",
-                     qd_state_biases(entry->model));
+                     qd_state_biases(entry->model), "smoothed", qd_state_smoothed(&now));
 }
 
 /* ------------------------------------------------------------------ from JSON */

@@ -271,15 +271,18 @@ def test_every_documented_route(d):
         for known, version in (("digits", ""), ("digits", "/versions/1"), ("nobody", "")):
             if "{model}" not in path and (known != "digits" or version):
                 continue
-            target = path.replace("{model}", known + version)
-            body = json.dumps(request()) if path.endswith(("/infer", "/calibrate")) else b"{}" if method == "PUT" else b""
+            target = path.replace("{model}", known + version).replace("{snapshot}", "kept").replace("{tensor}", "relu1_out")
+            bodies = {"/infer": request(), "/calibrate": request(), "/snapshots": {"name": "kept"}, "/rollback": {"name": "kept"},
+                      "/merge": {"states": []}}
+            body = next((json.dumps(value) for end, value in bodies.items() if path.endswith(end)), b"{}" if method == "PUT" else b"")
             reply = d.ask(method, target, body if method in ("POST", "PUT") else None)
             want = 404 if known == "nobody" else 200
-            assert reply.status == want or (path.endswith(("freeze", "export")) and reply.status == 409), (method, target, reply.status, reply.body)
+            assert reply.status == want or (path.endswith(("freeze", "export", "snapshots")) and reply.status == 409), (method, target, reply.status, reply.body)
             assert not statuses or reply.status in statuses, (method, target, reply.status)
             other = d.ask("OPTIONS", target)
             assert other.status == 405 and method in other.headers["Allow"], (target, other.status)
     d.post(M + "/ranges/unfreeze")
+    expect(d.ask("DELETE", M + "/ranges/snapshots/kept"), 200)
 
 
 if __name__ == "__main__":
