@@ -119,10 +119,10 @@ static bool smooth(struct placer *p, struct qd_step *step, const struct qd_smoot
 }
 
 /* u8 of each row's own range from floats; returns the slot of the integers, that of the scales is beside it. */
-static int quantize_rows(struct placer *p, int from, const struct qd_node *node)
+static int quantize_rows(struct placer *p, int value, int from, const struct qd_node *node)
 {
-    const struct qd_smoothed *smoothed = find_smoothed(p, p->plan->slots[from].value, node);
-    int value = p->plan->slots[from].value, site = add_site(p, value);
+    const struct qd_smoothed *smoothed = find_smoothed(p, value, node);
+    int site = add_site(p, value);
     int out = site < 0 ? -1 : add_slot(p, value, QD_FORM_Q8_ROWS, site);
     int scales = out < 0 ? -1 : add_slot(p, value, QD_FORM_ROW_SCALES, -1);
     struct qd_step *step = scales < 0 ? NULL : add_step(p, QD_STEP_QUANTIZE_ROWS, node, 1, 2);
@@ -141,10 +141,12 @@ static int quantize_rows(struct placer *p, int from, const struct qd_node *node)
     return out;
 }
 
-/* One conversion from an existing slot to `form`; returns the new slot. */
-static int convert(struct placer *p, enum qd_step_kind kind, int from, enum qd_form form, const struct qd_node *node)
+/* One conversion from an existing slot of a value to `form`; returns the new slot. The slot may be another value's that
+ * the same bytes are of (place_round_trip). */
+static int convert(struct placer *p, enum qd_step_kind kind, int value, int from, enum qd_form form,
+                   const struct qd_node *node)
 {
-    int value = p->plan->slots[from].value, site = is_q8(form) ? p->plan->slots[from].site : -1;
+    int site = is_q8(form) ? p->plan->slots[from].site : -1;
     if (kind == QD_STEP_QUANTIZE)
         site = add_site(p, value);
     if (is_q8(form) && site < 0)
@@ -183,14 +185,14 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
         return p->slot_of[value][form];
     for (size_t i = 0; i < sizeof roads / sizeof roads[0]; i++)
         if (roads[i].want == form && p->slot_of[value][roads[i].have] >= 0)
-            return convert(p, roads[i].kind, p->slot_of[value][roads[i].have], form, node);
+            return convert(p, roads[i].kind, value, p->slot_of[value][roads[i].have], form, node);
     if (form == QD_FORM_REAL_CL && p->slot_of[value][QD_FORM_Q8] >= 0)
         return get_slot(p, value, QD_FORM_Q8_CL, node) < 0 ? -1 : get_slot(p, value, form, node);
     if (form == QD_FORM_Q8 && p->slot_of[value][QD_FORM_REAL_CL] >= 0)
         return get_slot(p, value, QD_FORM_REAL, node) < 0 ? -1 : get_slot(p, value, form, node);
     if (form == QD_FORM_Q8_ROWS) {
         int from = get_slot(p, value, QD_FORM_REAL, node);
-        return from < 0 ? -1 : quantize_rows(p, from, node);
+        return from < 0 ? -1 : quantize_rows(p, value, from, node);
     }
     if (is_q16(form)) { /* made of floats that lie in the same order */
         enum qd_form floats = form == QD_FORM_Q16 ? QD_FORM_REAL : QD_FORM_REAL_CL;

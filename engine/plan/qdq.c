@@ -113,17 +113,22 @@ static int again(struct rewriter *w, const struct qd_node *node, int in0, int ou
 
 static int put_round_trip(struct qd_rewriter *r, int x, const struct qd_round_trip *trip, int out)
 {
-    for (int n = r->count; out == QD_RW_NEW && n-- > 0;) { /* the same twice */
+    const bool is_new = out == QD_RW_NEW;
+    bool second = false;
+    for (int n = r->count; is_new && n-- > 0;) { /* the same twice */
         const struct qd_node *node = &r->nodes[n];
         const struct qd_round_trip *other = qd_round_trip_of(node);
         if (other && node->in[0] == x && qd_round_trip_same(other, trip))
             return node->out[0];
+        second |= other && node->in[0] == x;
         if (node->out_count && node->out[0] == x)
             break;
     }
     out = QD_RW(r, "RoundTrip", out, x);
     if (r->status)
         return 0;
+    if (is_new) /* sites are named after values */
+        r->graph->values[out].name = r->graph->values[second ? r->node.out[0] : x].name;
     struct qd_node *node = &r->nodes[r->count - 1];
     node->domain = "quantd";
     node->opset = 1;
