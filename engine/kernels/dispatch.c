@@ -105,6 +105,8 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
         {"depthwise: a tile without size", depth_q8->tile && depth_f32->tile},
         {"quantize_u8", kernels->quantize_u8 != NULL},
         {"quantize_s16", kernels->quantize_s16 != NULL},
+        {"quantize_rows_u8", kernels->quantize_rows_u8 != NULL},
+        {"sum_rows_u8", kernels->sum_rows_u8 != NULL},
         {"dequantize_u8", kernels->dequantize_u8 != NULL},
         {"observe_f32", kernels->observe_f32 != NULL},
         {"max_rows_u8", kernels->max_rows_u8 != NULL},

@@ -28,6 +28,7 @@ struct tile_epilogue {
     struct scaling scaling;
     struct observing seen;
     bool integer;
+    bool centre; /* weights have zero points */
 };
 
 /* Of columns [col_begin, col_end). depth_bound: no |accumulator| before acc_init is larger; ignored for floats. */
@@ -36,8 +37,24 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
 /* Merges what was seen of `elems` values into e->observe. */
 void QD_SIMD_NAME(qd_tile_epilogue_end)(struct tile_epilogue *t, uint64_t elems);
 
+/* (6b): what the zero points of weights make of the rows, for all columns that exist. */
+static inline void tile_centre(const struct qd_epilogue *e, const struct tile_block *b)
+{
+    for (size_t at = 0; at < b->cols; at += QD_SIMD_FLOATS) {
+        const vm mask = vm_first(b->cols - at < QD_SIMD_FLOATS ? b->cols - at : QD_SIMD_FLOATS);
+        const void *from = e->weight_zeros + b->col + at;
+        const vi zeros = vi_from_bits(vf_load_some((const float *)from, mask));
+        for (size_t i = 0; i < b->rows; i++) {
+            int32_t *acc = b->acc + i * TILE_COLS + at;
+            vi_store(acc, vi_sub(vi_load(acc), vi_mul(zeros, vi_set(e->row_sums[b->row + i]))));
+        }
+    }
+}
+
 static inline void tile_epilogue_run(struct tile_epilogue *t, const struct tile_block *b)
 {
+    if (t->centre)
+        tile_centre(t->e, b);
     if (t->prepare)
         t->prepare(t, b);
     t->finish(t, b);

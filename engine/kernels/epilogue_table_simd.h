@@ -104,8 +104,10 @@ static double bound_of(const struct qd_epilogue *e, size_t begin, size_t end, fl
     const size_t n = end - begin;
     double acc = (double)depth_bound +
                  (e->acc_init && !e->rows ? (double)largest_of_ints(e->acc_init + begin, n) : 0.0);
+    if (e->weight_zeros) /* 255 * 255 * k, whatever is taken off in which order */
+        acc = 2.0 * (double)depth_bound;
     if (e->rows) /* zero points are at most 255, as are the integers: the difference is no larger than either */
-        acc = (double)depth_bound * largest_of_rows(e);
+        acc = (e->weight_zeros ? 2.0 : 1.0) * (double)depth_bound * largest_of_rows(e);
     double real = acc * (double)(e->scale ? largest(e->scale + begin, n) : 1.0f) +
                   (double)(e->bias ? largest(e->bias + begin, n) : 0.0f);
     if (e->residual.data)
@@ -129,7 +131,10 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
                clip = e->act.kind == QD_ACT_CLIP;
     const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE),
                careless = !e->quantize && !e->observe;
-    *t = (struct tile_epilogue){.e = e, .scaling = scaling_of(e->quantize, inv_scale), .integer = integer};
+    *t = (struct tile_epilogue){.e = e,
+                                .scaling = scaling_of(e->quantize, inv_scale),
+                                .integer = integer,
+                                .centre = integer && e->weight_zeros};
     t->seen = observing_begin();
     double bound = integer && !careless ? bound_of(e, col_begin, col_end, depth_bound) : INFINITY;
     /* Far from the ends of float and, scaled, of int32. */

@@ -74,6 +74,8 @@ struct qd_kernels {
      * out of a row's range. Merges into *obs when not NULL. */
     void (*quantize_rows_u8)(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
                              struct qd_row_scale *scales, struct qd_observation *obs);
+    /* sums[i] = sum of the bytes of row i. */
+    void (*sum_rows_u8)(const struct qd_rows *a, size_t rows, int32_t *sums);
     /* q[n] -> r[n] by (2). */
     void (*dequantize_u8)(const uint8_t *q, size_t n, const struct qd_qparams *qp, float *r);
     /* min, max, counts of x[n]; clipping against qp when not NULL. */

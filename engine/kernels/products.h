@@ -63,7 +63,11 @@ struct qd_epilogue {
      * (float)(acc - rows[i].zero_point * sums[j]) * (rows[i].scale * scale[j]) + bias[j]; acc_init is then ignored. */
     const struct qd_row_scale *rows;
     size_t row_count;    /* of rows */
-    const int32_t *sums; /* [n] of w, with rows */
+    const int32_t *sums; /* [n] of w - weight_zeros, with rows */
+    /* NULL, or (u8 GEMM only) the weights of column j have a zero point, and row i of A adds up to row_sums[i]: before
+     * anything else weight_zeros[j] * row_sums[i] is taken off, equation (6b). k is at most QD_ASYMMETRIC_K then. */
+    const int32_t *weight_zeros; /* [n] in -128..127 */
+    const int32_t *row_sums;     /* of the rows of A, as sum_rows_u8 makes them */
     struct qd_activation act;
     struct qd_residual residual;
     void *out;               /* element (row 0, column 0): uint8_t or int16_t when `quantize`, else float */
@@ -73,6 +77,9 @@ struct qd_epilogue {
     bool out_s16;  /* with quantize: written as int16_t, qmin and qmax within its range; else uint8_t */
     struct qd_observation *observe; /* NULL, or merged into: every r of the block (elems counted) */
 };
+
+/* Deepest product with zero points of weights: k * 255 * 255 stays below 2^31. */
+#define QD_ASYMMETRIC_K 33000
 
 struct qd_gemm_args {
     size_t m, n, k;            /* of the whole product */

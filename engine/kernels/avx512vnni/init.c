@@ -15,6 +15,7 @@ void qd_kernels_init__avx512vnni(struct qd_kernels *kernels)
     kernels->quantize_s16 = qd_quantize_s16__avx512vnni;
     kernels->requantize_u8 = qd_requantize_u8__avx512vnni;
     kernels->quantize_rows_u8 = qd_quantize_rows_u8__avx512vnni;
+    kernels->sum_rows_u8 = qd_sum_rows_u8__avx512vnni;
     kernels->dequantize_u8 = qd_dequantize_u8__avx512vnni;
     kernels->observe_f32 = qd_observe_f32__avx512vnni;
     kernels->quantize_columns_s8 = qd_quantize_columns_s8__avx512vnni;

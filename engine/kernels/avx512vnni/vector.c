@@ -2,6 +2,7 @@
  * under its names. */
 #include "engine/kernels/dispatch.h"
 #include "engine/kernels/quantize_rows_simd.h"
+#include "engine/kernels/sum_rows_simd.h"
 
 void qd_quantize_u8__avx512vnni(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                                 struct qd_observation *obs)
@@ -50,3 +51,5 @@ void qd_quantize_rows_u8__avx512vnni(const float *x, const float *by, size_t row
 {
     vector_quantize_rows(x, by, rows, n, symmetric, q, scales, obs);
 }
+
+void qd_sum_rows_u8__avx512vnni(const struct qd_rows *a, size_t rows, int32_t *sums) { vector_sum_rows(a, rows, sums); }

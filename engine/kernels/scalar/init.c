@@ -16,6 +16,7 @@ void qd_kernels_init__scalar(struct qd_kernels *kernels)
         .quantize_s16 = qd_quantize_s16__scalar,
         .requantize_u8 = qd_requantize_u8__scalar,
         .quantize_rows_u8 = qd_quantize_rows_u8__scalar,
+        .sum_rows_u8 = qd_sum_rows_u8__scalar,
         .dequantize_u8 = qd_dequantize_u8__scalar,
         .observe_f32 = qd_observe_f32__scalar,
         .max_rows_u8 = qd_max_rows_u8__scalar,

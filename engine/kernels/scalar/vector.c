@@ -1,6 +1,7 @@
 /* Quantize, dequantize, observe and max pooling in portable C: requant.h's functions, one value at a time. */
 #include "engine/kernels/dispatch.h"
 #include "engine/kernels/epilogue.h"
+#include "engine/kernels/rows.h"
 
 #include <string.h>
 
@@ -72,5 +73,17 @@ void qd_quantize_rows_u8__scalar(const float *x, const float *by, size_t rows, s
             q[j] = qd_requantize_one(by ? x[j] * by[j] : x[j], 1.0f / qp.scale, &qp);
         if (obs)
             qd_observation_merge(obs, &row);
+    }
+}
+
+void qd_sum_rows_u8__scalar(const struct qd_rows *a, size_t rows, int32_t *sums)
+{
+    for (size_t i = 0; i < rows; i++) {
+        sums[i] = 0;
+        for (size_t tap = 0; tap < a->taps; tap++) {
+            const uint8_t *piece = rows_piece(a, i, tap);
+            for (size_t at = 0; at < a->tap_bytes; at++)
+                sums[i] += piece[at];
+        }
     }
 }
