@@ -200,6 +200,7 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
                 : options->activation_granularity == QD_PER_ROW                                         ? QD_ROWS_ALWAYS
                                                                                                         : QD_ROWS_AUTO,
         .weights_per_tensor = options->weight_granularity == QD_PER_TENSOR,
+        .weights_asymmetric = options->weight_scheme == QD_ASYMMETRIC,
         .int16 = options->precision == QD_INT16,
         .weight_bits = options->weight_bits,
         .pins = pins,

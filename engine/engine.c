@@ -12,6 +12,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .activation_scheme = QD_ASYMMETRIC,
         .activation_granularity = QD_GRANULARITY_AUTO,
         .weight_granularity = QD_PER_CHANNEL,
+        .weight_scheme = QD_SYMMETRIC,
         .precision = QD_PRECISION_AUTO,
         .weight_bits = QD_WEIGHT_BITS,
         .averaging_constant = 0.01,

@@ -56,7 +56,8 @@ struct qd_quant_options {
     enum qd_scheme activation_scheme;           /* asymmetric u8 or symmetric s8 */
     enum qd_granularity activation_granularity; /* of matrix layers' inputs: per tensor, per row, or auto: per row where
                                                    rows are tokens (tensors of three dimensions and more) */
-    enum qd_granularity weight_granularity;     /* per channel or per tensor, symmetric s8 */
+    enum qd_granularity weight_granularity;     /* per channel or per tensor */
+    enum qd_scheme weight_scheme;               /* of INT8 layers: symmetric s8, or asymmetric with a zero point */
     enum qd_precision precision; /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
                                     machine; QD_INT8: where it can run; QD_INT16: linear layers in 16 bits
                                     where they can, the rest in FP32; QD_FP32: no quantization */

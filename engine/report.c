@@ -138,6 +138,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .sqnr_db = main ? qd_squares_db(&model->accuracy.layers[step - plan->steps]) : (double)NAN,
         .activation_scheme = step->int16 || plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
+        .weight_scheme = step->linear && qd_linear_asymmetric(step->linear) ? QD_ASYMMETRIC : QD_SYMMETRIC,
         .weight_bits = step->kind != QD_STEP_LINEAR ? 0
                        : step->int8                 ? 8
                        : step->int16                ? plan->options.weight_bits

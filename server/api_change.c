@@ -115,6 +115,10 @@ static enum qd_status take_weights(struct change_state *s, const json_t *value, 
         s->options.weight_bits = (int)json_integer_value(bits);
         return QD_OK;
     }
+    if (json_object_get(value, "scheme")) {
+        enum qd_status status = only_key("weights", value, "scheme", &word, error);
+        return status || qd_scheme_from(word, &s->options.weight_scheme) ? status : bad_value("weights", error);
+    }
     enum qd_status status = only_key("weights", value, "granularity", &word, error);
     return status || qd_granularity_from(word, &s->options.weight_granularity) ? status : bad_value("weights", error);
 }

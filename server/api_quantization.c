@@ -37,8 +37,9 @@ static void write_step(struct qd_text *out, const struct qd_step_report *step)
     else
         qd_text_printf(out, ",\"scheme\":\"%s\"", qd_scheme_name(step->activation_scheme));
     if (step->weight_bits)
-        qd_text_printf(out, ",\"weights\":{\"scheme\":\"symmetric\",\"granularity\":\"%s\",\"bits\":%d}",
-                       qd_granularity_name(step->weight_granularity), step->weight_bits);
+        qd_text_printf(out, ",\"weights\":{\"scheme\":\"%s\",\"granularity\":\"%s\",\"bits\":%d}",
+                       qd_scheme_name(step->weight_scheme), qd_granularity_name(step->weight_granularity),
+                       step->weight_bits);
     else
         qd_text_puts(out, ",\"weights\":null");
     if (step->int8_us > 0)

@@ -12,6 +12,7 @@ void qd_config_quant(const struct qd_config *config, struct qd_quant_options *ou
     (void)qd_precision_from(config->precision, &out->precision);
     (void)qd_scheme_from(config->activation_scheme, &out->activation_scheme);
     (void)qd_granularity_from(config->activation_granularity, &out->activation_granularity);
+    (void)qd_scheme_from(config->weight_scheme, &out->weight_scheme);
     (void)qd_granularity_from(config->weight_granularity, &out->weight_granularity);
     (void)qd_compat_from(config->compat, &out->compat);
     out->smoothing = config->smoothing;

@@ -90,6 +90,8 @@ static json_t *overrides_json(const struct qd_quant_options *base, const struct 
         json_object_set_new(o, "activation_scheme", json_string(qd_scheme_name(now->activation_scheme)));
     if (now->activation_granularity != base->activation_granularity)
         json_object_set_new(o, "activation_granularity", json_string(qd_granularity_name(now->activation_granularity)));
+    if (now->weight_scheme != base->weight_scheme)
+        json_object_set_new(o, "weight_scheme", json_string(qd_scheme_name(now->weight_scheme)));
     if (now->weight_granularity != base->weight_granularity)
         json_object_set_new(o, "weight_granularity", json_string(qd_granularity_name(now->weight_granularity)));
     if (now->weight_bits != base->weight_bits)
@@ -205,6 +207,7 @@ static struct qd_quant_options options_of(const struct qd_quant_options *base, c
     (void)qd_precision_from(word_of(changed, "precision"), &o.precision);
     (void)qd_scheme_from(word_of(changed, "activation_scheme"), &o.activation_scheme);
     (void)qd_granularity_from(word_of(changed, "activation_granularity"), &o.activation_granularity);
+    (void)qd_scheme_from(word_of(changed, "weight_scheme"), &o.weight_scheme);
     (void)qd_granularity_from(word_of(changed, "weight_granularity"), &o.weight_granularity);
     if (json_is_integer(value = json_object_get(changed, "weight_bits")))
         o.weight_bits = (int)json_integer_value(value);

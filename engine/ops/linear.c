@@ -272,6 +272,8 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
     l->lines = wants_lines(&d, qd_linear_element(l));
     if (l->lines) /* whole units of four bytes */
         l->k = (l->k * qd_linear_element(l) + 3) / 4 * 4 / qd_linear_element(l);
+    l->asymmetric = spec->asymmetric && l->int8 && l->kind != QD_LINEAR_DEPTHWISE && l->k <= QD_ASYMMETRIC_K &&
+                    (!spec->given.q || spec->columns); /* given ones bring none */
     if (l->kind != QD_LINEAR_ROWS)
         status = read_geometry(spec->node, &spec->weights->shape, &l->geometry, error);
     if (status)
@@ -301,6 +303,7 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
     return QD_OK;
 }
 
+bool qd_linear_asymmetric(const struct qd_linear *l) { return l->asymmetric; }
 size_t qd_linear_packed_bytes(const struct qd_linear *l) { return l->groups * l->group_bytes; }
 bool qd_linear_is_conv(const struct qd_linear *l) { return l->kind != QD_LINEAR_ROWS; }
 

@@ -28,6 +28,7 @@ struct qd_linear_spec {
     bool int8;            /* else FP32 */
     int weight_bits;      /* not 0: 16-bit activations and weights of so many bits, 8..16; int8 is false then */
     bool per_tensor;      /* one weight scale for all outputs instead of one each (of w * factor) */
+    bool asymmetric;      /* INT8 weights with a zero point, equation (3), where the layer can: qd_linear_asymmetric */
 };
 
 struct qd_linear; /* immutable after create; any number of threads run it */
@@ -42,17 +43,19 @@ bool qd_linear_node_is_conv(const struct qd_node *node);
 /* Why it can't run in INT8 (a phrase), or NULL when it can: k too large for exact int32, no inputs... */
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node);
 
-/* The integers that the node's weights were in the file; NULL, or why INT8 can't take them as they are (a phrase): none,
- * scales that don't follow the outputs, values beyond -128..127 without their zero point. */
+/* The integers that the node's weights were in the file; NULL, or why INT8 can't take them as they are (a phrase):
+ * none, scales that don't follow the outputs, values beyond -128..127 without their zero point. */
 const char *qd_linear_given(const struct qd_graph *graph, const struct qd_node *node, struct qd_given_weights *out);
 
 /* The same for 16-bit activations. */
 const char *qd_linear_int16_refusal(const struct qd_graph *graph, const struct qd_node *node);
 
-/* Quantizes (w * factor, symmetric s8, equation (4)) or copies, and packs. The weights are read once, never kept.
+/* Quantizes (w * factor, s8, equation (4) or (3)) or copies, and packs. The weights are read once, never kept.
  * Memory from `arena`. Errors: NO_MEMORY, SHAPE, UNSUPPORTED naming the node. */
 enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct qd_kernels *kernels,
                                 struct qd_arena *arena, struct qd_linear **out, struct qd_error *error) QD_MUST_CHECK;
+/* Do its weights have zero points? Not of depthwise layers, nor of those deeper than QD_ASYMMETRIC_K. */
+bool qd_linear_asymmetric(const struct qd_linear *linear);
 /* Bytes of packed weights; multiply-adds for an output of that shape. */
 size_t qd_linear_packed_bytes(const struct qd_linear *linear);
 uint64_t qd_linear_macs(const struct qd_linear *linear, const struct qd_shape *out);
@@ -82,8 +85,8 @@ enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct
 enum qd_status qd_linear_visit(const struct qd_linear_spec *spec, const struct qd_linear *linear,
                                void (*see)(void *ctx, const float *weights), void *ctx) QD_MUST_CHECK;
 
-/* Of an INT8 layer's weights, in the model's order: scale[outputs], as packing finds them; returns the axis of the output
- * channels. Then elements [first, first + count) as integers. [any] */
+/* Of an INT8 layer's weights, in the model's order: scale[outputs], as packing finds them; returns the axis of the
+ * output channels. Then elements [first, first + count) as integers. [any] */
 int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale);
 void qd_linear_weight_integers(const struct qd_linear_spec *spec, const float *scale, size_t first, size_t count,
                                int8_t *out);

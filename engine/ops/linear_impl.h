@@ -45,9 +45,11 @@ struct qd_linear {
     struct qd_geometry geometry;
     unsigned char *packed; /* groups * group_bytes */
     size_t group_bytes;
-    int32_t *sums;       /* [groups * n] INT8: column sums */
-    float *weight_scale; /* [groups * n] INT8 */
-    float *bias;         /* [groups * n] or NULL */
+    bool asymmetric;       /* INT8: weights have zero points */
+    int32_t *weight_zeros; /* [groups * n] then, as s8; else NULL */
+    int32_t *sums;         /* [groups * n] INT8: column sums of w - weight_zeros */
+    float *weight_scale;   /* [groups * n] INT8 */
+    float *bias;           /* [groups * n] or NULL */
     struct qd_activation act;
 };
 

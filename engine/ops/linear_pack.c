@@ -26,15 +26,17 @@ struct packer {
     void *ctx;
     const float *share; /* [taps] then */
     float *bias;        /* [groups * n] then */
-    float *absmax;      /* [outputs] largest magnitudes, where one scale serves several columns; else NULL */
+    struct span *spans; /* [outputs] where one scale serves several columns; else NULL */
+};
+
+/* Least and largest weight; zero is always between them. */
+struct span {
+    float lo, hi;
 };
 
 /* Integer weights that are taken as they are: rows then hold integers without their zero points. Smoothed ones are
  * quantized again, and who looks at weights sees real ones. */
-static bool is_given(const struct packer *p)
-{
-    return p->l->int8 && p->spec->given.q && !p->spec->columns && !p->see;
-}
+static bool is_given(const struct packer *p) { return p->l->int8 && p->spec->given.q && !p->spec->columns && !p->see; }
 
 /* Weight i of an output, times its factor. */
 static float element(const struct packer *p, size_t output, size_t i, float factor)
@@ -134,15 +136,25 @@ static void gather(const struct packer *p, size_t g, size_t first, size_t count)
             p->rows[j * p->l->k + i] *= p->spec->columns[i];
 }
 
-static float absmax(const float *values, size_t n, float start)
+static struct span span_of(const float *values, size_t n, struct span start)
 {
-    for (size_t i = 0; i < n; i++)
-        start = fabsf(values[i]) > start ? fabsf(values[i]) : start;
+    for (size_t i = 0; i < n; i++) {
+        start.lo = values[i] < start.lo ? values[i] : start.lo;
+        start.hi = values[i] > start.hi ? values[i] : start.hi;
+    }
     return start;
 }
 
-/* One scale for several columns: the largest magnitude of all taps of an output, or of everything. */
-static void find_absmax(const struct packer *p)
+static float absmax(const struct span *s) { return -s->lo > s->hi ? -s->lo : s->hi; }
+
+/* Of column j of product g, whose weights are row[k]. */
+static struct span column_span(const struct packer *p, size_t g, size_t j, const float *row)
+{
+    return p->spans ? p->spans[output_of(p->l, g, j)] : span_of(row, p->l->k, (struct span){0, 0});
+}
+
+/* One scale for several columns: the span of all taps of an output, or of everything. */
+static void find_spans(const struct packer *p)
 {
     const struct qd_linear *l = p->l;
     for (size_t g = 0; g < l->groups; g++)
@@ -150,12 +162,12 @@ static void find_absmax(const struct packer *p)
             size_t count = l->n - first < p->panel ? l->n - first : p->panel;
             gather(p, g, first, count);
             for (size_t j = 0; j < count; j++) {
-                float *most = &p->absmax[p->spec->per_tensor ? 0 : output_of(l, g, first + j)];
-                *most = absmax(p->rows + j * l->k, l->k, *most);
+                struct span *all = &p->spans[p->spec->per_tensor ? 0 : output_of(l, g, first + j)];
+                *all = span_of(p->rows + j * l->k, l->k, *all);
             }
         }
     for (size_t j = 1; p->spec->per_tensor && j < l->outputs; j++)
-        p->absmax[j] = p->absmax[0];
+        p->spans[j] = p->spans[0];
 }
 
 /* False when a scale is not finite. */
@@ -165,13 +177,19 @@ static bool quantize(const struct packer *p, size_t g, size_t first, size_t coun
     for (size_t j = 0; j < count; j++) {
         const float *row = p->rows + j * l->k;
         int8_t *to = p->integers + j * l->k;
-        float scale = qd_weight_scale_s8(p->absmax ? p->absmax[output_of(l, g, first + j)] : absmax(row, l->k, 0));
-        if (!isfinite(scale))
+        const struct span span = column_span(p, g, first + j, row);
+        if (!isfinite(absmax(&span)))
             return false;
-        l->weight_scale[g * l->n + first + j] = scale;
-        /* A symmetric s8 value as it is carried by u8, and back. */
-        struct qd_qparams qp = {
-            .scale = scale, .zero_point = QD_CARRIER_OFFSET, .qmin = QD_CARRIER_OFFSET - 127, .qmax = 255};
+        /* An s8 value as it is carried by u8, and back. */
+        struct qd_qparams qp = {.scale = qd_weight_scale_s8(absmax(&span)),
+                                .zero_point = QD_CARRIER_OFFSET,
+                                .qmin = QD_CARRIER_OFFSET - 127,
+                                .qmax = 255};
+        if (l->weight_zeros) {
+            qp = qd_qparams_from_range((double)span.lo, (double)span.hi, false);
+            l->weight_zeros[g * l->n + first + j] = qp.zero_point - QD_CARRIER_OFFSET;
+        }
+        l->weight_scale[g * l->n + first + j] = qp.scale;
         l->kernels->quantize_u8(row, l->k, &qp, (uint8_t *)to, NULL);
         for (size_t i = 0; i < l->k; i++)
             to[i] = (int8_t)((uint8_t)to[i] ^ QD_CARRIER_OFFSET);
@@ -204,8 +222,8 @@ static bool quantize_words(const struct packer *p, size_t g, size_t first, size_
     const int32_t most = (1 << (l->weight_bits - 1)) - 1;
     for (size_t j = 0; j < count; j++) {
         const float *row = p->rows + j * l->k;
-        float largest = p->absmax ? p->absmax[output_of(l, g, first + j)] : absmax(row, l->k, 0);
-        struct qd_qparams qp = {.scale = qd_weight_scale(largest, l->weight_bits), .qmin = -most, .qmax = most};
+        const struct span span = column_span(p, g, first + j, row);
+        struct qd_qparams qp = {.scale = qd_weight_scale(absmax(&span), l->weight_bits), .qmin = -most, .qmax = most};
         if (!isfinite(qp.scale))
             return false;
         l->weight_scale[g * l->n + first + j] = qp.scale;
@@ -230,6 +248,8 @@ static void pack_panel(const struct packer *p, size_t g, size_t first, size_t co
     } else if (l->int8) {
         to += first ? kernels->gemm_q8.packed_bytes(first, l->k) : 0;
         kernels->gemm_q8.pack(count, l->k, p->integers, l->k, 1, to, sums);
+        for (size_t j = 0; l->weight_zeros && j < count; j++)
+            sums[j] -= (int32_t)l->k * l->weight_zeros[g * l->n + first + j];
     } else if (l->weight_bits) {
         to += first ? kernels->gemm_q16.packed_bytes(first, l->k) : 0;
         kernels->gemm_q16.pack(count, l->k, NULL, p->words, l->k, 1, to);
@@ -265,10 +285,11 @@ static void correct_panel(const struct packer *p, size_t g, size_t first, size_t
         const float *row = p->rows + j * l->k;
         const int8_t *q = p->integers + j * l->k;
         const double scale = (double)l->weight_scale[column];
+        const int32_t zero = l->weight_zeros ? l->weight_zeros[column] : 0;
         const size_t tap = l->kind == QD_LINEAR_DEPTHWISE ? 1 : l->channels; /* weights of one */
         double sum = 0;
         for (size_t i = 0; i < l->k; i++)
-            sum += ((double)row[i] - scale * q[i]) * (double)p->mean[channel_of(l, g, first + j, i)] *
+            sum += ((double)row[i] - scale * (q[i] - zero)) * (double)p->mean[channel_of(l, g, first + j, i)] *
                    (qd_linear_has_window(l) ? (double)p->share[i / tap] : 1);
         p->bias[column] += (float)sum;
     }
@@ -277,8 +298,8 @@ static void correct_panel(const struct packer *p, size_t g, size_t first, size_t
 static enum qd_status pack_all(const struct packer *p)
 {
     const struct qd_linear *l = p->l;
-    if (p->absmax)
-        find_absmax(p);
+    if (p->spans)
+        find_spans(p);
     for (size_t g = 0; g < l->groups; g++)
         for (size_t first = 0; first < l->n; first += p->panel) {
             size_t count = l->n - first < p->panel ? l->n - first : p->panel;
@@ -330,10 +351,10 @@ static enum qd_status go_through(struct packer *p)
     p->words = l->weight_bits ? qd_calloc(p->panel * l->k, sizeof *p->words) : NULL;
     bool whole = (l->int8 || l->weight_bits) && !is_given(p) &&
                  (p->spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
-    p->absmax = whole ? qd_calloc(l->outputs, sizeof *p->absmax) : NULL;
-    if (p->rows && (p->integers || !l->int8) && (p->words || !l->weight_bits) && (p->absmax || !whole))
+    p->spans = whole ? qd_calloc(l->outputs, sizeof *p->spans) : NULL;
+    if (p->rows && (p->integers || !l->int8) && (p->words || !l->weight_bits) && (p->spans || !whole))
         status = pack_all(p);
-    qd_free(p->absmax);
+    qd_free(p->spans);
     qd_free(p->integers);
     qd_free(p->words);
     qd_free(p->rows);
@@ -347,7 +368,11 @@ enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linea
     l->packed = qd_arena_alloc_raw(arena, l->groups * l->group_bytes);
     l->sums = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->sums);
     l->weight_scale = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_scale);
-    return l->packed && l->sums && l->weight_scale ? go_through(&p) : QD_ERR_NO_MEMORY;
+    if (l->asymmetric)
+        l->weight_zeros = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_zeros);
+    if (!l->packed || !l->sums || !l->weight_scale || (l->asymmetric && !l->weight_zeros))
+        return QD_ERR_NO_MEMORY;
+    return go_through(&p);
 }
 
 enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct qd_linear *linear, const float *mean,
@@ -361,9 +386,10 @@ enum qd_status qd_linear_correct(const struct qd_linear_spec *spec, const struct
     if (is_given(&p)) /* nothing was rounded */
         return QD_OK;
     mine.weight_scale = qd_calloc(columns, sizeof *mine.weight_scale);
-    if (!mine.weight_scale)
-        return QD_ERR_NO_MEMORY;
-    enum qd_status status = go_through(&p);
+    mine.weight_zeros = mine.asymmetric ? qd_calloc(columns, sizeof *mine.weight_zeros) : NULL;
+    const bool room = mine.weight_scale && (mine.weight_zeros || !mine.asymmetric);
+    enum qd_status status = room ? go_through(&p) : QD_ERR_NO_MEMORY;
+    qd_free(mine.weight_zeros);
     qd_free(mine.weight_scale);
     return status;
 }

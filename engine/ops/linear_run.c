@@ -125,6 +125,12 @@ static size_t table_bytes(const struct qd_linear_run *r)
     return qd_align_up(r->row_step * (l->k / l->channels) * sizeof(void *));
 }
 
+/* Of one task: sums of the rows of A. */
+static size_t sums_bytes(const struct qd_linear_run *r)
+{
+    return r->l->asymmetric ? qd_align_up(r->row_step * sizeof(int32_t)) : 0;
+}
+
 static size_t kernel_scratch(const struct qd_linear *l)
 {
     if (l->kind == QD_LINEAR_DEPTHWISE)
@@ -148,8 +154,8 @@ size_t qd_linear_scratch_bytes(const struct qd_linear *l, const struct qd_shape 
     struct qd_linear_run r = {.l = l, .call = &call, .element_bytes = qd_linear_element(l)};
     if (!shape_run(&r, in, threads))
         return 0;
-    return fixed_bytes(l) +
-           r.tasks * (table_bytes(&r) + kernel_scratch(l) + qd_align_up(sizeof(struct qd_observation)));
+    return fixed_bytes(l) + r.tasks * (table_bytes(&r) + sums_bytes(&r) + kernel_scratch(l) +
+                                       qd_align_up(sizeof(struct qd_observation)));
 }
 
 struct qd_epilogue qd_linear_epilogue(const struct qd_linear_run *r, size_t col, size_t at, size_t stride,
@@ -299,7 +305,13 @@ static void run_block(const struct qd_linear_run *r, size_t block, unsigned char
             .a = rows_of(r, &part, scratch),
             .b = l->packed + part.group * l->group_bytes,
             .epilogue = qd_linear_epilogue(r, part.group * l->n, part.element, part.stride, seen),
-            .scratch = scratch + table_bytes(r)};
+            .scratch = scratch + table_bytes(r) + sums_bytes(r)};
+        if (l->asymmetric) {
+            int32_t *sums = (int32_t *)(void *)(scratch + table_bytes(r));
+            l->kernels->sum_rows_u8(&args.a, part.count, sums);
+            args.epilogue.weight_zeros = l->weight_zeros + part.group * l->n;
+            args.epilogue.row_sums = sums;
+        }
         if (r->call->rows) {
             args.epilogue.rows = r->call->rows + part.first;
             args.epilogue.row_count = part.count;
@@ -369,7 +381,7 @@ void qd_linear_run(const struct qd_linear *l, const struct qd_linear_call *call)
     unsigned char *scratch = prepare(&r, call->scratch);
     r.seen = (struct qd_observation *)(void *)scratch;
     r.task_scratch = scratch + r.tasks * qd_align_up(sizeof *r.seen);
-    r.task_bytes = table_bytes(&r) + kernel_scratch(l);
+    r.task_bytes = table_bytes(&r) + sums_bytes(&r) + kernel_scratch(l);
     call->parallel->run(call->parallel, r.tasks, run_task, &r);
     for (size_t i = 0; call->observe && i < r.tasks; i++)
         qd_observation_merge(call->observe, &r.seen[i]);

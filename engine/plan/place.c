@@ -240,6 +240,7 @@ struct qd_linear_spec qd_place_spec(const struct qd_plan *plan, const struct qd_
     spec.int8 = int8;
     spec.weight_bits = int16 ? plan->options.weight_bits : 0;
     spec.per_tensor = plan->options.weights_per_tensor;
+    spec.asymmetric = plan->options.weights_asymmetric;
     return spec;
 }
 

@@ -106,6 +106,8 @@ static uint32_t digest(const struct qd_plan *plan)
     snprintf(text, sizeof text, "%016llx %d %d %d %d", (unsigned long long)plan->graph.digest, plan->options.fp32,
              plan->options.symmetric, plan->options.weights_per_tensor, plan->options.weight_bits);
     hash = hash_text(hash, text);
+    if (plan->options.weights_asymmetric)
+        hash = hash_text(hash, "asymmetric weights");
     for (int i = 0; i < plan->step_count; i++) {
         const struct qd_step *step = &plan->steps[i];
         snprintf(text, sizeof text, "%d %d %d %d", step->kind, step->int8, step->int16, step->site);

@@ -110,7 +110,7 @@ struct qd_smoothed {
 struct qd_plan_options {
     bool fp32;      /* no quantization at all */
     bool symmetric; /* activations s8 instead of u8 */
-    bool weights_per_tensor;
+    bool weights_per_tensor, weights_asymmetric;
     enum qd_rows_rule rows;
     bool int16;      /* linear layers in 16 bits where they can, everything else in FP32 */
     int weight_bits; /* of the weights of 16-bit layers, 8..16 */

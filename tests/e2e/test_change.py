@@ -61,6 +61,26 @@ def test_what_was_learned_stays():
             assert t["observations"] >= before[name]["observations"] >= 16, (name, t)
 
 
+def test_asymmetric_weights():
+    with serving.Daemon("--precision", "int8", "--bias-correction=false") as d:
+        images = serving.digits()[:8]
+        teach(d, images)
+        answer = infer(d, images[0][1], {"quant_observe": False}).json()
+        assert change(d, {"weights": {"scheme": "skew"}}).status == 400
+        reply = change(d, {"weights": {"scheme": "asymmetric"}})
+        assert reply.status == 200, reply.body
+        assert all(s["weights"]["scheme"] == "asymmetric" for s in precisions(reply.json()).values()), reply.body
+        for digit, pixels in images:
+            other = infer(d, pixels, {"quant_observe": False}).json()["outputs"][0]["data"]
+            full = infer(d, pixels, {"quant_precision": "fp32"}).json()["outputs"][0]["data"]
+            assert other.index(max(other)) == full.index(max(full)) == digit, (digit, other, full)
+        assert infer(d, images[0][1], {"quant_observe": False}).json()["outputs"] != answer["outputs"]
+        again = infer(d, images[0][1], {"quant_epoch": answer["parameters"]["quant_epoch"], "quant_observe": False}).json()
+        assert again["outputs"] == answer["outputs"] and again["parameters"] == answer["parameters"], (again, answer)
+        assert all(s["weights"]["scheme"] == "symmetric"
+                   for s in precisions(change(d, {"weights": {"scheme": "symmetric"}}).json()).values())
+
+
 def test_replay_over_a_change():
     with serving.Daemon("--precision", "int8") as d:
         images = serving.digits()[:8]
@@ -116,5 +136,5 @@ def test_under_load():
         assert not failures and answered[0] > 12 and len(plans) >= 2, (failures[:3], answered, plans)
 
 
-sys.exit(serving.run([test_pins, test_whole_model, test_refusals_change_nothing, test_what_was_learned_stays,
+sys.exit(serving.run([test_pins, test_asymmetric_weights, test_whole_model, test_refusals_change_nothing, test_what_was_learned_stays,
                       test_replay_over_a_change, test_escalate, test_under_load]))

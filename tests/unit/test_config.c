@@ -82,6 +82,7 @@ static void test_quantization_defaults_are_the_engines(void **state)
     assert_int_equal(mine.guard, engines.guard);
     assert_int_equal(mine.precision, engines.precision);
     assert_int_equal(mine.activation_scheme, engines.activation_scheme);
+    assert_int_equal(mine.weight_scheme, engines.weight_scheme);
     assert_int_equal(mine.weight_granularity, engines.weight_granularity);
     assert_int_equal(mine.compat, engines.compat);
     assert_true(mine.averaging_constant == engines.averaging_constant && mine.max_step == engines.max_step);
@@ -99,7 +100,8 @@ static void test_the_engine_knows_every_word(void **state)
     unsigned tried = 0;
     for (size_t i = 0; i < qd_option_count; i++) {
         const struct qd_option *option = &qd_options[i];
-        static const char *const keys = "mode guard precision activation_scheme weight_granularity compat";
+        static const char *const keys =
+            "mode guard precision activation_scheme weight_scheme weight_granularity compat";
         if (!option->words || !strstr(keys, option->key))
             continue;
         for (const char *word = option->words; *word; word += *word == '|') {
@@ -112,20 +114,20 @@ static void test_the_engine_knows_every_word(void **state)
             snprintf(json, sizeof json, "{\"%s\":\"%s\"}", option->key, text);
             assert_int_equal(qd_config_parse("f", json, strlen(json), &config, &error), QD_OK);
             qd_config_quant(&config, &q);
-            const char *there = strcmp(option->key, "mode") == 0        ? qd_mode_name(q.mode)
-                                : strcmp(option->key, "guard") == 0     ? qd_guard_name(q.guard)
-                                : strcmp(option->key, "compat") == 0    ? qd_compat_name(q.compat)
-                                : strcmp(option->key, "precision") == 0 ? qd_precision_name(q.precision)
-                                : strcmp(option->key, "activation_scheme") == 0
-                                    ? qd_scheme_name(q.activation_scheme)
-                                    : qd_granularity_name(q.weight_granularity);
+            const char *there = strcmp(option->key, "mode") == 0                ? qd_mode_name(q.mode)
+                                : strcmp(option->key, "guard") == 0             ? qd_guard_name(q.guard)
+                                : strcmp(option->key, "compat") == 0            ? qd_compat_name(q.compat)
+                                : strcmp(option->key, "precision") == 0         ? qd_precision_name(q.precision)
+                                : strcmp(option->key, "activation_scheme") == 0 ? qd_scheme_name(q.activation_scheme)
+                                : strcmp(option->key, "weight_scheme") == 0     ? qd_scheme_name(q.weight_scheme)
+                                                                            : qd_granularity_name(q.weight_granularity);
             assert_string_equal(there, text);
             qd_config_clear(&config);
             word += length;
             tried++;
         }
     }
-    assert_int_equal(tried, 19);
+    assert_int_equal(tried, 21);
 }
 
 static void write_file(char *path, const char *text)

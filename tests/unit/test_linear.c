@@ -198,27 +198,46 @@ static int64_t depth(const struct bed *b)
     return b->conv || b->l->trans_b ? qd_shape_span(&b->w.shape, 1, b->w.shape.rank) : b->w.shape.dims[0];
 }
 
-/* What must come out: real values by (6) and (7), or the double sum for FP32 in `exact` with the sum of magnitudes. */
-static void expect_int8(const struct bed *b, bool per_tensor, const struct qd_qparams *in_qp, float *real)
+/* How INT8 weights are quantized. */
+enum { PER_TENSOR = 1, ASYMMETRIC = 2 };
+
+static bool is_depthwise(const struct bed *b)
+{
+    const int64_t *w = b->w.shape.dims;
+    return b->conv && !b->transposed && b->l->groups > 1 && w[1] == 1 && w[0] == b->l->groups;
+}
+
+/* Of weights from lo to hi, zero included, as u8 carries them: equation (4) or (3). */
+static struct qd_qparams weight_qp(const struct bed *b, int how, float lo, float hi)
+{
+    bool zeros = (how & ASYMMETRIC) && !is_depthwise(b) && depth(b) <= QD_ASYMMETRIC_K;
+    return qd_qparams_from_range((double)lo, (double)hi, !zeros);
+}
+
+/* What must come out: real values by (6), (6b) and (7). */
+static void expect_int8(const struct bed *b, int how, const struct qd_qparams *in_qp, float *real)
 {
     const uint8_t *x = b->in.data;
     int64_t outputs = b->out.shape.dims[b->conv ? 1 : b->out.shape.rank - 1], k = depth(b);
     int64_t rows = outputs ? qd_tensor_elems(&b->out) / outputs : 0;
-    int8_t *q = test_malloc((size_t)k + 1);
-    float all = 0;
-    for (int64_t j = 0; per_tensor && j < outputs; j++)
-        for (int64_t p = 0; p < k; p++)
-            all = fmaxf(all, fabsf(weight(b, j, p)));
-    for (int64_t j = 0; j < outputs; j++) {
-        float most = all;
-        for (int64_t p = 0; !per_tensor && p < k; p++)
-            most = fmaxf(most, fabsf(weight(b, j, p)));
-        float sw = most > 0 ? (float)((double)most / 127.0) : 1;
+    int16_t *q = test_malloc((size_t)k * sizeof *q + 1);
+    float lo = 0, hi = 0;
+    for (int64_t j = 0; (how & PER_TENSOR) && j < outputs; j++)
         for (int64_t p = 0; p < k; p++) {
-            float r = rintf(weight(b, j, p) / sw);
-            q[p] = (int8_t)(r > 127 ? 127 : r < -127 ? -127 : r);
+            lo = fminf(lo, weight(b, j, p));
+            hi = fmaxf(hi, weight(b, j, p));
         }
-        float product = in_qp->scale * sw;
+    for (int64_t j = 0; j < outputs; j++) {
+        for (int64_t p = 0; !(how & PER_TENSOR) && p < k; p++) {
+            lo = fminf(p ? lo : 0, weight(b, j, p));
+            hi = fmaxf(p ? hi : 0, weight(b, j, p));
+        }
+        const struct qd_qparams w_qp = weight_qp(b, how, lo, hi);
+        for (int64_t p = 0; p < k; p++) {
+            float r = rintf(weight(b, j, p) / w_qp.scale) + (float)w_qp.zero_point;
+            q[p] = (int16_t)(fminf(fmaxf(r, (float)w_qp.qmin), (float)w_qp.qmax) - (float)w_qp.zero_point);
+        }
+        float product = in_qp->scale * w_qp.scale;
         for (int64_t row = 0; row < rows; row++) {
             int64_t acc = 0;
             for (int64_t p = 0; p < k; p++) {
@@ -305,7 +324,7 @@ static const struct qd_kernels *kernels_in_use(void)
 }
 
 /* A layer under test and its team. */
-static struct qd_linear *make(struct bed *b, bool int8, int weight_bits, bool per_tensor)
+static struct qd_linear *make(struct bed *b, bool int8, int weight_bits, int how)
 {
     struct qd_linear_spec spec = {.node = &b->node,
                                   .weights = &b->w,
@@ -315,7 +334,8 @@ static struct qd_linear *make(struct bed *b, bool int8, int weight_bits, bool pe
                                   .int8 = int8,
                                   .weight_bits = weight_bits,
                                   .residual = b->l->residual != NO_RESIDUAL,
-                                  .per_tensor = per_tensor};
+                                  .per_tensor = how & PER_TENSOR,
+                                  .asymmetric = how & ASYMMETRIC};
     struct qd_linear *linear = NULL;
     struct qd_shape out;
     struct qd_error error = {0};
@@ -367,7 +387,7 @@ static void run(struct bed *b, const struct qd_linear *linear, unsigned threads,
 
 static const unsigned thread_counts[] = {1, 2, 3, 5};
 
-static void int8_layer(const struct qd_test_layer *l, uint64_t seed, bool per_tensor, bool symmetric)
+static void int8_layer(const struct qd_test_layer *l, uint64_t seed, int how, bool symmetric)
 {
     struct bed b = bed_new(l, seed);
     size_t n = (size_t)qd_tensor_elems(&b.out), elems = (size_t)qd_tensor_elems(&b.in);
@@ -377,10 +397,10 @@ static void int8_layer(const struct qd_test_layer *l, uint64_t seed, bool per_te
     b.in.dtype = QD_U8;
     for (size_t i = 0; i < elems; i++)
         x[i] = (uint8_t)(qd_mb_random(&state) % (symmetric ? 255 : 256) + symmetric);
-    struct qd_linear *linear = make(&b, true, 0, per_tensor);
+    struct qd_linear *linear = make(&b, true, 0, how);
     float *want = get(&b, n, 4), *got = get(&b, n, 4);
     uint8_t *q = get(&b, n + 4, 1);
-    expect_int8(&b, per_tensor, &in_qp, want);
+    expect_int8(&b, how, &in_qp, want);
     struct qd_observation whole = observe(want, (int64_t)n, NULL);
     /* narrower than what comes out, so that some is clipped on both sides */
     double lo = n ? (double)whole.min * 0.8 : 0, hi = n ? (double)whole.max * 0.8 : 0;
@@ -411,10 +431,13 @@ static void test_int8(void **state)
 {
     (void)state;
     for (size_t i = 0; i < qd_test_layer_count; i++) {
-        int8_layer(&qd_test_layers[i], 100 + i, false, false);
-        int8_layer(&qd_test_layers[i], 200 + i, true, false);
-        if (strcmp(qd_test_layers[i].label, "deep") != 0)
-            int8_layer(&qd_test_layers[i], 300 + i, i & 1, true);
+        const struct qd_test_layer *l = &qd_test_layers[i];
+        int8_layer(l, 100 + i, 0, false);
+        int8_layer(l, 200 + i, PER_TENSOR, false);
+        if (strcmp(l->label, "deep") != 0)
+            int8_layer(l, 300 + i, i & 1 ? PER_TENSOR : 0, true);
+        int8_layer(l, 800 + i, ASYMMETRIC, false);
+        int8_layer(l, 900 + i, ASYMMETRIC | (i & 1 ? PER_TENSOR : 0), true);
     }
 }
 
@@ -428,8 +451,6 @@ static void test_int16(void **state)
         struct bed b = bed_new(l, 600 + i);
         b.residual = b.residual_f32;
         size_t n = (size_t)qd_tensor_elems(&b.out), elems = (size_t)qd_tensor_elems(&b.in);
-        bool depthwise = b.conv && !b.transposed && l->groups > 1 && b.w.shape.dims[1] == 1 &&
-                         b.w.shape.dims[0] == l->groups;
         int16_t *x = b.in.data = get(&b, elems, 2);
         uint64_t state_of = 700 + i;
         b.in.dtype = QD_I16;
@@ -437,8 +458,8 @@ static void test_int16(void **state)
             x[e] = (int16_t)(((int64_t)(qd_mb_random(&state_of) % 65535) - 32767) >> (i % 2 ? 5 : 0));
         struct qd_qparams in_qp = {.scale = 0.0003f, .qmin = -32767, .qmax = 32767};
         float *want = get(&b, n, 4), *got = get(&b, n + 1, 4);
-        if (!depthwise) {
-            struct qd_linear *linear = make(&b, false, bits[i % 3], false);
+        if (!is_depthwise(&b)) {
+            struct qd_linear *linear = make(&b, false, bits[i % 3], 0);
             expect_int16(&b, bits[i % 3], in_qp.scale, want);
             for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
                 run(&b, linear, thread_counts[t], &in_qp, NULL, NULL, got, 0xa5);
@@ -459,7 +480,7 @@ static void test_fp32(void **state)
         float *x = b.in.data = get(&b, elems, 4), *got = get(&b, n + 1, 4), *first = get(&b, n + 1, 4);
         b.in.dtype = QD_F32;
         qd_mb_fill(x, elems, 500 + i, 1);
-        struct qd_linear *linear = make(&b, false, 0, false);
+        struct qd_linear *linear = make(&b, false, 0, 0);
         int64_t outputs = b.out.shape.dims[b.conv ? 1 : b.out.shape.rank - 1], k = depth(&b);
         for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
             run(&b, linear, thread_counts[t], NULL, NULL, NULL, t ? got : first, 0xa5 + (int)t);
@@ -504,7 +525,7 @@ static void test_extremes(void **state)
             w[i] = (float)sign;
         struct qd_qparams low = {.scale = 1, .zero_point = 0, .qmin = 0, .qmax = 255};
         struct qd_qparams high = {.scale = 1, .zero_point = 255, .qmin = 0, .qmax = 255};
-        struct qd_linear *linear = make(&b, true, 0, false);
+        struct qd_linear *linear = make(&b, true, 0, 0);
         float out[7], whole = 255.0f * 127 * 66000;
         float scale = 1.0f * qd_weight_scale_s8(1);
         run(&b, linear, 2, &low, NULL, NULL, out, 1);
@@ -536,7 +557,7 @@ static void test_refused_shapes(void **state)
         while (strcmp(qd_test_layers[layer].label, rows[i].layer) != 0)
             layer++;
         struct bed b = bed_new(&qd_test_layers[layer], 9);
-        struct qd_linear *linear = make(&b, true, 0, false);
+        struct qd_linear *linear = make(&b, true, 0, 0);
         struct qd_shape in = qd_mb_shape(rows[i].in), out;
         struct qd_error error = {0};
         assert_int_equal(qd_linear_infer(linear, &in, &out, &error), QD_ERR_SHAPE);

@@ -22,14 +22,16 @@ struct net {
     float w[DEPTH * WIDTH], bias[WIDTH];
 };
 
-static struct net net_new(const char *shape, enum qd_granularity granularity, bool symmetric)
+static struct net net_with(const char *shape, enum qd_granularity granularity, enum qd_scheme scheme,
+                           enum qd_scheme weights)
 {
     struct net n = {0};
     struct qd_quant_options options = qd_quant_defaults();
     options.precision = QD_INT8;
     options.bias_correction = false;
     options.activation_granularity = granularity;
-    options.activation_scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC;
+    options.activation_scheme = scheme;
+    options.weight_scheme = weights;
     qd_mb_fill(n.w, DEPTH * WIDTH, 3, 0.5f);
     qd_mb_fill(n.bias, WIDTH, 4, 1);
     qd_mb_input(&n.b, "x", QD_F32, shape);
@@ -46,6 +48,11 @@ static struct net net_new(const char *shape, enum qd_granularity granularity, bo
     n.model = qd_mb_load(&n.b, engine, &options, NULL);
     assert_non_null(n.model);
     return n;
+}
+
+static struct net net_new(const char *shape, enum qd_granularity granularity)
+{
+    return net_with(shape, granularity, QD_ASYMMETRIC, QD_SYMMETRIC);
 }
 
 static void net_free(struct net *n)
@@ -72,8 +79,8 @@ static void ask(struct net *n, const float *x, float *y)
     qd_infer_destroy(&infer);
 }
 
-/* (3) or (4), (1) with a multiplication, (6), (7b): one row. */
-static void expect_row(const struct net *n, const float *x, bool symmetric, float *y)
+/* (3) or (4), (1) with a multiplication, (6), (6b), (7b): one row. */
+static void expect_row(const struct net *n, const float *x, enum qd_scheme scheme, enum qd_scheme weights, float *y)
 {
     float lo = 0, hi = 0;
     int32_t q[DEPTH];
@@ -81,20 +88,25 @@ static void expect_row(const struct net *n, const float *x, bool symmetric, floa
         lo = fminf(lo, x[i]);
         hi = fmaxf(hi, x[i]);
     }
-    const struct qd_qparams qp = qd_qparams_from_range((double)lo, (double)hi, symmetric);
+    const struct qd_qparams qp = qd_qparams_from_range((double)lo, (double)hi, scheme == QD_SYMMETRIC);
     for (int i = 0; i < DEPTH; i++) {
         const float scaled = rintf(x[i] * (1.0f / qp.scale)) + (float)qp.zero_point;
         q[i] = (int32_t)fminf(fmaxf(scaled, (float)qp.qmin), (float)qp.qmax);
     }
     for (int j = 0; j < WIDTH; j++) {
-        float most = 0;
         int32_t acc = 0;
-        for (int i = 0; i < DEPTH; i++)
-            most = fmaxf(most, fabsf(n->w[i * WIDTH + j]));
-        const float scale = qd_weight_scale_s8(most);
-        for (int i = 0; i < DEPTH; i++)
-            acc += (q[i] - qp.zero_point) * (int32_t)rintf(n->w[i * WIDTH + j] / scale);
-        const float product = (float)acc * (qp.scale * scale);
+        lo = hi = 0;
+        for (int i = 0; i < DEPTH; i++) {
+            lo = fminf(lo, n->w[i * WIDTH + j]);
+            hi = fmaxf(hi, n->w[i * WIDTH + j]);
+        }
+        const struct qd_qparams w = qd_qparams_from_range((double)lo, (double)hi, weights == QD_SYMMETRIC);
+        for (int i = 0; i < DEPTH; i++) {
+            const float least = (float)(w.qmin - w.zero_point), most = (float)(w.qmax - w.zero_point);
+            const float whole = fminf(fmaxf(rintf(n->w[i * WIDTH + j] / w.scale), least), most);
+            acc += (q[i] - qp.zero_point) * (int32_t)whole;
+        }
+        const float product = (float)acc * (qp.scale * w.scale);
         y[j] = fmaxf(product + n->bias[j], 0);
     }
 }
@@ -102,18 +114,20 @@ static void expect_row(const struct net *n, const float *x, bool symmetric, floa
 static void test_arithmetic(void **state)
 {
     (void)state;
-    for (int symmetric = 0; symmetric < 2; symmetric++) {
-        struct net n = net_new("N,S,24", QD_GRANULARITY_AUTO, symmetric != 0);
+    for (int k = 0; k < 4; k++) {
+        const enum qd_scheme scheme = k & 1 ? QD_SYMMETRIC : QD_ASYMMETRIC,
+                             weights = k & 2 ? QD_SYMMETRIC : QD_ASYMMETRIC;
+        struct net n = net_with("N,S,24", QD_GRANULARITY_AUTO, scheme, weights);
         float x[ELEMS], y[ANSWER], want[ANSWER];
         for (uint64_t seed = 1; seed < 20; seed++) {
             inputs(x, seed);
             ask(&n, x, y);
             for (int r = 0; r < BATCH * ROWS; r++)
-                expect_row(&n, x + r * DEPTH, symmetric != 0, want + r * WIDTH);
+                expect_row(&n, x + r * DEPTH, scheme, weights, want + r * WIDTH);
             for (int i = 0; i < ANSWER; i++)
                 if (memcmp(&y[i], &want[i], sizeof y[i]) != 0)
-                    fail_msg("symmetric %d, seed %d: element %d is %.9g, want %.9g", symmetric, (int)seed, i,
-                             (double)y[i], (double)want[i]);
+                    fail_msg("schemes %d, seed %d: element %d is %.9g, want %.9g", k, (int)seed, i, (double)y[i],
+                             (double)want[i]);
         }
         net_free(&n);
     }
@@ -123,7 +137,7 @@ static void test_rows_are_apart(void **state)
 {
     (void)state;
     static const float odd[] = {NAN, INFINITY, -INFINITY, 1e30f, 3.4e38f, 0};
-    struct net n = net_new("N,S,24", QD_GRANULARITY_AUTO, false);
+    struct net n = net_new("N,S,24", QD_GRANULARITY_AUTO);
     float x[ELEMS], y[ANSWER], clean[ANSWER];
     inputs(x, 7);
     ask(&n, x, clean);
@@ -159,7 +173,7 @@ static void test_who_gets_it(void **state)
         {"N,24", QD_PER_ROW, 1, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct net n = net_new(cases[i].shape, cases[i].granularity, false);
+        struct net n = net_new(cases[i].shape, cases[i].granularity);
         struct qd_range_report range;
         assert_int_equal(steps_of(&n, QD_STEP_QUANTIZE_ROWS), cases[i].rows);
         assert_int_equal(steps_of(&n, QD_STEP_QUANTIZE), cases[i].tensors);
@@ -175,7 +189,7 @@ static void test_who_gets_it(void **state)
 static void test_ranges_are_seen(void **state)
 {
     (void)state;
-    struct net n = net_new("N,S,24", QD_GRANULARITY_AUTO, false);
+    struct net n = net_new("N,S,24", QD_GRANULARITY_AUTO);
     struct qd_range_report range;
     struct qd_error error;
     float x[ELEMS], y[ANSWER], lo = 0, hi = 0;
@@ -193,6 +207,30 @@ static void test_ranges_are_seen(void **state)
     assert_int_equal(qd_model_ranges_set(n.model, &given, 1, &error), QD_ERR_CONFLICT);
     assert_non_null(strstr(error.text, "row by row"));
     net_free(&n);
+}
+
+static void test_weights_are_shown(void **state)
+{
+    (void)state;
+    uint32_t digests[2];
+    for (int k = 0; k < 2; k++) {
+        struct net n = net_with("N,S,24", QD_GRANULARITY_AUTO, QD_ASYMMETRIC, k ? QD_ASYMMETRIC : QD_SYMMETRIC);
+        struct qd_plan_report plan;
+        int layers = 0;
+        qd_model_plan(n.model, &plan);
+        digests[k] = plan.digest;
+        for (size_t i = 0; i < plan.steps; i++) {
+            struct qd_step_report step;
+            qd_model_step(n.model, i, &step);
+            if (!step.weight_bits)
+                continue;
+            assert_int_equal(step.weight_scheme, k ? QD_ASYMMETRIC : QD_SYMMETRIC);
+            layers++;
+        }
+        assert_int_equal(layers, 2);
+        net_free(&n);
+    }
+    assert_int_not_equal(digests[0], digests[1]);
 }
 
 /* A graph of tokens: a residual inside the layer, GELU between two layers, in any number of threads the same. */
@@ -243,7 +281,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arithmetic),   cmocka_unit_test(test_rows_are_apart),
         cmocka_unit_test(test_who_gets_it),  cmocka_unit_test(test_ranges_are_seen),
-        cmocka_unit_test(test_feed_forward),
+        cmocka_unit_test(test_feed_forward), cmocka_unit_test(test_weights_are_shown),
     };
     engine = qd_mb_engine(1);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
