@@ -199,9 +199,8 @@ struct qd_step_report {
     const char *reason; /* why this precision, one phrase */
     bool pinned;        /* the precision was given */
     double sqnr_db;     /* of the layer alone, by shadow runs; NaN: not measured */
-    enum qd_scheme activation_scheme;
+    enum qd_scheme activation_scheme, weight_scheme;
     enum qd_granularity weight_granularity;
-    enum qd_scheme weight_scheme;
     int weight_bits;         /* 0: no weights */
     double int8_us, fp32_us; /* of a layer that was timed while loading, else 0 */
     uint64_t macs;           /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */

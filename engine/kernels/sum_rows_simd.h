@@ -18,8 +18,11 @@ static inline void vector_sum_rows(const struct qd_rows *a, size_t rows, int32_t
             size_t left = a->tap_bytes;
             for (; left >= QD_SIMD_BYTES; left -= QD_SIMD_BYTES, piece += QD_SIMD_BYTES)
                 sum = vi_add_bytes(sum, vi_load_bytes(piece));
-            if (left)
-                sum = vi_add_bytes(sum, vi_load_some_bytes(piece, left));
+            if (left) {
+                uint8_t line[QD_SIMD_BYTES] = {0};
+                rows_copy(line, piece, left);
+                sum = vi_add_bytes(sum, vi_load_bytes(line));
+            }
         }
         vi_store(lanes, sum);
         sums[i] = 0;

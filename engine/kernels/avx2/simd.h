@@ -124,12 +124,6 @@ static inline void bytes_max(uint8_t *out, const uint8_t *in, size_t n)
 #define QD_SIMD_BYTES 32
 
 static inline vi vi_load_bytes(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
-static inline vi vi_load_some_bytes(const uint8_t *p, size_t n) /* n < 32; zeros behind them */
-{
-    uint8_t line[QD_SIMD_BYTES] = {0};
-    memcpy(line, p, n);
-    return vi_load_bytes(line);
-}
 /* sum + the bytes of x, some of them in each lane. */
 static inline vi vi_add_bytes(vi sum, vi x) { return vi_add(sum, _mm256_sad_epu8(x, _mm256_setzero_si256())); }
 static inline vi vi_load_widened(const uint8_t *p) /* s8 -> s16 */

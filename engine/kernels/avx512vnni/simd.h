@@ -90,10 +90,6 @@ static inline void bytes_max(uint8_t *out, const uint8_t *in, size_t n)
 #define QD_SIMD_BYTES 64
 
 static inline vi vi_load_bytes(const uint8_t *p) { return _mm512_loadu_si512(p); }
-static inline vi vi_load_some_bytes(const uint8_t *p, size_t n) /* n < 64; zeros behind them */
-{
-    return _mm512_maskz_loadu_epi8(((__mmask64)1 << n) - 1, p);
-}
 /* sum + the bytes of x, some of them in each lane. */
 static inline vi vi_add_bytes(vi sum, vi x) { return vi_add(sum, _mm512_sad_epu8(x, _mm512_setzero_si512())); }
 static inline vi vi_load_widened(const uint8_t *p) /* s8 -> s16 */
