@@ -87,8 +87,9 @@ bool qd_attention_fit(const struct qd_call *call, struct attention *a)
     a->out_row = p->out_rows ? a->heads * a->dv : a->dv;
     a->out_head = p->out_rows ? a->dv : a->m * a->dv;
     a->out_batch = a->m * a->heads * a->dv;
+    a->by_row = p->by_row && a->n <= INTEGER_KEYS;
     a->integer = a->n <= INTEGER_KEYS;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2 && !a->by_row; i++)
         a->integer = a->integer && call->in[i].dtype == QD_U8;
     return true;
 }
@@ -102,6 +103,14 @@ static enum qd_status prepare(const struct qd_node *node, struct qd_arena *arena
         return qd_op_refuse(node, error, QD_ERR_UNSUPPORTED, "only the plan makes this operator");
     memcpy(copy, node->program, sizeof *copy);
     *prep = copy;
+    return QD_OK;
+}
+
+static enum qd_status pack(const struct qd_packing *packing, void **prep, struct qd_error *error)
+{
+    struct qd_attention *p = *prep;
+    (void)error;
+    p->by_row = packing->int8 && packing->rows;
     return QD_OK;
 }
 
@@ -168,14 +177,17 @@ void qd_attention_memory(const struct qd_call *call, const struct attention *a, 
     m->k_bytes = qd_align_up(a->integer ? q8->packed_bytes(n, d) : f32->packed_bytes(n, d));
     m->v_bytes = qd_align_up(a->integer ? q8->packed_bytes(dv, depth) : f32->packed_bytes(dv, n));
     m->start_bytes = a->integer ? qd_align_up(n * sizeof(int32_t)) : 0;
-    m->head_bytes = m->k_bytes + m->v_bytes + m->start_bytes + (a->integer ? qd_align_up(2 * dv * sizeof(float)) : 0);
+    m->key_scale_bytes = a->by_row ? qd_align_up(n * sizeof(float)) : 0;
+    m->head_bytes = m->k_bytes + m->v_bytes + m->start_bytes + (a->integer ? qd_align_up(2 * dv * sizeof(float)) : 0) +
+                    m->key_scale_bytes;
     m->gemm_bytes = qd_align_up(a->integer ? most(q8->scratch_bytes(d), q8->scratch_bytes(depth))
                                            : most(f32->scratch_bytes(d), f32->scratch_bytes(n)));
     m->signed_bytes = a->integer ? qd_align_up(most(n * d, qd_align_up(depth * dv) + dv * sizeof(int32_t))) : 0;
     m->block_bytes = qd_align_up(m->rows * (m->score_bytes + (a->integer ? 2 * m->weight_bytes : 0)));
     size_t tail = qd_align_up(2 * m->rows * dv * sizeof(float)) + qd_align_up(m->rows * dv) +
                   qd_align_up(m->rows * sizeof(float));
-    m->task_bytes = most(m->signed_bytes, m->block_bytes + tail + m->gemm_bytes) +
+    m->query_bytes = a->by_row ? qd_align_up(m->rows * d) + qd_align_up(m->rows * sizeof(struct qd_row_scale)) : 0;
+    m->task_bytes = most(m->signed_bytes, m->block_bytes + tail + m->gemm_bytes + m->query_bytes) +
                     qd_align_up(sizeof(struct qd_observation));
     m->scale_bytes = qd_align_up(n * sizeof(float)) + qd_align_up(dv * sizeof(int32_t));
     for (int i = 0; i < 3; i++)
@@ -194,9 +206,10 @@ static size_t scratch(const struct qd_call *call)
            m.float_bytes[0] + m.float_bytes[1] + m.float_bytes[2];
 }
 
-const struct qd_op qd_op_attention = {.flags = QD_OP_READS_Q8 | QD_OP_WRITES_Q8,
+const struct qd_op qd_op_attention = {.flags = QD_OP_READS_Q8 | QD_OP_WRITES_Q8 | QD_OP_ROWS_INSIDE,
                                       .prepare = prepare,
                                       .wants_q8 = wants_q8,
+                                      .pack = pack,
                                       .infer = infer,
                                       .scratch = scratch,
                                       .run = qd_attention_run};

@@ -19,6 +19,7 @@ struct qd_attention {
     int64_t heads, size, value_size; /* of sides that are rows; else by shape */
     float scale;
     struct qd_attention_side q, k, v;
+    bool by_row;   /* set when packed: Q and K come as floats, their rows become integers by a scale each */
     bool out_rows; /* the output is [B, S, H * D] instead of [B, H, S, D] or [B, S, D] */
 };
 

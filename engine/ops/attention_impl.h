@@ -22,19 +22,21 @@ struct attention {
     int64_t batch, heads, m, n, d, dv; /* m queries and n keys of depth d, values of depth dv */
     struct attention_side q, k, v;
     bool masked, integer; /* integer: Q and K are bytes; V is, or becomes some with a scale a column */
+    bool by_row;          /* integer, and Q and K are made bytes here: each row of a head has a scale */
     int64_t mask_strides[4];
     int64_t out_batch, out_head, out_row;
     float scale;
 };
 
 /* Scratch: scales, start values of zero | of each head: packed K, packed V, start values, scales of V twice | of each
- * task: signed copies while packing, then a block's scores, weights, results twice, their bytes, factors and the
- * products' own; its observation | inputs as floats. */
+ * task: signed copies while packing, then a block's scores, weights, results twice, their bytes, factors, the products'
+ * own, by row queries and their scales; its observation | inputs as floats. By row a head has scales of K, too. */
 struct attention_memory {
     size_t rows, depth;                               /* rows of a block; n, in whole units of the integer product */
     size_t score_bytes, weight_bytes;                 /* from row to row */
     size_t block_bytes;                               /* of a block's scores and weights */
     size_t k_bytes, v_bytes, start_bytes, head_bytes; /* of a head */
+    size_t key_scale_bytes, query_bytes;              /* by row: of a head, of a block */
     size_t signed_bytes, gemm_bytes, task_bytes, scale_bytes;
     size_t float_bytes[3];
 };

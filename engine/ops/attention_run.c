@@ -1,6 +1,7 @@
 /* Attention, computed: K and V of every head are packed once, then blocks of queries go through scores, exponentials
  * and the product with V while they are in the cache; the division by the row's sum comes last. In integers, K's zero
  * point adds the same to all scores of a row, which a softmax does not see; V's adds the same to all rows of a column.
+ * By row, queries become integers with a scale and a zero point each, keys symmetric ones with a scale each: (7b).
  * Every result depends on its own row only, so blocks, threads and batch change nothing. */
 #include "engine/ops/attention_impl.h"
 
@@ -24,6 +25,8 @@ struct block {
     float *result, *factor;
     uint8_t *bytes;
     void *gemm;
+    uint8_t *queries; /* by row */
+    struct qd_row_scale *query_scales;
     struct qd_observation *seen;
 };
 
@@ -40,6 +43,8 @@ static struct block block_of(const struct work *w, int64_t task)
     b.bytes = (uint8_t *)at + qd_align_up(2 * m->rows * dv * sizeof(float));
     b.factor = (float *)(void *)(b.bytes + qd_align_up(m->rows * dv));
     b.gemm = (char *)b.factor + qd_align_up(m->rows * sizeof(float));
+    b.queries = (uint8_t *)b.gemm + m->gemm_bytes;
+    b.query_scales = (struct qd_row_scale *)(void *)(b.queries + qd_align_up(m->rows * (size_t)w->a.d));
     return b;
 }
 
@@ -78,6 +83,31 @@ static float *value_scale(const struct work *w, const char *packed)
     return (float *)(uintptr_t)(packed + w->mem.k_bytes + w->mem.v_bytes + w->mem.start_bytes);
 }
 
+/* By row, of a packed head: of its keys, times the scale of the scores. */
+static float *key_scale(const struct work *w, const char *packed)
+{
+    return (float *)(uintptr_t)(packed + w->mem.head_bytes - w->mem.key_scale_bytes);
+}
+
+/* K of one head as signed bytes, rows of d; by row with their scales, too. */
+static void pack_keys(const struct work *w, int64_t batch, int64_t head, int8_t *to, float *scale)
+{
+    const struct attention *a = &w->a;
+    const size_t n = (size_t)a->n, d = (size_t)a->d;
+    const int64_t at = side_at(&a->k, batch, head);
+    if (!a->by_row) {
+        make_signed((const uint8_t *)w->data[1] + at, a->k.row_stride, n, d, n, to);
+        return;
+    }
+    const float *row = (const float *)w->data[1] + at;
+    for (size_t j = 0; j < n; j++, row += a->k.row_stride) {
+        struct qd_row_scale own;
+        w->call->kernels->quantize_rows_u8(row, 1, d, true, (uint8_t *)to + j * d, &own, NULL);
+        scale[j] = a->scale * own.scale;
+    }
+    make_signed((const uint8_t *)to, a->d, n, d, n, to);
+}
+
 /* V of one head as signed bytes, rows of dv, and their scales. */
 static void pack_values(const struct work *w, int64_t batch, int64_t head, int8_t *to, float *scale)
 {
@@ -97,12 +127,11 @@ static void pack_integers(const struct work *w, int64_t batch, int64_t head, cha
 {
     const struct attention *a = &w->a;
     const struct qd_gemm_q8 *gemm = &w->call->kernels->gemm_q8;
-    const uint8_t *k = (const uint8_t *)w->data[1] + side_at(&a->k, batch, head);
     size_t n = (size_t)a->n, d = (size_t)a->d, dv = (size_t)a->dv, depth = w->mem.depth;
     int32_t *start = (int32_t *)(void *)(to + w->mem.k_bytes + w->mem.v_bytes);
-    make_signed(k, a->k.row_stride, n, d, n, room);
+    pack_keys(w, batch, head, room, key_scale(w, to));
     gemm->pack(n, d, room, d, 1, to, start);
-    for (size_t j = 0; j < n; j++)
+    for (size_t j = 0; !a->by_row && j < n; j++) /* by row they stay sums of columns */
         start[j] *= -w->call->in_qp[0]->zero_point;
     float *scale = value_scale(w, to);
     pack_values(w, batch, head, room, scale + dv);
@@ -152,6 +181,23 @@ static void run_product(const struct work *w, struct qd_gemm_args *args)
         w->call->kernels->gemm_f32.run(args);
 }
 
+/* The queries of a block as bytes, and what the product takes for it. */
+static void take_queries(const struct work *w, const struct place *p, const struct block *b, struct qd_gemm_args *args)
+{
+    const struct attention *a = &w->a;
+    const size_t d = (size_t)a->d;
+    const float *row = (const float *)w->data[0] + side_at(&a->q, p->batch, p->head) +
+                       (int64_t)p->first * a->q.row_stride;
+    for (size_t i = 0; i < p->rows; i++, row += a->q.row_stride)
+        w->call->kernels->quantize_rows_u8(row, 1, d, false, b->queries + i * d, b->query_scales + i, NULL);
+    args->a.base = b->queries;
+    args->a.stride_bytes = d;
+    args->epilogue.rows = b->query_scales;
+    args->epilogue.row_count = p->rows;
+    args->epilogue.sums = args->epilogue.acc_init;
+    args->epilogue.scale = key_scale(w, p->packed);
+}
+
 static void make_scores(const struct work *w, const struct place *p, const struct block *b)
 {
     const struct attention *a = &w->a;
@@ -178,6 +224,8 @@ static void make_scores(const struct work *w, const struct place *p, const struc
                      .out_stride_elems = w->mem.score_bytes / sizeof(float)},
         .scratch = b->gemm,
     };
+    if (a->by_row)
+        take_queries(w, p, b, &args);
     if (mask && ms[3] && (ms[2] == 0 || w->mask_repeats))
         args.epilogue.bias = mask;
     else if (mask && ms[3])
@@ -291,7 +339,7 @@ static void lay_out(struct work *w)
     const struct qd_call *call = w->call;
     struct attention *a = &w->a;
     char *at = call->scratch;
-    float score = a->integer ? a->scale * call->in_qp[0]->scale * call->in_qp[1]->scale : a->scale;
+    float score = a->integer && !a->by_row ? a->scale * call->in_qp[0]->scale * call->in_qp[1]->scale : a->scale;
     w->score_scale = (float *)(void *)at;
     fill(w->score_scale, a->n, score);
     w->no_start = (int32_t *)(void *)(at + qd_align_up((size_t)a->n * sizeof(float)));

@@ -51,6 +51,7 @@ enum qd_op_flags {
         128, /* with CHANNELS_LAST: every data input comes channels last, not only input 0 (Concat, pointwise) */
     QD_OP_INT8_INSIDE = 256, /* with constant inputs 1 and 2 packed in INT8 it quantizes what it multiplies itself, row
                               * by row: integers neither come nor go (LSTM, GRU, RNN) */
+    QD_OP_ROWS_INSIDE = 512, /* what wants_q8 asks for may come in floats instead: run quantizes it row by row */
 };
 
 /* What an operator may pack when a plan is compiled. */
@@ -60,6 +61,7 @@ struct qd_packing {
     const struct qd_kernels *kernels;
     struct qd_arena *arena;
     bool int8; /* integers will come for what wants_q8 asked for, or QD_OP_INT8_INSIDE is to do what it says */
+    bool rows; /* QD_OP_ROWS_INSIDE: what wants_q8 asked for comes in floats, to be quantized row by row */
 };
 
 struct qd_op {

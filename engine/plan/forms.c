@@ -164,8 +164,11 @@ static enum qd_status choose(struct finder *f)
                 return no_memory(f->error);
             refusal = node->in_count > 2 && constants[1] && constants[2] ? NULL : "weights are not constant";
         } else if (op->wants_q8) {
-            struct qd_packing packing = {node, qd_forms_constants(f->plan, node), f->plan->kernels, f->plan->arena,
-                                         true};
+            struct qd_packing packing = {.node = node,
+                                         .constants = qd_forms_constants(f->plan, node),
+                                         .kernels = f->plan->kernels,
+                                         .arena = f->plan->arena,
+                                         .int8 = true};
             if (!packing.constants)
                 return no_memory(f->error);
             f->forms->wants[u] = op->wants_q8(&packing);
@@ -214,6 +217,11 @@ static enum qd_status choose_rows(struct finder *f)
     const struct qd_dims *dims = qd_dims_find(&f->plan->graph, f->plan->arena);
     if (!dims)
         return no_memory(f->error);
+    for (int u = 0; u < f->unit_count; u++) /* attention, whose rows are tokens */
+        if (!f->units[u].linear && f->forms->int8[u] && (f->forms->ops[u]->flags & QD_OP_ROWS_INSIDE)) {
+            f->forms->rows[u] = true;
+            f->forms->wants[u] = 0;
+        }
     for (int u = 0; u < f->unit_count; u++) {
         const struct qd_node *node = node_of(f, u);
         if (!f->units[u].linear || !f->forms->int8[u] || qd_linear_node_is_conv(node) || f->forms->fixed[node->in[0]])

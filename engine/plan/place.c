@@ -305,8 +305,12 @@ static enum qd_status prepare(struct placer *p, int u, void **prep)
     enum qd_status status = op->prepare ? op->prepare(node, p->plan->arena, prep, p->error) : QD_OK;
     if (status || !op->pack)
         return status;
-    struct qd_packing packing = {node, qd_forms_constants(p->plan, node), p->plan->kernels, p->plan->arena,
-                                 p->forms.int8[u]};
+    struct qd_packing packing = {.node = node,
+                                 .constants = qd_forms_constants(p->plan, node),
+                                 .kernels = p->plan->kernels,
+                                 .arena = p->plan->arena,
+                                 .int8 = p->forms.int8[u],
+                                 .rows = p->forms.rows[u]};
     return packing.constants ? op->pack(&packing, prep, p->error) : no_memory(p);
 }
 

@@ -216,21 +216,31 @@ static int steps_of(struct qd_model *model, const char *op)
     return count;
 }
 
+/* How a model is loaded: in floats, in integers with a scale a tensor, or a row. */
+enum form { FLOATS, TENSORS, TOKENS };
+
+static struct qd_quant_options options_of(enum form form)
+{
+    struct qd_quant_options options = qd_quant_defaults();
+    options.precision = form == FLOATS ? QD_FP32 : QD_INT8;
+    options.activation_granularity = form == TENSORS ? QD_PER_TENSOR : QD_GRANULARITY_AUTO;
+    return options;
+}
+
 /* Output 0; rows of the batch from `first` on. */
-static void answer(const struct graph *g, enum qd_precision precision, unsigned threads, bool separate, int first,
-                   int batch, float *out)
+static void answer(const struct graph *g, enum form form, unsigned threads, bool separate, int first, int batch,
+                   float *out)
 {
     struct qd_engine *engine = qd_mb_engine(threads);
-    struct qd_quant_options options = qd_quant_defaults();
+    struct qd_quant_options options = options_of(form);
     struct qd_mb b = build(g, separate);
     float x[ELEMS];
-    options.precision = precision;
     struct qd_model *model = qd_mb_load(&b, engine, &options, NULL);
     assert_non_null(model);
     int found = steps_of(model, "Attention");
     if (found != (g->found && !separate))
         fail_msg("%s: %d nodes of attention", g->label, found);
-    if (precision == QD_FP32 && !separate && steps_of(model, "Transpose") != g->left)
+    if (form == FLOATS && !separate && steps_of(model, "Transpose") != g->left)
         fail_msg("%s: %d transposes stay", g->label, steps_of(model, "Transpose"));
     qd_mb_fill(x, ELEMS, 42, 2);
     struct qd_infer *infer = qd_mb_run(model, NULL, batch == 2 ? "2,5,8" : "1,5,8", x + first * ROWS * WIDTH);
@@ -260,14 +270,16 @@ static void test_graphs(void **state)
     float got[ELEMS], want[ELEMS], int8[ELEMS];
     for (size_t i = 0; i < sizeof graphs / sizeof graphs[0]; i++) {
         const struct graph *g = &graphs[i];
-        answer(g, QD_FP32, 1, false, 0, BATCH, got);
-        answer(g, QD_FP32, 1, true, 0, BATCH, want);
+        answer(g, FLOATS, 1, false, 0, BATCH, got);
+        answer(g, FLOATS, 1, true, 0, BATCH, want);
         for (int e = 0; e < ELEMS; e++)
             if (!(fabsf(got[e] - want[e]) <= 2e-5f * (1 + fabsf(want[e]))))
                 fail_msg("%s: element %d is %.9g, the pieces give %.9g", g->label, e, (double)got[e], (double)want[e]);
-        answer(g, QD_INT8, 1, false, 0, BATCH, int8);
-        if (!(cosine(int8, want, ELEMS) > 0.997))
-            fail_msg("%s: cosine of integers %.6f", g->label, cosine(int8, want, ELEMS));
+        for (enum form form = TENSORS; form <= TOKENS; form++) {
+            answer(g, form, 1, false, 0, BATCH, int8);
+            if (!(cosine(int8, want, ELEMS) > (form == TOKENS ? 0.999 : 0.997)))
+                fail_msg("%s: cosine of integers, form %d: %.6f", g->label, form, cosine(int8, want, ELEMS));
+        }
     }
 }
 
@@ -276,14 +288,14 @@ static void test_threads_change_nothing(void **state)
     (void)state;
     float one[ELEMS], three[ELEMS];
     for (size_t i = 0; i < sizeof graphs / sizeof graphs[0]; i++)
-        for (int p = 0; p < 2; p++) {
-            answer(&graphs[i], p ? QD_INT8 : QD_FP32, 1, false, 0, BATCH, one);
-            answer(&graphs[i], p ? QD_INT8 : QD_FP32, 3, false, 0, BATCH, three);
+        for (enum form form = FLOATS; form <= TOKENS; form++) {
+            answer(&graphs[i], form, 1, false, 0, BATCH, one);
+            answer(&graphs[i], form, 3, false, 0, BATCH, three);
             assert_memory_equal(one, three, sizeof one);
         }
 }
 
-/* Each half of a batch alone; not where the mask is of two batches. */
+/* Each half of a batch alone; not where the mask is of two batches. With a scale a row that holds in integers, too. */
 static void test_batch_changes_nothing(void **state)
 {
     (void)state;
@@ -291,10 +303,81 @@ static void test_batch_changes_nothing(void **state)
     for (size_t i = 0; i < sizeof graphs / sizeof graphs[0]; i++) {
         if (!graphs[i].found || graphs[i].left || strstr(graphs[i].label, "batches"))
             continue;
-        answer(&graphs[i], QD_FP32, 1, false, 0, BATCH, both);
-        answer(&graphs[i], QD_FP32, 1, false, 0, 1, alone);
-        answer(&graphs[i], QD_FP32, 1, false, 1, 1, alone + ELEMS / 2);
-        assert_memory_equal(both, alone, sizeof both);
+        for (enum form form = FLOATS; form <= TOKENS; form += TOKENS) {
+            answer(&graphs[i], form, 1, false, 0, BATCH, both);
+            answer(&graphs[i], form, 1, false, 0, 1, alone);
+            answer(&graphs[i], form, 1, false, 1, 1, alone + ELEMS / 2);
+            assert_memory_equal(both, alone, sizeof both);
+        }
+    }
+}
+
+/* The two products alone, of tensors as they come: [1, HEADS, ROWS, DEPTH]. */
+static void attend(enum form form, const float *q, const float *k, const float *v, float *out)
+{
+    struct qd_engine *engine = qd_mb_engine(1);
+    struct qd_quant_options options = options_of(form);
+    struct qd_mb b = {0};
+    struct qd_infer *infer;
+    struct qd_error error;
+    qd_mb_input(&b, "q", QD_F32, "1,2,5,4");
+    qd_mb_input(&b, "k", QD_F32, "1,2,5,4");
+    qd_mb_input(&b, "v", QD_F32, "1,2,5,4");
+    qd_mb_node(&b, "Transpose", "k", "kt", "perm=[0,1,3,2]");
+    qd_mb_node(&b, "MatMul", "q kt", "s", NULL);
+    qd_mb_node(&b, "Softmax", "s", "p", "axis=-1");
+    qd_mb_node(&b, "MatMul", "p v", "y", NULL);
+    qd_mb_output(&b, "y", QD_F32, "");
+    qd_mb_finish(&b, 17);
+    struct qd_model *model = qd_mb_load(&b, engine, &options, NULL);
+    assert_non_null(model);
+    assert_int_equal(steps_of(model, "Attention"), 1);
+    assert_int_equal(steps_of(model, "QuantizeLinear"), form == TENSORS ? 2 : 0);
+    const struct qd_infer_options defaults = qd_infer_defaults();
+    const float *data[] = {q, k, v};
+    assert_int_equal(qd_infer_create(model, &defaults, &infer, &error), QD_OK);
+    for (size_t i = 0; i < 3; i++) {
+        const struct qd_shape shape = qd_mb_shape("1,2,5,4");
+        void *room;
+        assert_int_equal(qd_infer_input_alloc(infer, i, QD_F32, &shape, &room, &error), QD_OK);
+        memcpy(room, data[i], ELEMS / 2 * sizeof **data);
+    }
+    assert_int_equal(qd_infer_prepare(infer, &error), QD_OK);
+    qd_infer_run(&infer, 1);
+    assert_int_equal(qd_infer_status(infer, &error), QD_OK);
+    qd_infer_finish(infer);
+    memcpy(out, qd_infer_output(infer, 0)->data, ELEMS / 2 * sizeof *out);
+    qd_infer_destroy(&infer);
+    qd_model_unref(&model);
+    qd_mb_free(&b);
+    qd_engine_destroy(&engine);
+}
+
+/* Queries and keys of very different sizes: each has its own scale, and an odd query leaves the others as they are. */
+static void test_tokens_are_apart(void **state)
+{
+    (void)state;
+    static const float odd[] = {NAN, INFINITY, 1e30f, 0};
+    enum { N = ELEMS / 2, ODD = 3 };
+    float q[N], k[N], v[N], clean[N], want[N], tensor[N], got[N];
+    qd_mb_fill(q, N, 1, 1);
+    qd_mb_fill(k, N, 2, 1);
+    qd_mb_fill(v, N, 3, 1);
+    for (int i = 0; i < N; i++) {
+        q[i] *= powf(8, (float)(i / DEPTH % ROWS));
+        k[i] *= powf(4, (float)(ROWS - 1 - i / DEPTH % ROWS)) / 64;
+    }
+    attend(FLOATS, q, k, v, want);
+    attend(TENSORS, q, k, v, tensor);
+    attend(TOKENS, q, k, v, clean);
+    if (!(cosine(clean, want, N) > 0.9995 && cosine(clean, want, N) > cosine(tensor, want, N)))
+        fail_msg("by row %.6f, by tensor %.6f", cosine(clean, want, N), cosine(tensor, want, N));
+    for (size_t o = 0; o < sizeof odd / sizeof odd[0]; o++) {
+        for (int i = 0; i < DEPTH; i++)
+            q[ODD * DEPTH + i] = odd[o];
+        attend(TOKENS, q, k, v, got);
+        assert_memory_equal(got, clean, ODD * DEPTH * sizeof *got);
+        assert_memory_equal(got + (ODD + 1) * DEPTH, clean + (ODD + 1) * DEPTH, (N - (ODD + 1) * DEPTH) * sizeof *got);
     }
 }
 
@@ -304,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_graphs),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_batch_changes_nothing),
+        cmocka_unit_test(test_tokens_are_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -216,7 +216,11 @@ static void run(struct trial *t, const struct way *way, struct result *result)
     assert_non_null(op);
     assert_int_equal(op->prepare(&t->node, arena, &prep, &error), QD_OK);
     const struct qd_tensor *constants[8] = {NULL, &in[1], &in[2]};
-    const struct qd_packing packing = {&t->node, constants, qd_kernels_at(way->isa), arena, way->int8};
+    const struct qd_packing packing = {.node = &t->node,
+                                       .constants = constants,
+                                       .kernels = qd_kernels_at(way->isa),
+                                       .arena = arena,
+                                       .int8 = way->int8};
     if (way->pack)
         assert_int_equal(op->pack(&packing, &prep, &error), QD_OK);
     struct qd_call call = {.node = &t->node,
