@@ -210,7 +210,7 @@ static enum qd_status read_categories(const struct qd_node *node, struct qd_aren
                                       struct qd_error *error)
 {
     const bool mapper = strcmp(node->op, "CategoryMapper") == 0;
-    struct list strings = {QD_NONE}, ints = {QD_NONE};
+    struct list strings = {.dtype = QD_NONE}, ints = {.dtype = QD_NONE};
     if (!read_strings(node, mapper ? "cats_strings" : "classes_strings", &strings) ||
         (mapper && (!read_ints(node, "cats_int64s", &ints) || ints.count != strings.count)))
         return qd_op_refuse(node, error, QD_ERR_INVALID, "its categories are missing, or no pairs");
@@ -236,7 +236,7 @@ static enum qd_status read_categories(const struct qd_node *node, struct qd_aren
 static enum qd_status read_default(const struct qd_node *node, struct qd_arena *arena, struct encoder *e,
                                    struct qd_error *error)
 {
-    struct list list = {QD_NONE};
+    struct list list = {.dtype = QD_NONE};
     enum qd_dtype dtype = QD_NONE;
     e->otherwise = (struct element){.s = text_of(node, "default_string", "_Unused"),
                                     .f = qd_attr_float(node, "default_float", -0.0f),
