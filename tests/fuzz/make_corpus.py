@@ -465,6 +465,41 @@ def scan_by_axes():
                  [value("x", (1, 2)), value("seq", (1, 2, "t"))], [value("y", None), value("ys", None)])
 
 
+ML = "ai.onnx.ml"
+
+
+@runnable
+def classical_trees():
+    nodes = [h.make_node("Scaler", ["x"], ["f"], domain=ML, offset=[0.5, 0.25], scale=[2.0]),
+             h.make_node("TreeEnsembleClassifier", ["f"], ["label", "scores"], domain=ML, nodes_treeids=[0, 0, 0, 0, 0, 1, 1, 1],
+                         nodes_nodeids=[0, 1, 2, 3, 4, 0, 1, 2], nodes_featureids=[0, 1, 0, 0, 0, 1, 0, 0],
+                         nodes_values=[1., 2., 0., 0., 0., 5., 0., 0.],
+                         nodes_modes=["BRANCH_LEQ", "BRANCH_LT", "LEAF", "LEAF", "LEAF", "BRANCH_EQ", "LEAF", "LEAF"],
+                         nodes_truenodeids=[1, 3, 0, 0, 0, 1, 0, 0], nodes_falsenodeids=[2, 4, 0, 0, 0, 2, 0, 0],
+                         class_treeids=[0, 0, 0, 1, 1], class_nodeids=[3, 4, 2, 1, 2], class_ids=[0, 1, 2, 0, 1],
+                         class_weights=[1., 2., 3., 4., 5.], classlabels_strings=["a", "b", "c"], post_transform="SOFTMAX"),
+             h.make_node("ZipMap", ["scores"], ["y"], domain=ML, classlabels_strings=["a", "b", "c"])]
+    return model(nodes, [value("x", ("n", 2))], [value("label", ("n",), T.STRING), value("y", None)], others=[(ML, 3)])
+
+
+@runnable
+def classical_vectors():
+    nodes = [h.make_node("SVMClassifier", ["x"], ["label", "scores"], domain=ML, support_vectors=[1., 0., 0., 1., 1., 1.],
+                         coefficients=[1., -1., .5, .25, 2., -2.], rho=[.1, .2, .3], prob_a=[1., 1., 1.], prob_b=[0., 0., 0.],
+                         vectors_per_class=[1, 1, 1], kernel_type="RBF", kernel_params=[.5, 0., 3.], classlabels_ints=[4, 5, 6]),
+             h.make_node("LabelEncoder", ["label"], ["y"], domain=ML, keys_int64s=[4, 5], values_strings=["four", "five"])]
+    return model(nodes, [value("x", ("n", 2))], [value("y", ("n",), T.STRING), value("scores", None)], others=[(ML, 3)])
+
+
+@runnable
+def words():
+    nodes = [h.make_node("StringNormalizer", ["s"], ["u"], case_change_action="UPPER", stopwords=["no"]),
+             h.make_node("StringConcat", ["u", "c"], ["j"]), h.make_node("StringSplit", ["j"], ["p", "n"], delimiter="-"),
+             h.make_node("OneHotEncoder", ["p"], ["y"], domain=ML, cats_strings=["A", "B"])]
+    return model(nodes, [value("s", (3,), T.STRING)], [value("y", None), value("n", None, T.INT64), value("p", None, T.STRING)],
+                 [h.make_tensor("c", T.STRING, [1], ["a-B"])], opset=20, others=[(ML, 3)])
+
+
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "corpus")
     for target, seeds in (("onnx", SEEDS), ("model", RUNNABLE)):
