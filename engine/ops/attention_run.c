@@ -102,7 +102,7 @@ static void pack_keys(const struct work *w, int64_t batch, int64_t head, int8_t 
     const float *row = (const float *)w->data[1] + at;
     for (size_t j = 0; j < n; j++, row += a->k.row_stride) {
         struct qd_row_scale own;
-        w->call->kernels->quantize_rows_u8(row, 1, d, true, (uint8_t *)to + j * d, &own, NULL);
+        w->call->kernels->quantize_rows_u8(row, NULL, 1, d, true, (uint8_t *)to + j * d, &own, NULL);
         scale[j] = a->scale * own.scale;
     }
     make_signed((const uint8_t *)to, a->d, n, d, n, to);
@@ -189,7 +189,7 @@ static void take_queries(const struct work *w, const struct place *p, const stru
     const float *row = (const float *)w->data[0] + side_at(&a->q, p->batch, p->head) +
                        (int64_t)p->first * a->q.row_stride;
     for (size_t i = 0; i < p->rows; i++, row += a->q.row_stride)
-        w->call->kernels->quantize_rows_u8(row, 1, d, false, b->queries + i * d, b->query_scales + i, NULL);
+        w->call->kernels->quantize_rows_u8(row, NULL, 1, d, false, b->queries + i * d, b->query_scales + i, NULL);
     args->a.base = b->queries;
     args->a.stride_bytes = d;
     args->epilogue.rows = b->query_scales;

@@ -217,11 +217,14 @@ static enum qd_status choose_rows(struct finder *f)
     const struct qd_dims *dims = qd_dims_find(&f->plan->graph, f->plan->arena);
     if (!dims)
         return no_memory(f->error);
-    for (int u = 0; u < f->unit_count; u++) /* attention, whose rows are tokens */
-        if (!f->units[u].linear && f->forms->int8[u] && (f->forms->ops[u]->flags & QD_OP_ROWS_INSIDE)) {
+    for (int u = 0; u < f->unit_count; u++) { /* attention, whose rows are tokens */
+        const struct qd_node *node = node_of(f, u);
+        if (!f->units[u].linear && f->forms->int8[u] && (f->forms->ops[u]->flags & QD_OP_ROWS_INSIDE) &&
+            !f->forms->fixed[node->in[0]] && !f->forms->fixed[node->in[1]]) {
             f->forms->rows[u] = true;
             f->forms->wants[u] = 0;
         }
+    }
     for (int u = 0; u < f->unit_count; u++) {
         const struct qd_node *node = node_of(f, u);
         if (!f->units[u].linear || !f->forms->int8[u] || qd_linear_node_is_conv(node) || f->forms->fixed[node->in[0]])
