@@ -60,7 +60,7 @@ struct qd_value {
     int producer;                       /* node id, -1 for inputs, constants and values of an outer graph */
     bool constant;                      /* initializer (of any size, so data may be NULL when it has no elements) */
     bool is_input, is_output;
-    int outer; /* in a subgraph: value id in the parent graph, else QD_NO_VALUE */
+    int outer;                          /* in a subgraph: value id in the parent graph, else QD_NO_VALUE */
     const struct qd_integers *integers; /* of a plan's constants (engine/plan/qdq.h), else NULL */
 };
 

@@ -203,8 +203,9 @@ static float utilization(const struct qd_observation *seen, const struct qd_qpar
 /* A scale of the lane's own, in the bits of its site. */
 static struct qd_qparams own_scale(const struct qd_lane *lane, int site, double lo, double hi)
 {
-    return lane->plan->sites[site].wide ? qd_qparams_from_range_s16(lo, hi)
-                                        : qd_qparams_from_range(lo, hi, lane->rules.symmetric && !lane->plan->sites[site].own);
+    return lane->plan->sites[site].wide
+               ? qd_qparams_from_range_s16(lo, hi)
+               : qd_qparams_from_range(lo, hi, lane->rules.symmetric && !lane->plan->sites[site].own);
 }
 
 /* With 16 bits even a single value that is cut costs more than all rounding: under `widen` none ever is. */

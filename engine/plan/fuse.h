@@ -28,8 +28,9 @@ enum qd_status qd_fuse(const struct qd_graph *graph, struct qd_arena *arena, str
                        struct qd_error *error) QD_MUST_CHECK;
 
 /* Replaces nodes all of whose inputs are constants by their results (in `arena`) and drops them: edits graph's arrays,
- * which are the caller's own copies. `keep`: nodes that stay all the same; NULL: none. `Shape` of a fully known shape counts as constant. What would take
- * far more memory than the model's constants, or more than `most_bytes` in all, is left to the requests. */
+ * which are the caller's own copies. `keep`: nodes that stay all the same; NULL: none. `Shape` of a fully known shape
+ * counts as constant. What would take far more memory than the model's constants, or more than `most_bytes` in all, is
+ * left to the requests. */
 enum qd_status qd_fold_constants(struct qd_graph *graph, struct qd_arena *arena, const struct qd_kernels *kernels,
                                  struct qd_parallel *parallel, size_t most_bytes,
                                  bool (*keep)(const struct qd_graph *graph, const struct qd_node *node),

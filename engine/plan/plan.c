@@ -155,8 +155,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
     if (!status)
         status = align_constants(plan, error);
     if (!status)
-        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes,
-                                   qd_qdq_keeps, error);
+        status = qd_fold_constants(&plan->graph, plan->arena, kernels, parallel, options->request_bytes, qd_qdq_keeps,
+                                   error);
     if (!status)
         status = qd_qdq_rewrite(&plan->graph, plan->arena, &quantized, error);
     if (!status && quantized)

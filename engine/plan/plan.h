@@ -72,10 +72,10 @@ struct qd_site {
     int slot;                     /* written in that form first; -1: in a body */
     const char *const *consumers; /* nodes that read its integers */
     int consumer_count;
-    bool wide;     /* 16 bits (equation (4)), else 8 */
-    bool smoothed; /* of rows: what is observed was divided by s */
-    bool rows;     /* each row has its own scale: what is observed is shown, not used */
-    bool own;      /* the file wants each request's own range, of u8 */
+    bool wide;                      /* 16 bits (equation (4)), else 8 */
+    bool smoothed;                  /* of rows: what is observed was divided by s */
+    bool rows;                      /* each row has its own scale: what is observed is shown, not used */
+    bool own;                       /* the file wants each request's own range, of u8 */
     const struct qd_qparams *fixed; /* the file's own scale and zero point, as carried; NULL: it learns */
 };
 
