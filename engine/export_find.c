@@ -311,7 +311,9 @@ static enum qd_status place_layer(struct qd_export *x, const struct qd_step *ste
                                       .name = made.bytes,
                                       .node = at,
                                       .input = rows ? -1 : input,
+                                      .by = step->by,
                                       .outputs = (size_t)unit->outputs};
+    layer->spec.columns = step->columns;
     layer->scale = qd_arena_alloc(x->arena, layer->outputs, sizeof *layer->scale);
     if (!layer->scale || !put(&x->layers_by_name, made, x->layer_count))
         return no_memory(x);

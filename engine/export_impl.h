@@ -39,6 +39,7 @@ struct qd_export_layer {
     int axis;             /* of the output channels, in the weights */
     size_t outputs;
     float *scale, *bias; /* [outputs]; bias NULL: none */
+    const float *by;     /* of a smoothed layer: what its input's columns are multiplied by; or NULL */
     float *bias_scale;   /* [outputs]; NULL: the bias stays a float */
     bool live;
 };

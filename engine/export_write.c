@@ -108,16 +108,16 @@ static void write_parameters(struct qd_writer *w, const struct qd_export *x, con
 }
 
 static void emit_floats(struct qd_writer *w, const struct qd_export *x, const struct qd_export_layer *l,
-                        const char *what, const float *values)
+                        const char *what, const float *values, size_t count)
 {
-    const int64_t dims[1] = {(int64_t)l->outputs};
+    const int64_t dims[1] = {(int64_t)count};
     write_constant(w, &(struct constant){.x = x,
                                          .name = l->name,
                                          .what = what,
                                          .type = ONNX_FLOAT,
                                          .rank = 1,
                                          .dims = dims,
-                                         .bytes = l->outputs * sizeof(float),
+                                         .bytes = count * sizeof(float),
                                          .raw = values});
 }
 
@@ -154,16 +154,19 @@ static void write_layer_constants(struct qd_writer *w, const struct qd_export *x
                                          .dims = shape->dims,
                                          .bytes = (size_t)qd_tensor_elems(l->spec.weights),
                                          .layer = l});
-    emit_floats(w, x, l, "/weight_scale", l->scale);
+    emit_floats(w, x, l, "/weight_scale", l->scale, l->outputs);
     qd_write_message(w, GRAPH_INITIALIZER, emit_integers, &(struct integers){x, l, false});
+    if (l->by)
+        emit_floats(w, x, l, "/columns", l->by,
+                    (size_t)qd_tensor_elems(l->spec.weights) / l->outputs); /* a matrix: one of each input */
     if (!l->bias)
         return;
     if (!l->bias_scale) {
-        emit_floats(w, x, l, "/bias", l->bias);
+        emit_floats(w, x, l, "/bias", l->bias, l->outputs);
         return;
     }
     qd_write_message(w, GRAPH_INITIALIZER, emit_integers, &(struct integers){x, l, true});
-    emit_floats(w, x, l, "/bias_scale", l->bias_scale);
+    emit_floats(w, x, l, "/bias_scale", l->bias_scale, l->outputs);
 }
 
 /* ------------------------------------------------------------------ nodes */
@@ -276,7 +279,9 @@ static void emit_layer(struct qd_writer *w, const void *context)
     const struct qd_export_layer *l = r->layer;
     struct qd_cursor cursor = qd_wire_open(r->node->message);
     struct qd_wire_field field;
-    if (l->reads.length)
+    if (l->by)
+        write_name(w, NODE_INPUT, r->x, l->name, "/smoothed");
+    else if (l->reads.length)
         qd_write_bytes(w, NODE_INPUT, l->reads.bytes, l->reads.length);
     else
         write_name(w, NODE_INPUT, r->x, r->x->tensors[l->input].name, "/dequantized");
@@ -291,6 +296,17 @@ static void emit_layer(struct qd_writer *w, const void *context)
         if (field.number != NODE_INPUT && field.number != NODE_OUTPUT &&
             !(field.number == NODE_ATTRIBUTE && qd_node_is(l->spec.node, "Gemm") && is_folded_attribute(field.bytes)))
             copy_field(w, &field);
+}
+
+/* Columns of a smoothed layer's input are divided by what its weights were multiplied by. */
+static void emit_smoothing(struct qd_writer *w, const void *context)
+{
+    const struct rewritten *r = context;
+    qd_write_bytes(w, NODE_INPUT, r->layer->reads.bytes, r->layer->reads.length);
+    write_name(w, NODE_INPUT, r->x, r->layer->name, "/columns");
+    write_name(w, NODE_OUTPUT, r->x, r->layer->name, "/smoothed");
+    write_name(w, NODE_NAME, r->x, r->layer->name, "/smooth");
+    qd_write_text(w, NODE_OP, "Mul");
 }
 
 static void write_layer(struct qd_writer *w, const struct qd_export *x, const struct qd_export_node *node)
@@ -312,6 +328,8 @@ static void write_layer(struct qd_writer *w, const struct qd_export *x, const st
         m.axis = 0;
         write_made(w, m);
     }
+    if (l->by)
+        qd_write_message(w, GRAPH_NODE, emit_smoothing, &(struct rewritten){x, node, l});
     qd_write_message(w, GRAPH_NODE, emit_layer, &(struct rewritten){x, node, l});
     if (adds_bias(l))
         write_made(w, (struct made){

@@ -13,13 +13,16 @@ static int channel_axis(const struct qd_node *node)
     return qd_node_is(node, "Gemm") && qd_attr_int(node, "transB", 0) != 0 ? 0 : 1;
 }
 
+/* Element i times what is folded into it, in the order of packing. */
 static float weight_at(const struct qd_linear_spec *spec, size_t i, size_t output)
 {
+    const size_t last = (size_t)spec->weights->shape.dims[1]; /* of a matrix */
     const float alpha = qd_node_is(spec->node, "Gemm") ? qd_attr_float(spec->node, "alpha", 1) : 1;
     const float factor = spec->factor ? spec->factor[output] : 1;
     float value;
     memcpy(&value, (const unsigned char *)spec->weights->data + i * sizeof value, sizeof value);
-    return value * (alpha != 1 ? alpha * factor : factor);
+    value *= alpha != 1 ? alpha * factor : factor;
+    return spec->columns ? value * spec->columns[channel_axis(spec->node) ? i / last : i % last] : value;
 }
 
 int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale)
