@@ -21,7 +21,8 @@ enum qd_status qd_export_create(struct qd_model *model, uint64_t epoch, struct q
 void qd_export_destroy(struct qd_export **export); /* clears the pointer [any] */
 
 /* Writes the model as one stream of bytes: put() takes them in order and returns false when it can take no more.
- * Quantizes all weights. Errors: CONFLICT (a tensor has no range yet), TOO_LARGE (a file of this format ends at 2 GiB),
+ * Quantizes all weights. Errors: CONFLICT (a tensor has no range yet), UNSUPPORTED (opset before 10),
+ * TOO_LARGE (a file of this format ends at 2 GiB),
  * IO (put), NO_MEMORY. [any, one thread at a time] */
 enum qd_status qd_export_write(struct qd_export *export, bool (*put)(void *user, const void *bytes, size_t size),
                                void *user, struct qd_error *error) QD_MUST_CHECK;

@@ -445,6 +445,10 @@ bool qd_export_names_inside(struct qd_text node, bool (*visit)(struct qd_export 
 enum qd_status qd_export_find(struct qd_export *x)
 {
     enum qd_status status = read_file(x);
+    if (!status && x->opset < QD_EXPORT_LEAST_OPSET)
+        return qd_fail(x->error, QD_ERR_UNSUPPORTED,
+                       "the model is of opset %lld: engines run quantized models from opset %d on, convert it first",
+                       (long long)x->opset, QD_EXPORT_LEAST_OPSET);
     if (!status)
         choose_prefix(x);
     if (!status)

@@ -71,6 +71,8 @@ struct qd_export {
 
 /* Quantization operators of the standard know axes from this version on; before it, those of com.microsoft do. */
 #define QD_EXPORT_FIRST_OPSET 13
+/* Before this one no engine has integer convolutions to make of them. */
+#define QD_EXPORT_LEAST_OPSET 10
 /* Elements of weights that are quantized at a time. */
 #define QD_EXPORT_PIECE ((size_t)64 << 10)
 

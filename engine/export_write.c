@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MODEL_GRAPH = 7, MODEL_OPSET = 8 };
+enum { MODEL_IR_VERSION = 1, MODEL_GRAPH = 7, MODEL_OPSET = 8 };
+/* Before this version each constant is listed among the inputs, too. */
+enum { FIRST_IR_WITH_CONSTANTS = 4 };
 enum { GRAPH_NODE = 1, GRAPH_INITIALIZER = 5, GRAPH_INPUT = 11, GRAPH_VALUE_INFO = 13 };
 enum { NODE_INPUT = 1, NODE_OUTPUT, NODE_NAME, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 7 };
 enum { ATTR_NAME = 1, ATTR_I = 3, ATTR_TYPE = 20, ATTR_TYPE_INT = 2 };
@@ -376,13 +378,13 @@ static bool is_in(const struct qd_map *map, struct qd_text name)
     return name.length && qd_map_find(map, name.bytes, name.length, &value);
 }
 
-/* Old files list constants among the inputs: those that nobody reads any more go from both lists. */
-static bool is_gone(const struct qd_export *x, struct qd_text name)
+/* A constant of the file, and not the default of an input. */
+static bool is_constant(const struct qd_export *x, struct qd_text name)
 {
     const struct qd_graph *graph = x->model->graph;
     int value;
-    return !is_in(&x->needed, name) && qd_map_find(&x->values, name.bytes, name.length, &value) &&
-           value < graph->value_count && graph->values[value].constant && !graph->values[value].is_input;
+    return name.length && qd_map_find(&x->values, name.bytes, name.length, &value) && value < graph->value_count &&
+           graph->values[value].constant && !graph->values[value].is_input;
 }
 
 /* Data that lie in other files come into this one. */
@@ -411,7 +413,7 @@ static void write_initializer(struct qd_writer *w, const struct qd_export *x, co
     struct qd_wire_field part;
     const struct qd_text name = field_of(field->bytes, TENSOR_NAME);
     bool external = false;
-    if (is_gone(x, name))
+    if (is_constant(x, name) && !is_in(&x->needed, name))
         return;
     while (qd_wire_next(&cursor, &part))
         external |= part.number == TENSOR_LOCATION && part.value == 1;
@@ -430,7 +432,8 @@ static void emit_graph(struct qd_writer *w, const void *context)
     while (qd_wire_next(&cursor, &field))
         if (field.number == GRAPH_INITIALIZER)
             write_initializer(w, x, &field);
-        else if (field.number != GRAPH_NODE && (field.number != GRAPH_INPUT || !is_gone(x, field_of(field.bytes, 1))) &&
+        else if (field.number != GRAPH_NODE &&
+                 (field.number != GRAPH_INPUT || !is_constant(x, field_of(field.bytes, 1))) &&
                  (field.number != GRAPH_VALUE_INFO || is_in(&x->needed, field_of(field.bytes, 1))))
             copy_field(w, &field);
     for (cursor = qd_wire_open(x->graph); qd_wire_next(&cursor, &field);) {
@@ -463,6 +466,8 @@ void qd_export_emit_model(struct qd_writer *writer, const struct qd_export *x)
     while (qd_wire_next(&cursor, &field))
         if (field.number == MODEL_GRAPH)
             qd_write_message(writer, MODEL_GRAPH, emit_graph, x);
+        else if (field.number == MODEL_IR_VERSION && field.value < FIRST_IR_WITH_CONSTANTS)
+            qd_write_varint(writer, MODEL_IR_VERSION, FIRST_IR_WITH_CONSTANTS);
         else
             copy_field(writer, &field);
     if (x->opset < QD_EXPORT_FIRST_OPSET && !x->has_contrib)

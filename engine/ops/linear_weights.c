@@ -13,21 +13,26 @@ static int channel_axis(const struct qd_node *node)
     return qd_node_is(node, "Gemm") && qd_attr_int(node, "transB", 0) != 0 ? 0 : 1;
 }
 
+static float alpha_of(const struct qd_node *node)
+{
+    return qd_node_is(node, "Gemm") ? qd_attr_float(node, "alpha", 1) : 1;
+}
+
 /* Element i times what is folded into it, in the order of packing. */
-static float weight_at(const struct qd_linear_spec *spec, size_t i, size_t output)
+static float weight_at(const struct qd_linear_spec *spec, int axis, float alpha, size_t i, size_t output)
 {
     const size_t last = (size_t)spec->weights->shape.dims[1]; /* of a matrix */
-    const float alpha = qd_node_is(spec->node, "Gemm") ? qd_attr_float(spec->node, "alpha", 1) : 1;
     const float factor = spec->factor ? spec->factor[output] : 1;
     float value;
     memcpy(&value, (const unsigned char *)spec->weights->data + i * sizeof value, sizeof value);
     value *= alpha != 1 ? alpha * factor : factor;
-    return spec->columns ? value * spec->columns[channel_axis(spec->node) ? i / last : i % last] : value;
+    return spec->columns ? value * spec->columns[axis ? i / last : i % last] : value;
 }
 
 int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale)
 {
     const int axis = channel_axis(spec->node);
+    const float alpha = alpha_of(spec->node);
     const struct qd_shape *shape = &spec->weights->shape;
     const size_t outputs = (size_t)shape->dims[axis], inner = (size_t)qd_shape_span(shape, axis + 1, shape->rank),
                  total = (size_t)qd_tensor_elems(spec->weights);
@@ -35,7 +40,7 @@ int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale)
     memset(scale, 0, outputs * sizeof *scale);
     for (size_t i = 0; i < total; i++) {
         const size_t output = i / inner % outputs;
-        const float magnitude = fabsf(weight_at(spec, i, output));
+        const float magnitude = fabsf(weight_at(spec, axis, alpha, i, output));
         scale[output] = magnitude > scale[output] ? magnitude : scale[output];
         whole = magnitude > whole ? magnitude : whole;
     }
@@ -48,11 +53,12 @@ void qd_linear_weight_integers(const struct qd_linear_spec *spec, const float *s
                                int8_t *out)
 {
     const int axis = channel_axis(spec->node);
+    const float alpha = alpha_of(spec->node);
     const struct qd_shape *shape = &spec->weights->shape;
     const size_t outputs = (size_t)shape->dims[axis], inner = (size_t)qd_shape_span(shape, axis + 1, shape->rank);
     for (size_t i = 0; i < count; i++) {
         const size_t output = (first + i) / inner % outputs;
         const struct qd_qparams qp = {scale[output], 0, -127, 127};
-        out[i] = (int8_t)qd_round_clamp(weight_at(spec, first + i, output) / scale[output], &qp);
+        out[i] = (int8_t)qd_round_clamp(weight_at(spec, axis, alpha, first + i, output) / scale[output], &qp);
     }
 }
