@@ -324,6 +324,79 @@ def test_the_command():
         assert run.returncode == 1 and not os.path.exists(out + "2"), run.stderr
 
 
+def plain_network(opset=13, ir=8, kind=TensorProto.FLOAT, listed=False):
+    """Conv, Relu, Conv, a sum with the Relu, Relu, Gemm."""
+    random, dtype = np.random.default_rng(1), helper.tensor_dtype_to_np_dtype(kind)
+    shapes = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "w3": (10, 512), "b3": (10,)}
+    constants = [numpy_helper.from_array((random.normal(size=s) * .3).astype(dtype), n) for n, s in shapes.items()]
+    nodes = [helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], pads=[1] * 4), helper.make_node("Relu", ["c1"], ["r1"]),
+             helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1] * 4), helper.make_node("Add", ["c2", "r1"], ["s"]),
+             helper.make_node("Relu", ["s"], ["r2"]), helper.make_node("Flatten", ["r2"], ["f"]),
+             helper.make_node("Gemm", ["f", "w3", "b3"], ["y"], transB=1)]
+    inputs = [helper.make_tensor_value_info("x", kind, [1, 3, 8, 8])]
+    inputs += [helper.make_tensor_value_info(c.name, kind, c.dims) for c in constants] if listed else []
+    graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", kind, [1, 10])], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+
+
+def branching_network(functions=False):
+    """Branches of an If and a Shape read what a convolution gave before its normalization was folded; two layers share weights;
+    with functions, one of them stands in a function of the model's own."""
+    random = np.random.default_rng(2)
+    shapes = {"w1": (8, 3, 3, 3), "g": (8,), "h": (8,), "m": (8,), "w2": (8, 8, 1, 1)}
+    constants = [numpy_helper.from_array((random.normal(size=s) * .3).astype(np.float32), n) for n, s in shapes.items()]
+    constants.append(numpy_helper.from_array(np.linspace(.5, 2, 8, dtype=np.float32), "v"))
+
+    def branch(op):
+        shown = helper.make_tensor_value_info("o" + op, TensorProto.FLOAT, [1, 8, 8, 8])
+        return helper.make_graph([helper.make_node(op, ["c1"], ["o" + op])], op, [], [shown])
+
+    second = helper.make_node("Conv", ["r1", "w2"], ["c2"])
+    blocks = [helper.make_function("own", "Block", ["X", "W"], ["Y"], [helper.make_node("Conv", ["X", "W"], ["Y"])],
+                                   [helper.make_opsetid("", 17)])]
+    if functions:
+        second = helper.make_node("Block", ["r1", "w2"], ["c2"], domain="own")
+    nodes = [helper.make_node("Conv", ["x", "w1"], ["c1"], pads=[1] * 4),
+             helper.make_node("BatchNormalization", ["c1", "g", "h", "m", "v"], ["n1"]), helper.make_node("Relu", ["n1"], ["r1"]),
+             second, helper.make_node("Conv", ["c2", "w2"], ["c3"]),
+             helper.make_node("ReduceMax", ["c3"], ["most"], keepdims=0), helper.make_node("Cast", ["most"], ["if"], to=TensorProto.BOOL),
+             helper.make_node("If", ["if"], ["z"], then_branch=branch("Abs"), else_branch=branch("Neg")),
+             helper.make_node("Shape", ["c1"], ["shape"]), helper.make_node("Reshape", ["c3", "shape"], ["y"])]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [f"{n}{i}" for i in range(4)]) for n in "yz"]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])], outputs, constants)
+    opsets = [helper.make_opsetid("", 17)] + [helper.make_opsetid("own", 1)] * functions
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=blocks if functions else [])
+
+
+def test_odd_files():
+    """(model, layers in INT8, left in floats) by `quantd export`, and onnxruntime's answers to both files."""
+    x = np.random.default_rng(3).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    cases = {"plain": (plain_network(), 3, 0), "external": (plain_network(), 3, 0), "old": (plain_network(11, 3, listed=True), 3, 0),
+             "half": (plain_network(kind=TensorProto.FLOAT16), 0, 3), "branches": (branching_network(), 3, 0),
+             "functions": (branching_network(True), 2, 1), "too old": (plain_network(9), None, None)}
+    for name, (model, layers, left) in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path, out = os.path.join(folder, "model.onnx"), os.path.join(folder, "out.onnx")
+            onnx.save(onnx.ModelProto.FromString(model.SerializeToString()), path, save_as_external_data=name == "external",
+                      size_threshold=64, location="weights")
+            given = x.astype(np.float16 if name == "half" else np.float32)
+            for k in range(3):
+                os.mkdir(os.path.join(folder, f"test_data_set_{k}"))
+                with open(os.path.join(folder, f"test_data_set_{k}", "input_0.pb"), "wb") as f:
+                    f.write(numpy_helper.from_array((given * (1 - k / 10)).astype(given.dtype), "x").SerializeToString())
+            run = subprocess.run([serving.QUANTD, "export", path, "--calibrate", folder, "--out", out], capture_output=True, text=True)
+            if layers is None:
+                assert run.returncode == 1 and "opset 9" in run.stderr and not os.path.exists(out), run.stderr
+                continue
+            assert run.returncode == 0, (name, run.stderr)
+            assert f" {layers} layers in INT8" in run.stderr and f" {left} left in floats" in run.stderr, (name, run.stderr)
+            exported = onnx.load(out)
+            onnx.checker.check_model(exported)
+            theirs = session(exported, True).run(None, {"x": given})
+            for a, b in zip(onnxruntime.InferenceSession(path).run(None, {"x": given}), theirs):
+                assert cosine(a, b) > 0.9995, (name, cosine(a, b))
+
+
 if __name__ == "__main__":
     sys.exit(serving.run([test_layers_agree_with_onnxruntime, test_answers_agree_with_onnxruntime, test_tables_come_back,
-                          test_ranges_are_checked, test_other_tools_read_the_tables, test_the_command]))
+                          test_ranges_are_checked, test_other_tools_read_the_tables, test_the_command, test_odd_files]))
