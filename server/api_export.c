@@ -209,6 +209,13 @@ void qd_handle_ranges_delete(struct qd_http_request *request)
         respond_taken(request, entry, &taken);
 }
 
+enum qd_status qd_ranges_begin(struct qd_http_request *request, struct qd_error *error)
+{
+    if (request->content_length > MOST_TABLE_BYTES)
+        return qd_fail(error, QD_ERR_TOO_LARGE, "a table of ranges has at most %d bytes", MOST_TABLE_BYTES);
+    return QD_OK;
+}
+
 /* Tables of large models are larger than what other routes take. */
 enum qd_status qd_ranges_body(struct qd_http_request *request, const void *bytes, size_t n, struct qd_error *error)
 {

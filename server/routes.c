@@ -19,7 +19,7 @@ const struct qd_route qd_routes[] = {
     {"GET", MODEL "/stats", qd_handle_stats, NULL, NULL},
     {"POST", MODEL "/infer", qd_handle_infer, qd_infer_begin, qd_infer_body},
     {"GET", MODEL "/ranges", qd_handle_ranges, NULL, NULL},
-    {"PUT", MODEL "/ranges", qd_handle_ranges_put, NULL, qd_ranges_body},
+    {"PUT", MODEL "/ranges", qd_handle_ranges_put, qd_ranges_begin, qd_ranges_body},
     {"DELETE", MODEL "/ranges", qd_handle_ranges_delete, NULL, NULL},
     {"GET", MODEL "/export", qd_handle_export, NULL, NULL},
     {"POST", MODEL "/ranges/reset", qd_handle_ranges_reset, NULL, NULL},

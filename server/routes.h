@@ -38,6 +38,7 @@ void qd_handle_model_config(struct qd_http_request *request);
 void qd_handle_stats(struct qd_http_request *request); /* with and without {model} */
 void qd_handle_index(struct qd_http_request *request);
 void qd_handle_ranges(struct qd_http_request *request);
+enum qd_status qd_ranges_begin(struct qd_http_request *request, struct qd_error *error);
 enum qd_status qd_ranges_body(struct qd_http_request *request, const void *bytes, size_t n, struct qd_error *error);
 void qd_handle_ranges_put(struct qd_http_request *request);
 void qd_handle_ranges_delete(struct qd_http_request *request);
