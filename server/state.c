@@ -169,9 +169,9 @@ static enum qd_status restore(const struct qd_state *state, struct qd_model_entr
     const uint64_t epoch = qd_state_document_count(root, "epoch");
     struct qd_range_state *ranges = NULL;
     size_t n = 0, restored = 0;
-    if (json_integer_value(json_object_get(root, "quantd_state")) != QD_STATE_VERSION)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "it is of another version");
-    enum qd_status status = restore_plan(state, entry, root, error);
+    enum qd_status status = qd_state_document_check(root, entry->model, error);
+    if (!status)
+        status = restore_plan(state, entry, root, error);
     if (!status)
         status = qd_state_document_ranges(root, &ranges, &n, error);
     if (!status)
@@ -199,9 +199,7 @@ void qd_state_restore(struct qd_state *state)
             continue;
         char *text = qd_state_file_read(path, &phrase);
         json_t *root = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-        if (text && !json_is_object(root))
-            phrase = "it is no JSON object";
-        else if (text && restore(state, entry, root, &error))
+        if (text && restore(state, entry, root, &error))
             phrase = error.text;
         else if (text)
             phrase = NULL;

@@ -30,6 +30,7 @@ TIMEOUT = re.compile(r"^(?:#|//) timeout: (\d+)", re.M)
 PLAIN_ONLY = re.compile(r"^# builds: plain\b", re.M)
 SHOWN_LINES = 120
 FUZZ_MORE = ["--flips", "tests/fuzz/corpus/model/conv_chain.onnx", "--mutants", "60"]  # tests/fuzz/replay.c
+FUZZ_STATE = ["--flips", "tests/fuzz/corpus/state/small.json"]
 
 
 class Test:
@@ -144,7 +145,7 @@ def programs(build, slow):
         program = os.path.join(build, source[:-2])
         target = os.path.basename(program)[len("fuzz_"):]
         corpus = "tests/fuzz/corpus/" + target
-        more = FUZZ_MORE if target in ("onnx", "model") else []
+        more = FUZZ_MORE if target in ("onnx", "model") else FUZZ_STATE if target == "state" else []
         tests.append(Test(program + " on " + corpus, [os.path.abspath(program), *more, corpus], "script", timeout=300 * slow))
     return tests
 
