@@ -172,6 +172,7 @@ static void start_signals(struct daemon *d)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGHUP, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL); /* a state file larger than may be is an error, not the end */
     uv_signal_init(&d->loop, &d->on_term);
     uv_signal_init(&d->loop, &d->on_int);
     uv_timer_init(&d->loop, &d->tick);

@@ -3,6 +3,8 @@
 file is set aside with one warning."""
 import glob
 import os
+import random
+import resource
 import signal
 import sys
 import tempfile
@@ -71,6 +73,59 @@ def test_kill_loses_an_interval_at_most():
             assert again.get(RANGES).json()["requests"] == requests
 
 
+def test_kills_at_random_moments():
+    """A dozen kills under load: each time what the last file said is there again, nothing is set aside, and no file is half."""
+    draw = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder:
+        images, known, saved = serving.digits()[:8], 0, 0
+        for _ in range(12):
+            d = restart(folder).__enter__()
+            started = d.get(RANGES).json()["requests"]
+            assert started >= saved and started <= known, (started, saved, known)
+            assert "can't be used" not in d.output(), d.output()
+            known, saved = started, started
+            end, timeline = time.monotonic() + draw.uniform(0.2, 2.5), []
+            while time.monotonic() < end:
+                assert infer(d, images[known % 8][1]).status == 200
+                known += 1
+                timeline.append((time.monotonic(), known))
+            d.process.send_signal(signal.SIGKILL)
+            killed = time.monotonic()
+            d.process.wait()
+            # written each second: what had been learned two intervals before is on the disk (a busy machine is given one more)
+            saved = max([n for at, n in timeline if at < killed - 3 * serving_slow()], default=started)
+        assert known > 100, known
+        assert len(glob.glob(folder + "/*.json")) == 1 and not glob.glob(folder + "/*.damaged")
+
+
+def serving_slow():
+    return float(os.environ.get("TEST_SLOW", "1"))
+
+
+def test_a_full_disk_stops_nothing():
+    """Files may grow to 1 KiB only: saving fails, is said once, and the daemon serves on."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = serving.digits()[:8]
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        d = restart(folder)
+        resource.prlimit(d.process.pid, resource.RLIMIT_FSIZE, (1024, before[1]))
+        with d:
+            for _ in range(3):
+                teach(d, images, 1)
+                time.sleep(1.1)
+            made = d.post(RANGES + "/snapshots", {"name": "x"})
+            assert made.status == 500 and b"can't be written" in made.body, made.body
+            metrics = d.get("/metrics").body.decode()
+            failed = [line for line in metrics.splitlines() if line.startswith('quantd_state_saves_total{result="error"}')]
+            assert float(failed[0].split()[-1]) >= 2, failed
+            assert not glob.glob(folder + "/*"), os.listdir(folder)
+            resource.prlimit(d.process.pid, resource.RLIMIT_FSIZE, before)
+            teach(d, images, 1)
+            assert d.post(RANGES + "/snapshots", {"name": "x"}).status == 200
+            assert d.output().count("can't be written") <= 1, d.output()
+        assert len(glob.glob(folder + "/*.json")) == 2
+
+
 def test_damage_is_set_aside():
     with tempfile.TemporaryDirectory() as folder:
         images = serving.digits()[:8]
@@ -97,5 +152,5 @@ def test_bad_folder_is_said():
     assert run.returncode == 1 and "state_dir" in run.stdout, (run.returncode, run.stdout)
 
 
-sys.exit(serving.run([test_a_restart_goes_on, test_frozen_stays_frozen, test_kill_loses_an_interval_at_most,
-                      test_damage_is_set_aside, test_bad_folder_is_said]))
+sys.exit(serving.run([test_a_restart_goes_on, test_frozen_stays_frozen, test_kill_loses_an_interval_at_most, test_kills_at_random_moments,
+                      test_a_full_disk_stops_nothing, test_damage_is_set_aside, test_bad_folder_is_said]))
