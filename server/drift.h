@@ -1,5 +1,5 @@
 /* How far a model's ranges are from those of a snapshot, or two snapshots from each other, tensor by tensor. Arithmetic
- * only: equation (17) of docs/QUANTIZATION.md, section 8. [loop] */
+ * only: equation (13) of docs/QUANTIZATION.md, section 8. [loop] */
 #ifndef QD_SERVER_DRIFT_H
 #define QD_SERVER_DRIFT_H
 
