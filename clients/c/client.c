@@ -196,20 +196,37 @@ enum quantd_client_status quantd_client_ready(struct quantd_client *client, cons
     return no ? QUANTD_CLIENT_OK : status;
 }
 
-enum quantd_client_status quantd_client_get(struct quantd_client *client, const char *path, char **text,
-                                            size_t *text_bytes, struct quantd_client_error *error)
+static enum quantd_client_status exchange_text(struct quantd_client *client,
+                                               const struct quantd_client_exchange *exchange, char **text,
+                                               size_t *text_bytes, struct quantd_client_error *error)
 {
     struct quantd_client_reply reply;
-    struct quantd_client_exchange exchange = {.method = "GET", .path = path};
     *text = NULL;
-    if (*path != '/' || !printable(path))
+    if (*exchange->path != '/' || !printable(exchange->path))
         return quantd_client_fail(error, QUANTD_CLIENT_INVALID, "a path begins with / and holds no blanks");
-    enum quantd_client_status status = quantd_client_ask(client, &exchange, &reply, error);
+    enum quantd_client_status status = quantd_client_ask(client, exchange, &reply, error);
     if (status != QUANTD_CLIENT_OK)
         return status;
     *text = reply.body.bytes;
     *text_bytes = reply.body.length;
     return QUANTD_CLIENT_OK;
+}
+
+enum quantd_client_status quantd_client_get(struct quantd_client *client, const char *path, char **text,
+                                            size_t *text_bytes, struct quantd_client_error *error)
+{
+    const struct quantd_client_exchange exchange = {.method = "GET", .path = path};
+    return exchange_text(client, &exchange, text, text_bytes, error);
+}
+
+enum quantd_client_status quantd_client_send(struct quantd_client *client, const char *method, const char *path,
+                                             const char *body, char **text, size_t *text_bytes,
+                                             struct quantd_client_error *error)
+{
+    const struct quantd_client_piece piece = {body, body ? strlen(body) : 0};
+    const struct quantd_client_exchange exchange = {
+        .method = method, .path = path, .pieces = &piece, .piece_count = body != NULL};
+    return exchange_text(client, &exchange, text, text_bytes, error);
 }
 
 /* ------------------------------------------------------------------ learning */

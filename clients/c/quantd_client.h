@@ -232,6 +232,10 @@ void quantd_client_quantization_destroy(struct quantd_client_quantization **quan
  */
 enum quantd_client_status quantd_client_get(struct quantd_client *client, const char *path, char **text,
                                             size_t *text_bytes, struct quantd_client_error *error);
+/* The same by another method ("POST", "PUT", "DELETE"), with `body` as its JSON (NULL: none). */
+enum quantd_client_status quantd_client_send(struct quantd_client *client, const char *method, const char *path,
+                                             const char *body, char **text, size_t *text_bytes,
+                                             struct quantd_client_error *error);
 
 #ifdef __cplusplus
 }

@@ -27,6 +27,13 @@ static const char usage[] =
     "                             the model as QDQ ONNX with what it learned, or its ranges as a table\n"
     "  set-ranges MODEL --file FILE.json   serve tensors by the ranges of a table\n"
     "  clear-ranges MODEL         take given ranges back\n"
+    "  snapshots MODEL [--json]   what was kept of it by name\n"
+    "  snapshot MODEL NAME [--delete]  keep what was learned by that name, or forget it\n"
+    "  rollback MODEL NAME        a snapshot in force again, as a new epoch\n"
+    "  diff MODEL [FROM [TO]] [--json]  how ranges differ between two snapshots, or one and now\n"
+    "  drift MODEL [BASELINE] [--json]  how far ranges have moved from the baseline; exit status 1 on alarm\n"
+    "  state MODEL                all that was learned, as JSON\n"
+    "  merge MODEL [--no-self] FILE ...  average it with what other replicas have learned (their states)\n"
     "  quantization MODEL [--json]  which node runs in which precision, and why\n"
     "\n"
     "QUANTD_URL in the environment stands for --url. Exit status: 0 done, 1 the daemon said no, 2 wrong use,\n"
@@ -218,16 +225,28 @@ static int run_quantization(struct quantd_client *client, const struct quantd_ct
     return status;
 }
 
+static size_t add_encoded(char path[QUANTD_CTL_PATH_BYTES], size_t at, const char *text)
+{
+    for (; *text && at + 4 < QUANTD_CTL_PATH_BYTES; text++)
+        at += (size_t)snprintf(path + at, 4, "%%%02X", (unsigned char)*text);
+    return *text ? QUANTD_CTL_PATH_BYTES : at;
+}
+
+bool quantd_ctl_path(char path[QUANTD_CTL_PATH_BYTES], const char *model, const char *rest, const char *name)
+{
+    size_t at = add_encoded(path, (size_t)snprintf(path, QUANTD_CTL_PATH_BYTES, "/v2/models/"), model);
+    if (at + strlen(rest) >= QUANTD_CTL_PATH_BYTES)
+        return false;
+    at += (size_t)snprintf(path + at, QUANTD_CTL_PATH_BYTES - at, "%s", rest);
+    return add_encoded(path, at, name ? name : "") < QUANTD_CTL_PATH_BYTES;
+}
+
 int quantd_ctl_get_path(struct quantd_client *client, const char *model, const char *rest, char **text, size_t *length)
 {
     struct quantd_client_error error;
-    char path[4096];
-    size_t at = (size_t)snprintf(path, sizeof path, "/v2/models/");
-    if (strlen(model) * 3 + strlen(rest) + at >= sizeof path)
+    char path[QUANTD_CTL_PATH_BYTES];
+    if (!quantd_ctl_path(path, model, rest, NULL))
         return quantd_ctl_say(QUANTD_CTL_USAGE, "the model's name is too long");
-    for (const char *c = model; *c; c++)
-        at += (size_t)snprintf(path + at, 4, "%%%02X", (unsigned char)*c);
-    snprintf(path + at, sizeof path - at, "%s", rest);
     return quantd_client_get(client, path, text, length, &error) == QUANTD_CLIENT_OK ? QUANTD_CTL_OK
                                                                                      : quantd_ctl_failed(&error);
 }
@@ -253,18 +272,26 @@ static const struct command {
     int (*run)(struct quantd_client *, const struct quantd_ctl_arguments *);
     enum { NO_MODEL, MAY_MODEL, MUST_MODEL } model;
     const char *options; /* those it takes, between blanks */
+    size_t least_names, most_names;
 } commands[] = {
-    {"models", run_models, NO_MODEL, " "},
-    {"ready", run_ready, MAY_MODEL, " "},
-    {"infer", quantd_ctl_infer, MUST_MODEL, " --input --output --shape --json --epoch --precision --no-observe "},
-    {"ranges", quantd_ctl_ranges, MUST_MODEL, " --watch --count --json --csv "},
-    {"freeze", run_learning, MUST_MODEL, " "},
-    {"unfreeze", run_learning, MUST_MODEL, " "},
-    {"reset", run_learning, MUST_MODEL, " "},
-    {"export", quantd_ctl_export, MUST_MODEL, " --format --epoch --file "},
-    {"set-ranges", quantd_ctl_set_ranges, MUST_MODEL, " --file "},
-    {"clear-ranges", quantd_ctl_set_ranges, MUST_MODEL, " "},
-    {"quantization", run_quantization, MUST_MODEL, " --json "},
+    {"models", run_models, NO_MODEL, " ", 0, 0},
+    {"ready", run_ready, MAY_MODEL, " ", 0, 0},
+    {"infer", quantd_ctl_infer, MUST_MODEL, " --input --output --shape --json --epoch --precision --no-observe ", 0, 0},
+    {"ranges", quantd_ctl_ranges, MUST_MODEL, " --watch --count --json --csv ", 0, 0},
+    {"freeze", run_learning, MUST_MODEL, " ", 0, 0},
+    {"unfreeze", run_learning, MUST_MODEL, " ", 0, 0},
+    {"reset", run_learning, MUST_MODEL, " ", 0, 0},
+    {"export", quantd_ctl_export, MUST_MODEL, " --format --epoch --file ", 0, 0},
+    {"set-ranges", quantd_ctl_set_ranges, MUST_MODEL, " --file ", 0, 0},
+    {"clear-ranges", quantd_ctl_set_ranges, MUST_MODEL, " ", 0, 0},
+    {"quantization", run_quantization, MUST_MODEL, " --json ", 0, 0},
+    {"snapshots", quantd_ctl_snapshots, MUST_MODEL, " --json ", 0, 0},
+    {"snapshot", quantd_ctl_snapshot, MUST_MODEL, " --delete ", 1, 1},
+    {"rollback", quantd_ctl_rollback, MUST_MODEL, " ", 1, 1},
+    {"diff", quantd_ctl_diff, MUST_MODEL, " --json ", 0, 2},
+    {"drift", quantd_ctl_drift, MUST_MODEL, " --json ", 0, 1},
+    {"state", quantd_ctl_state, MUST_MODEL, " ", 0, 0},
+    {"merge", quantd_ctl_merge, MUST_MODEL, " --no-self ", 1, QUANTD_CTL_MAX_NAMES},
 };
 
 static bool parse_seconds(const char *text, double *seconds)
@@ -350,6 +377,8 @@ static int parse_option(struct quantd_ctl_arguments *arguments, const struct com
     arguments->json |= strcmp(option, "--json") == 0;
     arguments->csv |= strcmp(option, "--csv") == 0;
     arguments->unobserved |= strcmp(option, "--no-observe") == 0;
+    arguments->remove |= strcmp(option, "--delete") == 0;
+    arguments->not_self |= strcmp(option, "--no-self") == 0;
     if (strcmp(option, "--watch") == 0) {
         arguments->watch = true;
         if (argv[*at + 1] && argv[*at + 1][0] >= '0' && argv[*at + 1][0] <= '9' &&
@@ -375,6 +404,8 @@ static int parse(struct quantd_ctl_arguments *arguments, char **argv, const stru
                 return quantd_ctl_say(QUANTD_CTL_USAGE, "there is no command '%s', see quantctl help", argv[at]);
         } else if (!arguments->model && (*command)->model != NO_MODEL)
             arguments->model = argv[at];
+        else if (arguments->model && arguments->name_count < (*command)->most_names)
+            arguments->names[arguments->name_count++] = argv[at];
         else
             return quantd_ctl_say(QUANTD_CTL_USAGE, "%s: '%s' is one argument too many", (*command)->name, argv[at]);
     }
@@ -382,6 +413,8 @@ static int parse(struct quantd_ctl_arguments *arguments, char **argv, const stru
         return quantd_ctl_say(QUANTD_CTL_USAGE, "a command is needed, see quantctl help");
     if ((*command)->model == MUST_MODEL && !arguments->model)
         return quantd_ctl_say(QUANTD_CTL_USAGE, "%s needs the name of a model", (*command)->name);
+    if (arguments->name_count < (*command)->least_names)
+        return quantd_ctl_say(QUANTD_CTL_USAGE, "%s needs more than a model, see quantctl help", (*command)->name);
     if (arguments->json && arguments->csv)
         return quantd_ctl_say(QUANTD_CTL_USAGE, "--json and --csv exclude each other");
     return QUANTD_CTL_OK;

@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 enum { QUANTD_CTL_OK, QUANTD_CTL_REFUSED, QUANTD_CTL_USAGE, QUANTD_CTL_UNREACHED }; /* exit statuses */
-enum { QUANTD_CTL_MAX_TENSORS = 32 };
+enum { QUANTD_CTL_MAX_TENSORS = 32, QUANTD_CTL_MAX_NAMES = 64 };
 
 /* NAME=VALUE as given; name NULL where only a value was given */
 struct quantd_ctl_pair {
@@ -21,9 +21,11 @@ struct quantd_ctl_arguments {
     struct quantd_ctl_pair inputs[QUANTD_CTL_MAX_TENSORS], outputs[QUANTD_CTL_MAX_TENSORS],
         shapes[QUANTD_CTL_MAX_TENSORS];
     size_t input_count, output_count, shape_count;
+    const char *names[QUANTD_CTL_MAX_NAMES]; /* what follows the model */
+    size_t name_count;
     const char *precision, *format, *file;
     uint64_t epoch;
-    bool json, csv, watch, unobserved;
+    bool json, csv, watch, unobserved, remove, not_self;
     double watch_seconds;
     uint64_t frames; /* --count: stop after so many; 0: never */
     double timeout_seconds;
@@ -43,6 +45,19 @@ int quantd_ctl_columns(const char *text);
 /* The daemon's own text of /v2/models/MODEL<rest>: into *text, which is to be freed after QUANTD_CTL_OK; printed. */
 int quantd_ctl_get_path(struct quantd_client *client, const char *model, const char *rest, char **text, size_t *length);
 int quantd_ctl_print_path(struct quantd_client *client, const char *model, const char *rest);
+
+/* /v2/models/MODEL<rest><name>, the names in %XX (name may be NULL); false when it is too long. */
+enum { QUANTD_CTL_PATH_BYTES = 4096 };
+bool quantd_ctl_path(char path[QUANTD_CTL_PATH_BYTES], const char *model, const char *rest, const char *name);
+
+/* snapshots.c */
+int quantd_ctl_snapshots(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+int quantd_ctl_snapshot(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+int quantd_ctl_rollback(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+int quantd_ctl_diff(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+int quantd_ctl_drift(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+int quantd_ctl_state(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
+int quantd_ctl_merge(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);
 
 /* ranges.c */
 int quantd_ctl_ranges(struct quantd_client *client, const struct quantd_ctl_arguments *arguments);

@@ -272,6 +272,44 @@ def test_ranges_out_and_in(url):
         quantd.reset("digits")
 
 
+def test_time_machine(url):
+    """Snapshots, diff, rollback, drift, state and merge, by quantctl and in Python."""
+    warm_up(url)
+    with Client(url) as quantd, tempfile.TemporaryDirectory() as folder:
+        assert "snapshot made" in ctl(url, "snapshot", "digits", "baseline")[0]
+        assert [s["name"] for s in quantd.snapshots("digits")] == ["baseline"]
+        assert "baseline" in ctl(url, "snapshots", "digits")[0]
+        assert "below the threshold" in ctl(url, "drift", "digits")[0]
+        for image in IMAGES[:8]:
+            quantd.infer("digits", image=image[None] * 20)
+        out, _ = ctl(url, "drift", "digits", status=1)
+        first = quantd.drift("digits")
+        assert "above the threshold" in out and first["alarm"] and first["first_mover"] in out, (out, first)
+        assert "changed" in ctl(url, "diff", "digits", "baseline")[0]
+        assert json.loads(ctl(url, "diff", "digits", "baseline", "baseline", "--json")[0])["tensors"][0]["distance"] == 0
+        assert quantd.diff("digits", "baseline")["tensors"][0]["distance"] > 0
+        state, _ = ctl(url, "state", "digits")
+        assert "rolled back" in ctl(url, "rollback", "digits", "baseline")[0]
+        assert quantd.diff("digits", "baseline")["tensors"][0]["distance"] == 0
+        with open(folder + "/state.json", "w", encoding="utf-8") as f:
+            f.write(state)
+        assert "0 states merged, 1 known already" in ctl(url, "merge", "digits", folder + "/state.json")[0]
+        assert "1 states merged" in ctl(url, "merge", "digits", "--no-self", folder + "/state.json")[0]
+        assert quantd.diff("digits", "baseline")["tensors"][0]["distance"] > 0
+        assert quantd.merge("digits", [quantd.state("digits")], own=False)["merged"] == 1
+        assert quantd.rollback("digits", "baseline")["epoch"] == quantd.set_state("digits", quantd.state("digits"))["epoch"] - 1
+        assert quantd.history("digits", first["first_mover"])
+        assert "forgotten" in ctl(url, "snapshot", "digits", "baseline", "--delete")[0]
+        assert quantd.snapshot("digits", "x")["name"] == "x" and quantd.delete_snapshot("digits", "x")["deleted"] == "x"
+        refuses(lambda: quantd.rollback("digits", "x"), 404, "no snapshot 'x'")
+        refuses(lambda: quantd.rollback("digits"), None, "name or an epoch")
+        assert "(404)" in ctl(url, "rollback", "digits", "x", status=1)[1]
+        assert "letters" in ctl(url, "diff", "digits", "a&b", status=2)[1]
+        for arguments in (["rollback", "digits"], ["merge", "digits"], ["snapshot", "digits", "a", "b"]):
+            ctl(url, *arguments, status=2)
+        assert "no state" in ctl(url, "merge", "digits", "/nowhere.json", status=2)[1]
+
+
 def test_quantctl_wrong_use(url):
     for arguments in ([], ["dance"], ["freeze"], ["models", "digits"], ["models", "--json"], ["ranges", "digits", "--json", "--csv"],
                       ["ranges", "digits", "--watch", "0"], ["--timeout", "-1", "ready"], ["--json", "ready"], ["ready", "--url"]):
@@ -427,7 +465,7 @@ def test_only_questions_are_repeated(_url):
 
 def main():
     tests = [test_example_c, test_example_python, test_python_infer, test_python_data_frame, test_python_learning, test_python_mistakes,
-             test_quantctl_reports, test_quantctl_watch, test_quantctl_infer, test_quantctl_learning, test_ranges_out_and_in,
+             test_quantctl_reports, test_quantctl_watch, test_quantctl_infer, test_quantctl_learning, test_ranges_out_and_in, test_time_machine,
              test_quantctl_wrong_use,
              test_daemon_gone, test_nonsense_to_quantctl, test_nonsense_to_python, test_nonsense_as_an_answer,
              test_odd_but_right_answers, test_slow_servers, test_only_questions_are_repeated]

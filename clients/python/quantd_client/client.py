@@ -136,6 +136,51 @@ class Client:
         to take a pin back."""
         return self._json("PATCH", self._path(model, "/quantization"), body=options)
 
+    # -------------------------------------------------------------- what was learned, over time
+
+    def snapshots(self, model):
+        """[{"name", "created", "epoch", "requests", "plan", "frozen", "tensors", "bytes", "persisted"}], the oldest first."""
+        return self._json("GET", self._path(model, "/ranges/snapshots")).get("snapshots")
+
+    def snapshot(self, model, name):
+        """Keeps what was learned under a name; its row of snapshots()."""
+        return self._json("POST", self._path(model, "/ranges/snapshots"), body={"name": name})
+
+    def delete_snapshot(self, model, name):
+        """Forgets a snapshot."""
+        return self._json("DELETE", self._path(model, "/ranges/snapshots/" + urllib.parse.quote(name, safe="")))
+
+    def rollback(self, model, name=None, epoch=None, plan=True):
+        """A snapshot, or an epoch that is still kept, in force again as a new epoch. plan=False: the snapshot's ranges only."""
+        if (name is None) == (epoch is None):
+            raise QuantdError(None, "rollback takes a name or an epoch")
+        body = {"epoch": epoch} if name is None else {"name": name, "plan": plan}
+        return self._json("POST", self._path(model, "/ranges/rollback"), body=body)
+
+    def diff(self, model, start=None, end=None):
+        """How ranges differ between two snapshots (None: now), the largest distance first: {"plan_changed", "tensors": [..]}."""
+        return self._json("GET", self._path(model, "/ranges/diff" + self._query({"from": start, "to": end})))
+
+    def drift(self, model, baseline=None, threshold=None):
+        """How far ranges are from the baseline snapshot: {"alarm", "distance", "first_mover", "tensors": [..]}."""
+        return self._json("GET", self._path(model, "/drift" + self._query({"baseline": baseline, "threshold": threshold})))
+
+    def history(self, model, tensor):
+        """[{"time", "epoch", "requests", "min", "max", "ema_min", "ema_max"}] of a tensor, the oldest first."""
+        return self._json("GET", self._path(model, f"/ranges/{urllib.parse.quote(tensor, safe='')}/history")).get("points")
+
+    def state(self, model):
+        """All that was learned, with the plan's choices: for merge() and set_state() of other replicas."""
+        return self._json("GET", self._path(model, "/ranges/state"))
+
+    def set_state(self, model, state, plan=True):
+        """Takes another replica's state over, its plan too unless plan=False."""
+        return self._json("PUT", self._path(model, "/ranges/state" + ("" if plan else "?plan=false")), body=state)
+
+    def merge(self, model, states, own=True):
+        """Averages what replicas have learned. own=False: of these states only, the same on every replica that gets this list."""
+        return self._json("POST", self._path(model, "/ranges/merge"), body={"states": list(states), "self": own})
+
     # -------------------------------------------------------------- inference
 
     def infer(self, model, inputs=None, *, outputs=None, id=None, epoch=None, precision=None, observe=True, parameters=None,
@@ -206,6 +251,11 @@ class Client:
         if not model:
             raise QuantdError(None, "a model needs a name")
         return "/v2/models/" + urllib.parse.quote(model, safe="") + rest
+
+    @staticmethod
+    def _query(values):
+        given = {key: value for key, value in values.items() if value is not None}
+        return "?" + urllib.parse.urlencode(given) if given else ""
 
     def _json(self, method, path, kind=dict, body=None):
         if body is None:
