@@ -86,8 +86,9 @@ static void test_every_bit(void **state)
 static void test_files(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/quantd-kept-XXXXXX", path[64];
-    const char *phrase;
+    const char *where = getenv("TMPDIR"), *phrase;
+    char folder[512], path[600];
+    snprintf(folder, sizeof folder, "%s/kept-XXXXXX", where && strlen(where) < 400 ? where : P_tmpdir);
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/a.json", folder);
     assert_null(qd_state_file_read(path, &phrase));
