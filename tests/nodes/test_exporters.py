@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Models as exporters write them, against onnxruntime on the same file with its optimizer off: PyTorch's (dynamo) in
-exported.tar.xz (make_exported.py has written them, and writes them anew where PyTorch is installed), and graphs in
-tf2onnx's style (tf_style.py). In FP32 by cosine and by the largest error, in INT8 by cosine alone.
+exported.tar.xz, tf2onnx's in exported_tf.tar.xz (make_exported.py and make_exported_tf.py have written them, and write them
+anew where PyTorch and TensorFlow are installed), and graphs in tf2onnx's older style (tf_style.py). In FP32 by cosine and by the largest error, in INT8 by cosine alone.
 
     test_exporters.py [part-of-a-name ...]"""
 import json
@@ -41,7 +41,7 @@ def feeds_of(model):
             if value.name in constants:
                 continue
             tensor = value.type.tensor_type
-            shape = [sizes[d.dim_param] if d.dim_param else d.dim_value for d in tensor.shape.dim]
+            shape = [d.dim_value or sizes.get(d.dim_param) or sizes[""] for d in tensor.shape.dim]
             dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
             low, high = said.get("ranges", {}).get(value.name, (0, 2))
             feeds[value.name] = (random.integers(low, high, shape) if dtype.kind in "iub"
@@ -85,20 +85,26 @@ def stored(kind, path):
             yield f"{kind}/{member.name.removesuffix('.onnx')}", onnx.load_from_string(archive.extractfile(member).read())
 
 
+def anew(root, script):
+    out = os.path.join(root, script + ".tar.xz")
+    run = subprocess.run([sys.executable, os.path.join(HERE, script), out], text=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL, timeout=280)
+    if run.returncode == 77:
+        print("not exported anew: " + run.stdout.strip().removeprefix("SKIP: "))
+    elif run.returncode:
+        raise SystemExit(f"{script} failed:\n{run.stdout}")
+    else:
+        yield from stored("anew", out)
+
+
 def models(root):
     """(name, model), and a line on what could not be tried."""
     yield from stored("torch", os.path.join(HERE, "exported.tar.xz"))
+    yield from stored("tf2onnx", os.path.join(HERE, "exported_tf.tar.xz"))
     for name, make in tf_style.CASES.items():
         yield f"tf/{name}", make()
-    fresh = os.path.join(root, "fresh.tar.xz")
-    run = subprocess.run([sys.executable, os.path.join(HERE, "make_exported.py"), fresh], text=True, stdout=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL, timeout=280)
-    if run.returncode == 77:
-        print("not tried: exporting anew, " + run.stdout.strip().removeprefix("SKIP: "))
-    elif run.returncode:
-        raise SystemExit(f"make_exported.py failed:\n{run.stdout}")
-    else:
-        yield from stored("torch, anew", fresh)
+    yield from anew(root, "make_exported.py")
+    yield from anew(root, "make_exported_tf.py")
 
 
 def main():
