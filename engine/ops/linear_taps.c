@@ -81,9 +81,10 @@ static void table_row(const struct window_row *w, int64_t first, int64_t last, c
         int64_t pixel = first;
         for (; pixel < (base ? from : last); pixel++, entry += taps)
             table_pixel(w, base, pixel, entry);
-        const unsigned char *at = base ? base + (size_t)((pixel * w->stride - w->before)) * w->pixel_bytes : NULL;
+        bool inside = base && pixel < to;
+        const unsigned char *at = inside ? base + (size_t)(pixel * w->stride - w->before) * w->pixel_bytes : NULL;
         const size_t step = (size_t)w->stride * w->pixel_bytes, next = (size_t)w->dilation * w->pixel_bytes;
-        for (; base && pixel < to; pixel++, entry += taps, at += step)
+        for (; inside && pixel < to; pixel++, entry += taps, at += step)
             for (int64_t x = 0; x < w->kernel; x++)
                 entry[x] = at + (size_t)x * next;
         for (; pixel < last; pixel++, entry += taps)
@@ -114,7 +115,7 @@ static void column_row(const struct window_row *w, const unsigned char *base, in
     int64_t c = 0;
     for (; c < from; c++, entry += rows)
         *entry = padding;
-    const unsigned char *pixel = base ? base + (size_t)(at + c) * w->pixel_bytes : NULL;
+    const unsigned char *pixel = c < to ? base + (size_t)(at + c) * w->pixel_bytes : NULL;
     for (; c < to; c++, entry += rows, pixel += w->pixel_bytes)
         *entry = pixel;
     for (; c < count; c++, entry += rows)
