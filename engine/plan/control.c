@@ -26,8 +26,8 @@ static enum qd_status check_counts(const struct qd_control *control, struct qd_e
     bool loop = control->kind == QD_CONTROL_LOOP;
     if (loop && control->own_inputs < 2)
         return wrong_count(node, "needs a trip count and a condition", control->own_inputs, 2, error);
-    if (!loop && control->own_inputs != 1)
-        return wrong_count(node, "needs a condition", control->own_inputs, 1, error);
+    if (!loop && (control->own_inputs != 1 || node->in[0] == QD_NO_VALUE))
+        return wrong_count(node, "needs a condition", control->own_inputs == 1 ? 0 : control->own_inputs, 1, error);
     int inputs = loop ? control->own_inputs : 0, outputs = node->out_count + loop;
     int carried = loop ? control->own_inputs - 2 : 0;
     for (int b = 0; b < bodies->count; b++) {
