@@ -18,6 +18,7 @@
 #include "engine/options.h"
 #include "engine/shadow.h"
 #include "engine/smooth.h"
+#include "engine/survey.h"
 #include "engine/testdata.h"
 
 #include <stdbool.h>

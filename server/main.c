@@ -11,7 +11,8 @@ static const struct command {
 } commands[] = {
     {"serve", "[options]", "the daemon; without a model it serves the one built in (quantd serve --help)",
      qd_cmd_serve},
-    {"check", "FILE [--precision P] [--json]", "read a model and show its plan; exit 1 with the reason if it can't run",
+    {"check", "FILE [--precision P] [--shapes INPUT=N,N,...;...] [--json]",
+     "operators, types, memory, multiply-adds and the plan of a model; exit 1 with the reason if it can't run",
      qd_cmd_check},
     {"test", "[--precision P] [--rtol R] [--atol A] [--cosine C] DIR...",
      "run folders of the ONNX backend-test layout; exit 1 on a failure", qd_cmd_test},

@@ -28,6 +28,8 @@ static const struct qd_contrib *find_row(const struct qd_node *node)
     return NULL;
 }
 
+bool qd_contrib_knows(const struct qd_node *node) { return find_row(node) != NULL; }
+
 static void no_memory(struct qd_rewriter *r)
 {
     if (!r->status)

@@ -13,4 +13,7 @@
  * UNSUPPORTED (a variant that isn't served), NO_MEMORY. [any] */
 enum qd_status qd_contrib_rewrite(struct qd_graph *graph, struct qd_arena *arena, struct qd_error *error) QD_MUST_CHECK;
 
+/* Whether there is a row for the node's operator (which may still refuse the node itself). [any] */
+bool qd_contrib_knows(const struct qd_node *node);
+
 #endif

@@ -234,7 +234,7 @@ void qd_plan_all_macs(const struct qd_plan *plan, const struct qd_shaped *shaped
 {
     for (int s = 0; s < plan->step_count; s++) {
         const struct qd_control *control = plan->steps[s].control;
-        *macs++ = shaped && s < shaped->static_steps ? qd_step_macs(&plan->steps[s], shaped) : 0;
+        *macs++ = shaped && s < shaped->static_steps ? qd_step_macs(plan, &plan->steps[s], shaped) : 0;
         for (int b = 0; control && b < control->branch_count; b++) {
             const struct qd_plan *body = control->branches[b].plan;
             qd_plan_all_macs(body, body->cache, macs);

@@ -5,6 +5,7 @@
 
 #include "engine/plan/control.h"
 #include "engine/plan/dims.h"
+#include "engine/plan/types.h"
 
 #include <string.h>
 
@@ -14,7 +15,8 @@ struct finder {
     int unit_count;
     struct qd_forms *forms;
     struct qd_error *error;
-    bool quantized; /* the file quantizes activations itself */
+    bool quantized;              /* the file quantizes activations itself */
+    const struct qd_type *types; /* by value */
 };
 
 static enum qd_status no_memory(struct qd_error *error)
@@ -136,6 +138,15 @@ static enum qd_status find_ops(struct finder *f)
     return QD_OK;
 }
 
+/* Why a node is left alone that has nothing to quantize: what it makes are shapes, indices, truth values. */
+static const char *no_form(const struct finder *f, const struct qd_node *node)
+{
+    int out = node->out_count ? node->out[0] : QD_NO_VALUE;
+    enum qd_dtype dtype = out == QD_NO_VALUE ? QD_NONE : f->types[out].dtype;
+    bool floats = dtype == QD_NONE || dtype == QD_F32 || dtype == QD_F16 || dtype == QD_BF16 || dtype == QD_F64;
+    return floats ? "no integer form of this operator" : "its results are no floats";
+}
+
 /* Precision of each unit and its reason: linear units, and operators that ask for integers. */
 static enum qd_status choose(struct finder *f)
 {
@@ -143,7 +154,7 @@ static enum qd_status choose(struct finder *f)
         const struct qd_node *node = node_of(f, u);
         const struct qd_op *op = f->forms->ops[u];
         bool linear = f->units[u].linear;
-        const char *refusal = "no integer form of this operator";
+        const char *refusal = no_form(f, node);
         bool inside = op->flags & QD_OP_INT8_INSIDE, integer = linear || op->wants_q8 || inside;
         const struct qd_pin *pin = integer ? qd_plan_pin(f->plan, node) : NULL;
         const bool words = integer && (pin ? pin->int16 : f->plan->options.int16);
@@ -340,7 +351,7 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
     struct qd_error local;
     struct qd_arena *arena = plan->arena;
     size_t values = (size_t)plan->graph.value_count, n = (size_t)unit_count;
-    struct finder f = {plan, units, unit_count, forms, error ? error : &local, false};
+    struct finder f = {plan, units, unit_count, forms, error ? error : &local, false, qd_types(&plan->graph, arena)};
     *forms = (struct qd_forms){.ops = qd_arena_alloc(arena, n, sizeof *forms->ops),
                                .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
                                .int16 = qd_arena_alloc(arena, n, sizeof *forms->int16),
@@ -356,7 +367,7 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
                                .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
     if (!forms->ops || !forms->int8 || !forms->int16 || !forms->rows || !forms->wants || !forms->pinned ||
         !forms->channels_last || !forms->reason || !forms->rank || !forms->only_q8 || !forms->given ||
-        !forms->takes_over || !forms->fixed)
+        !forms->takes_over || !forms->fixed || !f.types)
         return no_memory(f.error);
     enum qd_status status = find_ops(&f);
     if (!status && !plan->options.fp32)

@@ -311,7 +311,10 @@ static enum qd_status prepare(struct placer *p, int u, void **prep)
                                  .arena = p->plan->arena,
                                  .int8 = p->forms.int8[u],
                                  .rows = p->forms.rows[u]};
-    return packing.constants ? op->pack(&packing, prep, p->error) : no_memory(p);
+    size_t before = qd_arena_bytes(p->plan->arena);
+    status = packing.constants ? op->pack(&packing, prep, p->error) : no_memory(p);
+    p->plan->packed_bytes += qd_arena_bytes(p->plan->arena) - before;
+    return status;
 }
 
 /* The form in which a generic operator takes its input i. */

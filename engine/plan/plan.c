@@ -9,6 +9,7 @@
 #include "engine/plan/place.h"
 #include "engine/plan/pointwise.h"
 #include "engine/plan/qdq.h"
+#include "engine/plan/work.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -378,7 +379,14 @@ size_t qd_step_scratch(const struct qd_plan *plan, const struct qd_step *step, c
     return 0;
 }
 
-uint64_t qd_step_macs(const struct qd_step *step, const struct qd_shaped *shaped)
+uint64_t qd_step_macs(const struct qd_plan *plan, const struct qd_step *step, const struct qd_shaped *shaped)
 {
-    return step->kind == QD_STEP_LINEAR ? qd_linear_macs(step->linear, &shaped->slots[step->out[0]].shape) : 0;
+    struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
+    struct qd_call call;
+    if (step->kind == QD_STEP_LINEAR)
+        return qd_linear_macs(step->linear, &shaped->slots[step->out[0]].shape);
+    if (step->kind != QD_STEP_OP)
+        return 0;
+    qd_step_call(plan, step, shaped->slots, in, out, &call);
+    return qd_op_macs(&call);
 }

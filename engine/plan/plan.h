@@ -187,8 +187,8 @@ void qd_shaped_unref(struct qd_shaped **shaped);
  * known, and operators may count from it. Others are left alone. */
 void qd_plan_place_empty(struct qd_tensor *tensor);
 
-/* Multiply-adds of a linear step under a shaped plan, 0 for others. */
-uint64_t qd_step_macs(const struct qd_step *step, const struct qd_shaped *shaped);
+/* Multiply-adds of a step under a shaped plan, 0 of what is no sum of products; bodies of control flow apart. */
+uint64_t qd_step_macs(const struct qd_plan *plan, const struct qd_step *step, const struct qd_shaped *shaped);
 
 /* Slot of a linear step's residual or of its input's rows' scales, or QD_NO_VALUE. */
 static inline int qd_step_residual(const struct qd_step *step)

@@ -9,4 +9,8 @@
  * the attributes would have to be read to know (Einsum), and then it may be 1e60. [any] */
 double qd_op_work(const struct qd_call *call);
 
+/* Multiply-adds of an operator that is a sum of products (a matrix product, convolution, attention, recurrent network),
+ * exactly; 0 of others. `call` as above. [any] */
+uint64_t qd_op_macs(const struct qd_call *call);
+
 #endif

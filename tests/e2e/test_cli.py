@@ -160,6 +160,58 @@ def test_check(place):
     run("check", os.path.join(place, "none.onnx"), code=1)
 
 
+def test_check_shapes(_):
+    """Memory and multiply-adds follow the shapes that are asked about; the precisions' groups are the steps'."""
+    small = json.loads(run("check", "--json", DIGITS).stdout)
+    name = small["inputs"][0]["name"]
+    assert small["inputs"][0]["shape"][0] == -1 and small["inputs"][0]["dim_names"][0]
+    assert small["at"]["shapes"] == {name: [1, *small["inputs"][0]["shape"][1:]]}
+    shape = [7, *small["inputs"][0]["shape"][1:]]
+    asked = f"{name}={','.join(map(str, shape))}"
+    large = json.loads(run("check", "--json", "--shapes", asked, DIGITS).stdout)
+    assert large["at"]["shapes"] == {name: shape}
+    assert sum(large["macs"].values()) == 7 * sum(small["macs"].values()) > 0
+    for figure in ("input_bytes", "output_bytes", "workspace_bytes"):
+        assert large["at"][figure] > small["at"][figure] > 0, figure
+    assert large["at"]["input_bytes"] == 7 * small["at"]["input_bytes"] and large["at"]["unknown_steps"] == 0
+    assert sum(g["steps"] for g in large["precisions"]) == len(large["steps"])
+    assert sum(s["macs"] for s in large["steps"]) == sum(large["macs"].values()) == sum(g["macs"] for g in large["precisions"])
+    out = run("check", "--shapes", asked, DIGITS).stdout
+    assert re.search(rf"^at shapes {name} \[7, ", out, re.M) and "workspace" in out and re.search(r"^precision ", out, re.M), out
+    int16 = json.loads(run("check", "--json", "--precision", "int16", DIGITS).stdout)
+    assert int16["macs"]["int16"] > 0 and int16["macs"]["int8"] == 0
+    for wrong, sentence in [("nothing=1,2", 'no input "nothing"'), (name, "is not NAME="), (f"{name}=", "wants ["),
+                            (f"{name}=1,,3", "is not NAME="), (f"{name}=1,2", "wants ["), (f"{name}=1,2,3,4x", "is not NAME="),
+                            (f"{name}=-1,1,28,28", "is not NAME=")]:
+        assert sentence in run("check", "--shapes", wrong, DIGITS, code=2).stderr, wrong
+    huge = f"{name}={10 ** 9},{','.join(map(str, shape[1:]))}"
+    assert run("check", "--shapes", huge, DIGITS, code=1).stderr
+
+
+def test_check_operators(place):
+    """What is in the file, counted, whether it can be served or not; the missing ones by name."""
+    report = json.loads(run("check", "--json", DIGITS).stdout)
+    assert report["served"] and all(o["served"] for o in report["operators"])
+    assert sum(o["nodes"] for o in report["operators"]) == report["nodes"]
+    assert any(o["op"] == "Conv" and o["domain"] == "" and o["version"] == report["opset"] for o in report["operators"])
+    assert 0 < sum(w["bytes"] for w in report["weights"].values()) <= report["model_file_bytes"]
+
+    def node(op, domain, given, made):
+        return text(1, text(1, given) + text(2, made) + text(4, op) + text(7, domain))
+    path = os.path.join(place, "missing.onnx")
+    graph = node("Relu", "", "x", "a") + node("Odd", "com.foo", "a", "b") + node("Odd", "com.foo", "b", "c") \
+        + node("NoSuch", "", "c", "y") + text(2, "g") + text(11, value("x", ("n", 3))) + text(12, value("y", ("n", 3)))
+    write(path, number(1, 8) + text(7, graph) + text(8, text(1, "") + number(2, 13)) + text(8, text(1, "com.foo") + number(2, 4)))
+    done = run("check", "--json", path, code=1)
+    report = json.loads(done.stdout)
+    assert not report["served"] and report["error"] in done.stderr and "com.foo.Odd" in report["error"]
+    found = {(o["domain"], o["op"], o["version"]): (o["nodes"], o["served"]) for o in report["operators"]}
+    assert found == {("", "Relu", 13): (1, True), ("com.foo", "Odd", 4): (2, False), ("", "NoSuch", 13): (1, False)}, found
+    done = run("check", path, code=1)
+    assert re.search(r"^missing +NoSuch 1 .*com\.foo\.Odd 2 \(version 4, first 'b'\)$", done.stdout, re.M), done.stdout
+    assert re.search(r"^operators +Relu 1$", done.stdout, re.M)
+
+
 def test_test(place):
     good = (tensor([-1, 0, 2], [1, 3], "x"), tensor([0, 0, 2], [1, 3], "y"))
     second = (tensor([-1, 5, 2, 1, -1, -1], [2, 3], "x"), tensor([0, 5, 2, 1, 0, 0], [2, 3], "y"))
