@@ -2,6 +2,7 @@
 #include "engine/model.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -83,10 +84,26 @@ static struct qd_shape as_declared(const struct qd_infer *infer, size_t input, c
     return scalar ? (struct qd_shape){.rank = 0} : *shape;
 }
 
+/* "[batch, 3, ?]": the signature's shape, by names where it has them. */
+static const char *declared_text(const struct qd_io *io, char *text, size_t room)
+{
+    size_t used = 0;
+    for (int i = 0; i < io->shape.rank && used < room; i++) {
+        int64_t dim = io->shape.dims[i];
+        int n = dim >= 0 ? snprintf(text + used, room - used, "%s%" PRId64, i ? ", " : "[", dim)
+                         : snprintf(text + used, room - used, "%s%.40s", i ? ", " : "[",
+                                    io->dim_names[i] ? io->dim_names[i] : "?");
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (used < room)
+        snprintf(text + used, room - used, io->shape.rank ? "]" : "[]");
+    return text;
+}
+
 static enum qd_status check_input(const struct qd_infer *infer, size_t input, enum qd_dtype dtype,
                                   const struct qd_shape *shape, struct qd_error *error)
 {
-    char got[160], want[160];
+    char got[160], want[QD_MAX_RANK * 48];
     int64_t elems;
     if (input >= qd_model_input_count(infer->model))
         return qd_fail(error, QD_ERR_INVALID, "the model has no input %zu", input);
@@ -101,7 +118,7 @@ static enum qd_status check_input(const struct qd_infer *infer, size_t input, en
         fits = shape->dims[i] >= 0 && (io->shape.dims[i] < 0 || io->shape.dims[i] == shape->dims[i]);
     if (!fits)
         return qd_fail(error, QD_ERR_SHAPE, "input '%s' has shape %s, the model wants %s", io->name,
-                       qd_shape_text(shape, got, sizeof got), qd_shape_text(&io->shape, want, sizeof want));
+                       qd_shape_text(shape, got, sizeof got), declared_text(io, want, sizeof want));
     if (!qd_shape_elems(shape, &elems) || elems > MAX_INPUT_BYTES / 8)
         return qd_fail(error, QD_ERR_TOO_LARGE, "input '%s' has shape %s: too large", io->name,
                        qd_shape_text(shape, got, sizeof got));

@@ -32,6 +32,25 @@ static void write_dims(struct qd_text *out, const struct qd_shape *shape, int fr
     qd_text_puts(out, "]");
 }
 
+/* What unknown sizes are called: a request's sizes of one name must be equal. Nothing where no size has a name. */
+static void write_dim_names(struct qd_text *out, const struct qd_io *io)
+{
+    bool any = false;
+    for (int i = 0; i < io->shape.rank; i++)
+        any |= io->dim_names[i] != NULL;
+    if (!any)
+        return;
+    qd_text_puts(out, ",\"parameters\":{\"dim_names\":[");
+    for (int i = 0; i < io->shape.rank; i++) {
+        qd_text_puts(out, i ? "," : "");
+        if (io->dim_names[i])
+            qd_text_json_string(out, io->dim_names[i]);
+        else
+            qd_text_puts(out, "null");
+    }
+    qd_text_puts(out, "]}");
+}
+
 static void write_tensors(struct qd_text *out, const struct qd_model *model, bool outputs)
 {
     size_t count = outputs ? qd_model_output_count(model) : qd_model_input_count(model);
@@ -41,6 +60,7 @@ static void write_tensors(struct qd_text *out, const struct qd_model *model, boo
         qd_text_json_string(out, io->name);
         qd_text_printf(out, ",\"datatype\":\"%s\",\"shape\":", qd_dtype_name(io->dtype));
         write_dims(out, &io->shape, 0);
+        write_dim_names(out, io);
         qd_text_puts(out, "}");
     }
 }
