@@ -121,8 +121,10 @@ static bool back_gather(const struct seeker *s, const struct qd_node *node, stru
         !insert(t, axis < 0 ? axis + t->rank + 1 : axis, PART) || in->rank != t->rank)
         return false;
     int64_t size = in->dims[axis < 0 ? axis + t->rank : axis];
+    if (!qd_dim_known(size))
+        return false;
     t->part = at < 0 ? at + size : at;
-    return qd_dim_known(size) && t->part >= 0 && t->part < size;
+    return t->part >= 0 && t->part < size;
 }
 
 /* A range [*begin, *begin + *size) along one axis of known size: Slice, or one output of Split. */
@@ -145,7 +147,7 @@ static bool cut(const struct seeker *s, const struct qd_node *node, int value, i
                (node->in_count > 4 && node->in[4] != QD_NO_VALUE && !one_int(s, node, 4, "", &step))) {
         return false;
     }
-    *axis = *axis < 0 ? *axis + rank : *axis;
+    *axis = *axis < 0 && rank > 0 ? *axis + rank : *axis;
     if (step != 1 || rank < 1 || *axis < 0 || *axis >= rank || s->dims[value].rank != rank)
         return false;
     whole = s->dims[node->in[0]].dims[*axis];

@@ -69,12 +69,11 @@ void qd_dims_concat(struct dims_tracer *t, const struct qd_node *node, struct qd
     int64_t axis = qd_attr_int(node, "axis", 0);
     out->rank = first->rank;
     memcpy(out->dims, first->dims, sizeof out->dims);
-    if (axis < 0)
-        axis += first->rank;
-    if (first->rank < 0 || axis < 0 || axis >= first->rank) {
+    if (first->rank < 0 || axis < -first->rank || axis >= first->rank) {
         out->rank = -1;
         return;
     }
+    axis += axis < 0 ? first->rank : 0;
     int64_t total = 0;
     out->length = first->rank == 1 ? 0 : -1;
     for (int i = 0; i < node->in_count; i++) {
@@ -193,7 +192,7 @@ void qd_dims_split(struct dims_tracer *t, const struct qd_node *node, struct qd_
     size_t given;
     int count = 0;
     const int64_t *list = qd_attr_ints(node, "split", &given);
-    axis = axis < 0 ? axis + in->rank : axis;
+    axis = axis < 0 && in->rank > 0 ? axis + in->rank : axis;
     bool named = list || (node->in_count > 1 && node->in[1] != QD_NO_VALUE);
     bool known = list ? true : named && dims_numbers(t, node, 1, sizes, &count);
     if (list)
