@@ -61,7 +61,7 @@ def test_metadata(d):
     model = d.get(M).json()
     assert model["name"] == "digits" and model["versions"] == ["1"] and model["platform"] == "onnx_onnxv1"
     assert model["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 28, 28],
-                                "parameters": {"dim_names": ["N", None, None, None]}}], model["inputs"]
+                                "parameters": {"dim_names": ["batch", None, None, None]}}], model["inputs"]
     assert [o["name"] for o in model["outputs"]] == ["logits", "probabilities"]
     config = d.get(M + "/config").json()
     assert config["max_batch_size"] > 0 and config["input"][0]["dims"] == [1, 28, 28]
