@@ -244,9 +244,9 @@ static void test_wrong_inputs(void **state)
     } rows[] = {
         {"1,2", NULL, QD_ERR_INVALID, "input 'b' is missing"},
         {"1,2", "2,2", QD_ERR_SHAPE, "dimension 'N' is 2 in input 'b' and 1 in input 'a'"},
-        {"1,3", NULL, QD_ERR_SHAPE, "input 'a' has shape [1, 3], the model wants [?, 2]"},
-        {"2", NULL, QD_ERR_SHAPE, "input 'a' has shape [2], the model wants [?, 2]"},
-        {"-1,2", NULL, QD_ERR_SHAPE, "input 'a' has shape [?, 2], the model wants [?, 2]"},
+        {"1,3", NULL, QD_ERR_SHAPE, "input 'a' has shape [1, 3], the model wants [N, 2]"},
+        {"2", NULL, QD_ERR_SHAPE, "input 'a' has shape [2], the model wants [N, 2]"},
+        {"-1,2", NULL, QD_ERR_SHAPE, "input 'a' has shape [?, 2], the model wants [N, 2]"},
         {"type", NULL, QD_ERR_TYPE, "input 'a' has datatype INT64, the model wants FP32"},
         {"twice", NULL, QD_ERR_INVALID, "input 'a' is given twice"},
         {"9223372036854775807,2", NULL, QD_ERR_TOO_LARGE, "input 'a' has shape [9223372036854775807, 2]: too large"},
