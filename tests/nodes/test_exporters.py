@@ -14,20 +14,16 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from test_contrib import QUANTD, write  # noqa: E402  (ends with status 77 when a package is missing)
+import compare  # noqa: E402  (ends with status 77 when a package is missing)
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-import onnxruntime as ort  # noqa: E402
-from onnx import helper, numpy_helper  # noqa: E402
+from onnx import helper  # noqa: E402
 
 import tf_style  # noqa: E402
 
-COSINE, ERROR = .99999, 1e-3  # of the output's range
-# In 8 bits networks of a dozen random channels are coarse, and some outputs say nothing about quantization: a direction
-# taken from a small difference, an index.
+# Networks of a dozen random channels are coarse in 8 bits.
 INT8_COSINE = .98
-INT8_LOOSE = {}
 
 
 def feeds_of(model):
@@ -49,34 +45,11 @@ def feeds_of(model):
         yield feeds
 
 
-def session(model):
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def judge(folder, *arguments):
-    run = subprocess.run([QUANTD, "test", *arguments, folder], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         timeout=120)
-    lines = run.stdout.strip().splitlines() or ["nothing was printed"]
-    return "" if run.returncode == 0 and lines[-1].startswith("1 passed, 0 failed, 0 skipped") else lines[0][:300]
-
-
 def one(root, name, model):
     """What is wrong, or nothing."""
-    folder, reach = os.path.join(root, name), np.inf
-    judge_ort = session(model)
-    for i, feeds in enumerate(feeds_of(model)):
-        results = judge_ort.run(None, feeds)
-        floats = [r.astype(np.float64) for r in results if r.dtype.kind == "f" and r.size]
-        reach = min([reach] + [float(r.max() - r.min()) for r in floats if r.size > 1 and r.max() > r.min()])
-        write(os.path.join(folder, "set"), model, feeds, results)
-        os.rename(os.path.join(folder, "set", "test_data_set_0"), os.path.join(folder, f"test_data_set_{i}"))
-        os.rename(os.path.join(folder, "set", "model.onnx"), os.path.join(folder, "model.onnx"))
-    worst = ERROR * (reach if np.isfinite(reach) else 1)
-    return (judge(folder, "--cosine", str(COSINE)) or judge(folder, "--rtol", "0", "--atol", repr(worst))
-            or judge(folder, "--precision", "int8", "--cosine", str(INT8_LOOSE.get(name, INT8_COSINE))))
+    feeds, reference = list(feeds_of(model)), compare.session(model)
+    wrong = compare.judge_fp32(root, name, model, feeds, [reference.run(None, given) for given in feeds])
+    return wrong or compare.judge(os.path.join(root, "telling", name), "--precision", "int8", "--cosine", str(INT8_COSINE))
 
 
 def stored(kind, path):
