@@ -1,4 +1,5 @@
-/* Further pools: LpPool, MaxUnpool and RoiAlign, in FP32 and plain layout. Not for those that stay in INT8 (pool.c). */
+/* Further pools: LpPool, GlobalLpPool, MaxUnpool, RoiAlign and MaxRoiPool, in FP32 and plain layout. Not for those that
+ * stay in INT8 (pool.c). */
 #include "engine/ops/window.h"
 
 #include <inttypes.h>
@@ -303,3 +304,121 @@ static enum qd_status roi_run(const struct qd_call *call, struct qd_error *error
 }
 
 const struct qd_op qd_op_roi_align = {.infer = roi_infer, .run = roi_run};
+
+/* ------------------------------------------------------------------ MaxRoiPool: the largest of each bin of a box */
+
+static enum qd_status max_roi_infer(const struct qd_call *call, struct qd_error *error)
+{
+    enum qd_status status = qd_op_inputs(call, 2, 2, error);
+    const struct qd_shape *x = &call->in[0].shape, *rois = &call->in[1].shape;
+    size_t count;
+    const int64_t *sizes = qd_attr_ints(call->node, "pooled_shape", &count);
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
+        (status = qd_op_types(call, 1, QD_TYPES_FLOAT, error)))
+        return status;
+    if (x->rank != 4 || rois->rank != 2 || rois->dims[1] != 5)
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "it needs images [N,C,H,W] and boxes [n,5]");
+    if (count != 2 || sizes[0] < 1 || sizes[1] < 1 || sizes[0] > INT32_MAX || sizes[1] > INT32_MAX)
+        return qd_op_fail(call, error, QD_ERR_INVALID, "pooled_shape must be two positive numbers");
+    return qd_op_out(call, 0, QD_F32, &(struct qd_shape){4, {rois->dims[0], x->dims[1], sizes[0], sizes[1]}}, error);
+}
+
+/* A box's first and last pixel along one axis; hostile numbers end at the edges of what an int32 holds. */
+static void roi_edge(float from, float to, float scale, int64_t *start, int64_t *size)
+{
+    const float most = 1e9f, a = roundf(from * scale), b = roundf(to * scale);
+    *start = (int64_t)(a > -most ? a < most ? a : most : -most);
+    int64_t end = (int64_t)(b > -most ? b < most ? b : most : -most);
+    *size = end - *start + 1 > 1 ? end - *start + 1 : 1;
+}
+
+/* Pixels [*from, *to) of bin `i` of `bins`, within `limit`. */
+static void roi_bin_edges(int64_t start, int64_t size, int64_t i, int64_t bins, int64_t limit, int64_t *from,
+                          int64_t *to)
+{
+    const float step = (float)size / (float)bins;
+    *from = (int64_t)floorf((float)i * step) + start;
+    *to = (int64_t)ceilf((float)(i + 1) * step) + start;
+    *from = *from < 0 ? 0 : *from > limit ? limit : *from;
+    *to = *to < 0 ? 0 : *to > limit ? limit : *to;
+}
+
+static void max_roi_boxes(void *ctx, int64_t begin, int64_t end)
+{
+    const struct qd_call *call = ctx;
+    const struct qd_shape *x = &call->in[0].shape, *out = &call->out[0].shape;
+    const float scale = qd_attr_float(call->node, "spatial_scale", 1);
+    const int64_t each = out->dims[2] * out->dims[3];
+    for (int64_t box = begin; box < end; box++) {
+        const float *roi = (const float *)call->in[1].data + box * 5;
+        int64_t start[2], size[2], a[2], b[2];
+        roi_edge(roi[2], roi[4], scale, &start[0], &size[0]);
+        roi_edge(roi[1], roi[3], scale, &start[1], &size[1]);
+        for (int64_t o = 0; o < x->dims[1] * each; o++) {
+            const float *plane = (const float *)call->in[0].data +
+                                 ((int64_t)roi[0] * x->dims[1] + o / each) * x->dims[2] * x->dims[3];
+            roi_bin_edges(start[0], size[0], o % each / out->dims[3], out->dims[2], x->dims[2], &a[0], &b[0]);
+            roi_bin_edges(start[1], size[1], o % out->dims[3], out->dims[3], x->dims[3], &a[1], &b[1]);
+            bool empty = a[0] >= b[0] || a[1] >= b[1];
+            float best = empty ? 0 : plane[a[0] * x->dims[3] + a[1]];
+            for (int64_t i = a[0]; i < b[0] && !empty; i++)
+                for (int64_t j = a[1]; j < b[1]; j++)
+                    best = plane[i * x->dims[3] + j] > best ? plane[i * x->dims[3] + j] : best;
+            ((float *)call->out[0].data)[box * x->dims[1] * each + o] = best;
+        }
+    }
+}
+
+static enum qd_status max_roi_run(const struct qd_call *call, struct qd_error *error)
+{
+    const int64_t boxes = call->in[1].shape.dims[0], images = call->in[0].shape.dims[0];
+    for (int64_t i = 0; i < boxes; i++) {
+        const float image = ((const float *)call->in[1].data)[i * 5];
+        if (!(image >= 0 && image < (float)images))
+            return qd_op_fail(call, error, QD_ERR_INVALID, "there is no image %g", (double)image);
+    }
+    qd_op_split(call, boxes, 1, max_roi_boxes, (void *)(uintptr_t)call);
+    return QD_OK;
+}
+
+const struct qd_op qd_op_max_roi_pool = {.infer = max_roi_infer, .run = max_roi_run};
+
+/* ------------------------------------------------------------------ GlobalLpPool */
+
+static enum qd_status global_lp_infer(const struct qd_call *call, struct qd_error *error)
+{
+    enum qd_status status = qd_op_inputs(call, 1, 1, error);
+    struct qd_shape out = call->in[0].shape;
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)))
+        return status;
+    if (out.rank < 2)
+        return qd_op_fail(call, error, QD_ERR_SHAPE, "an input of rank %d has no spatial dimensions", out.rank);
+    if (qd_attr_int(call->node, "p", 2) < 1)
+        return qd_op_fail(call, error, QD_ERR_INVALID, "p must be positive");
+    for (int d = 2; d < out.rank; d++)
+        out.dims[d] = 1;
+    return qd_op_out(call, 0, QD_F32, &out, error);
+}
+
+static void global_lp_planes(void *ctx, int64_t begin, int64_t end)
+{
+    const struct qd_call *call = ctx;
+    const double p = (double)qd_attr_int(call->node, "p", 2);
+    const int64_t plane = qd_shape_span(&call->in[0].shape, 2, call->in[0].shape.rank);
+    for (int64_t i = begin; i < end; i++) {
+        const float *x = (const float *)call->in[0].data + i * plane;
+        double sum = 0;
+        for (int64_t k = 0; k < plane; k++)
+            sum += pow(fabs((double)x[k]), p);
+        ((float *)call->out[0].data)[i] = (float)pow(sum, 1 / p);
+    }
+}
+
+static enum qd_status global_lp_run(const struct qd_call *call, struct qd_error *error)
+{
+    (void)error;
+    qd_op_split(call, qd_tensor_elems(&call->out[0]), 4, global_lp_planes, (void *)(uintptr_t)call);
+    return QD_OK;
+}
+
+const struct qd_op qd_op_global_lp_pool = {.infer = global_lp_infer, .run = global_lp_run};

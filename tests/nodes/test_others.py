@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Operators of the standard in forms that its node tests don't have, against onnxruntime: one small graph each.
+
+    test_others.py [part-of-a-name ...]"""
+import os
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import compare  # noqa: E402  (ends with status 77 when a package is missing)
+
+import numpy as np  # noqa: E402
+from onnx import helper, numpy_helper  # noqa: E402
+
+RANDOM = np.random.default_rng(5)
+
+
+def f32(*shape, scale=1.):
+    return (RANDOM.standard_normal(shape) * scale).astype(np.float32)
+
+
+def boxes(*rows):
+    return np.array(rows, np.float32)
+
+
+def case(op, *inputs, constants=(), opset=17, **attributes):
+    """Inputs by position; `constants` are those that the file holds."""
+    return op, inputs, constants, opset, attributes
+
+
+CASES = {
+    "GlobalLpPool": case("GlobalLpPool", f32(2, 3, 5, 7)),
+    "GlobalLpPool, p 1, three dimensions": case("GlobalLpPool", f32(2, 3, 5, 2, 3), p=1),
+    "GlobalLpPool, p 3, one dimension": case("GlobalLpPool", f32(2, 3, 5), p=3),
+    "MaxRoiPool": case("MaxRoiPool", f32(2, 3, 12, 10), boxes([0, 0, 0, 9, 11], [1, 2, 3, 7, 5]), pooled_shape=[3, 2]),
+    "MaxRoiPool, scaled, beyond the image, a point, turned round": case(
+        "MaxRoiPool", f32(2, 3, 12, 10), boxes([1, 1, 1, 30, 30], [0, -6, 4, 5, 50], [0, 8, 8, 8, 8], [1, 9, 9, 2, 2]),
+        pooled_shape=[4, 3], spatial_scale=.5),
+}
+
+
+def model_of(op, inputs, constants, opset, attributes):
+    names = [f"x{i}" for i in range(len(inputs))]
+    node = helper.make_node(op, names, ["y"], name="the_node", **attributes)
+
+    def info(name, array):
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+    feeds = {n: a for i, (n, a) in enumerate(zip(names, inputs)) if i not in constants}
+    graph = helper.make_graph([node], "case", [info(n, a) for n, a in feeds.items()], [helper.make_tensor_value_info("y", 1, None)],
+                              [numpy_helper.from_array(inputs[i], names[i]) for i in constants])
+    return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", opset)]), feeds
+
+
+def main():
+    parts, passed, failed = sys.argv[1:], 0, 0
+    for name, (op, inputs, constants, opset, attributes) in CASES.items():
+        if parts and not any(p in name for p in parts):
+            continue
+        with tempfile.TemporaryDirectory(prefix="others-") as root:
+            model, feeds = model_of(op, inputs, constants, opset, attributes)
+            wrong = compare.judge_fp32(root, "case", model, [feeds], [compare.session(model).run(None, feeds)])
+        print(f"FAIL {name}: {wrong}" if wrong else f"ok {name}")
+        failed += bool(wrong)
+        passed += not wrong
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed or not passed else 0)
+
+
+main()
