@@ -17,7 +17,8 @@ static const struct qd_contrib *find_row(const struct qd_node *node)
         size_t count;
     } parts[] = {{qd_contrib_fused, qd_contrib_fused_count},
                  {qd_contrib_quantized, qd_contrib_quantized_count},
-                 {qd_contrib_attention, qd_contrib_attention_count}};
+                 {qd_contrib_attention, qd_contrib_attention_count},
+                 {qd_contrib_einsum, qd_contrib_einsum_count}};
     for (size_t p = 0; p < sizeof parts / sizeof *parts; p++)
         for (size_t i = 0; i < parts[p].count; i++) {
             const struct qd_contrib *row = &parts[p].rows[i];

@@ -33,8 +33,9 @@ struct qd_contrib {
 };
 
 /* One per part; count behind it. */
-extern const struct qd_contrib qd_contrib_fused[], qd_contrib_quantized[], qd_contrib_attention[];
-extern const size_t qd_contrib_fused_count, qd_contrib_quantized_count, qd_contrib_attention_count;
+extern const struct qd_contrib qd_contrib_fused[], qd_contrib_quantized[], qd_contrib_attention[], qd_contrib_einsum[];
+extern const size_t qd_contrib_fused_count, qd_contrib_quantized_count, qd_contrib_attention_count,
+    qd_contrib_einsum_count;
 
 /* ------------------------------------------------------------------ reading the node */
 

@@ -24,9 +24,31 @@ def boxes(*rows):
     return np.array(rows, np.float32)
 
 
-def case(op, *inputs, constants=(), opset=17, **attributes):
-    """Inputs by position; `constants` are those that the file holds."""
-    return op, inputs, constants, opset, attributes
+def case(op, *inputs, constants=(), opset=17, known=True, **attributes):
+    """Inputs by position; `constants` are those that the file holds. Not known: the file tells no sizes."""
+    return op, inputs, constants, opset, known, attributes
+
+
+def einsum(equation, sizes, constants=(), known=True):
+    inputs = [f32(*(sizes[c] for c in term)) for term in equation.split("->", 1)[0].split(",")]
+    return case("Einsum", *inputs, constants=constants, known=known, equation=equation)
+
+
+def einsums():
+    """Equations that networks have, and some that nobody would write: one to three terms of up to four letters."""
+    sizes = dict(zip("abcdehst", (2, 3, 4, 5, 1, 2, 3, 4)))
+    for equation, constants in (("bsc,chd->bshd", (1,)), ("bshd,bthd->bhst", ()), ("bhst,bthd->bshd", ()), ("bshd,hdc->bsc", (1,)),
+                                ("bsi,iok,bsk->bso".translate(str.maketrans("iok", "cde")), (1,)), ("dc,bsc->bsd", (0,)),
+                                ("bsd,d->bs", (1,)), ("bs,bt->bst", ()), ("a,b->", ()), ("abc,abc->", ()), ("sbc,tbc->bst", ()),
+                                ("bacd,cde->bae", (1,)), ("aecd,abcd->acbe", ()), ("acbe,aecd->abcd", ()), ("bc", ()), ("cb,b", ())):
+        for known in (True, False):
+            yield f"Einsum {equation}{'' if known else ', no sizes known'}", einsum(equation, sizes, constants, known)
+    for i in range(60):
+        terms = ["".join(RANDOM.choice(list("abcdhst"), RANDOM.integers(1, 5), replace=False)) for _ in range(RANDOM.integers(1, 4))]
+        met = sorted(set("".join(terms)))
+        out = "".join(RANDOM.permutation(met)[:RANDOM.integers(0, min(len(met), 5) + 1)])
+        equation = ",".join(terms) + "->" + out
+        yield f"Einsum {equation}, {i}", einsum(equation, sizes, (1,) if i % 3 == 0 and len(terms) > 1 else (), i % 2 == 0)
 
 
 CASES = {
@@ -40,12 +62,16 @@ CASES = {
 }
 
 
-def model_of(op, inputs, constants, opset, attributes):
+CASES |= dict(einsums())
+
+
+def model_of(op, inputs, constants, opset, known, attributes):
     names = [f"x{i}" for i in range(len(inputs))]
     node = helper.make_node(op, names, ["y"], name="the_node", **attributes)
 
     def info(name, array):
-        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype),
+                                             array.shape if known else [None] * array.ndim)
     feeds = {n: a for i, (n, a) in enumerate(zip(names, inputs)) if i not in constants}
     graph = helper.make_graph([node], "case", [info(n, a) for n, a in feeds.items()], [helper.make_tensor_value_info("y", 1, None)],
                               [numpy_helper.from_array(inputs[i], names[i]) for i in constants])
@@ -54,11 +80,11 @@ def model_of(op, inputs, constants, opset, attributes):
 
 def main():
     parts, passed, failed = sys.argv[1:], 0, 0
-    for name, (op, inputs, constants, opset, attributes) in CASES.items():
+    for name, how in CASES.items():
         if parts and not any(p in name for p in parts):
             continue
         with tempfile.TemporaryDirectory(prefix="others-") as root:
-            model, feeds = model_of(op, inputs, constants, opset, attributes)
+            model, feeds = model_of(*how)
             wrong = compare.judge_fp32(root, "case", model, [feeds], [compare.session(model).run(None, feeds)])
         print(f"FAIL {name}: {wrong}" if wrong else f"ok {name}")
         failed += bool(wrong)
