@@ -18,7 +18,8 @@ static const struct qd_contrib *find_row(const struct qd_node *node)
     } parts[] = {{qd_contrib_fused, qd_contrib_fused_count},
                  {qd_contrib_quantized, qd_contrib_quantized_count},
                  {qd_contrib_attention, qd_contrib_attention_count},
-                 {qd_contrib_einsum, qd_contrib_einsum_count}};
+                 {qd_contrib_einsum, qd_contrib_einsum_count},
+                 {qd_contrib_flex, qd_contrib_flex_count}};
     for (size_t p = 0; p < sizeof parts / sizeof *parts; p++)
         for (size_t i = 0; i < parts[p].count; i++) {
             const struct qd_contrib *row = &parts[p].rows[i];
@@ -31,7 +32,7 @@ static const struct qd_contrib *find_row(const struct qd_node *node)
 
 bool qd_contrib_knows(const struct qd_node *node) { return find_row(node) != NULL; }
 
-static void no_memory(struct qd_rewriter *r)
+void qd_rw_no_memory(struct qd_rewriter *r)
 {
     if (!r->status)
         r->status = qd_fail(r->error, QD_ERR_NO_MEMORY, "no memory to compile the model");
@@ -111,7 +112,7 @@ static struct qd_type look(struct qd_rewriter *r, int value)
     so_far.nodes = r->nodes;
     so_far.node_count = r->count;
     if (!r->aside && qd_arena_create(64 << 10, &r->aside) != QD_OK) {
-        no_memory(r);
+        qd_rw_no_memory(r);
         return type;
     }
     const struct qd_type *types = qd_types(&so_far, r->aside);
@@ -120,7 +121,7 @@ static struct qd_type look(struct qd_rewriter *r, int value)
         type = types[value];
         type.rank = type.rank < 0 ? dims[value].rank : type.rank;
     } else {
-        no_memory(r);
+        qd_rw_no_memory(r);
     }
     qd_arena_reset(r->aside);
     return type;
@@ -170,7 +171,7 @@ static bool grow(struct qd_rewriter *r, void **array, int count, int *room, size
     int more = *room > INT32_MAX / 2 ? 0 : *room * 2 + 64;
     void *to = more ? qd_arena_alloc(r->arena, (size_t)more, size) : NULL;
     if (!to) {
-        no_memory(r);
+        qd_rw_no_memory(r);
         return false;
     }
     if (count)
@@ -186,7 +187,7 @@ static const char *made_name(struct qd_rewriter *r, const char *op)
     int n = snprintf(text, sizeof text, "%.200s/%s_%d", r->node.name, op, r->count - r->first);
     const char *name = qd_arena_strndup(r->arena, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
     if (!name)
-        no_memory(r);
+        qd_rw_no_memory(r);
     return name ? name : "";
 }
 
@@ -219,7 +220,7 @@ int qd_rw_make(struct qd_rewriter *r, const char *op, int out, const int *in, in
         count--;
     int *ids = r->status ? NULL : qd_arena_alloc(r->arena, (size_t)count + 1, sizeof *ids);
     if (!ids) {
-        no_memory(r);
+        qd_rw_no_memory(r);
         return 0;
     }
     const char *name = made_name(r, op);
@@ -239,11 +240,41 @@ int qd_rw_make(struct qd_rewriter *r, const char *op, int out, const int *in, in
     return ids[count];
 }
 
+int qd_rw_copy_value(struct qd_rewriter *r, const struct qd_value *value)
+{
+    int id = r->status ? 0 : new_value(r, value->name);
+    if (r->status)
+        return 0;
+    r->graph->values[id] = *value;
+    r->graph->values[id].producer = -1;
+    r->graph->values[id].outer = QD_NO_VALUE;
+    r->graph->values[id].is_input = r->graph->values[id].is_output = false;
+    return id;
+}
+
+void qd_rw_copy_node(struct qd_rewriter *r, const struct qd_node *node, const int *map)
+{
+    int count = node->in_count + node->out_count;
+    int *ids = r->status ? NULL : qd_arena_alloc(r->arena, (size_t)count + 1, sizeof *ids);
+    if (!ids) {
+        qd_rw_no_memory(r);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        int id = i < node->in_count ? node->in[i] : node->out[i - node->in_count];
+        ids[i] = id == QD_NO_VALUE ? QD_NO_VALUE : map[id];
+    }
+    struct qd_node copy = *node;
+    copy.in = ids;
+    copy.out = ids + node->in_count;
+    append(r, &copy);
+}
+
 void qd_rw_outputs(struct qd_rewriter *r, int *out, int count)
 {
     int *ids = r->status ? NULL : qd_arena_alloc(r->arena, (size_t)count, sizeof *ids);
     if (!ids) {
-        no_memory(r);
+        qd_rw_no_memory(r);
         return;
     }
     for (int i = 0; i < count; i++) {
@@ -264,7 +295,7 @@ static void put_attr(struct qd_rewriter *r, const struct qd_attr *attr)
     struct qd_node *node = &r->nodes[r->count - 1];
     struct qd_attr *attrs = qd_arena_alloc(r->arena, (size_t)node->attr_count + 1, sizeof *attrs);
     if (!attrs) {
-        no_memory(r);
+        qd_rw_no_memory(r);
         return;
     }
     if (node->attr_count)
@@ -292,7 +323,7 @@ void qd_rw_ints(struct qd_rewriter *r, const char *name, const int64_t *ints, si
 {
     int64_t *copy = r->status ? NULL : qd_arena_alloc(r->arena, count, sizeof *copy);
     if (!copy) {
-        no_memory(r);
+        qd_rw_no_memory(r);
         return;
     }
     memcpy(copy, ints, count * sizeof *copy);
@@ -312,7 +343,7 @@ static int constant(struct qd_rewriter *r, enum qd_dtype dtype, int rank, const 
     size_t bytes = count * qd_dtype_bytes(dtype);
     tensor.data = r->status ? NULL : qd_arena_alloc_raw(r->arena, bytes);
     if (!tensor.data) {
-        no_memory(r);
+        qd_rw_no_memory(r);
         return 0;
     }
     memcpy(tensor.data, data, bytes);

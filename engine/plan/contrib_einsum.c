@@ -103,6 +103,8 @@ static bool find_sizes(struct job *j)
     for (int t = 0; t < j->count; t++) {
         struct term *term = &j->terms[t];
         term->value = qd_rw_need(j->r, t);
+        if (term->value == QD_NO_VALUE)
+            return false;
         term->constant = j->r->graph->values[term->value].constant;
         int rank = j->r->graph->values[term->value].info.shape.rank;
         if (rank >= 0 && rank != term->l.count)

@@ -33,9 +33,10 @@ struct qd_contrib {
 };
 
 /* One per part; count behind it. */
-extern const struct qd_contrib qd_contrib_fused[], qd_contrib_quantized[], qd_contrib_attention[], qd_contrib_einsum[];
+extern const struct qd_contrib qd_contrib_fused[], qd_contrib_quantized[], qd_contrib_attention[], qd_contrib_einsum[],
+    qd_contrib_flex[];
 extern const size_t qd_contrib_fused_count, qd_contrib_quantized_count, qd_contrib_attention_count,
-    qd_contrib_einsum_count;
+    qd_contrib_einsum_count, qd_contrib_flex_count;
 
 /* ------------------------------------------------------------------ reading the node */
 
@@ -85,6 +86,10 @@ int qd_rw_list(struct qd_rewriter *r, const int64_t *ints, size_t count);
 int qd_rw_one_int(struct qd_rewriter *r, int64_t i);
 int qd_rw_one_float(struct qd_rewriter *r, float f);
 int qd_rw_zero(struct qd_rewriter *r, enum qd_dtype dtype);
+/* From another graph: a value (a new one, with what it is), and a node whose values `map` gives. */
+int qd_rw_copy_value(struct qd_rewriter *r, const struct qd_value *value);
+void qd_rw_copy_node(struct qd_rewriter *r, const struct qd_node *node, const int *map);
+void qd_rw_no_memory(struct qd_rewriter *r);
 /* Shorthands. */
 int qd_rw_transpose(struct qd_rewriter *r, int x, const int64_t *perm, size_t rank);
 int qd_rw_cast(struct qd_rewriter *r, int out, int x, enum qd_dtype to);

@@ -500,6 +500,30 @@ def words():
                  [h.make_tensor("c", T.STRING, [1], ["a-B"])], opset=20, others=[(ML, 3)])
 
 
+@runnable
+def einsums():
+    nodes = [h.make_node("Einsum", ["x", "w"], ["h"], equation="bsc,chd->bshd"), h.make_node("Einsum", ["h", "h"], ["s"], equation="bshd,bthd->bhst"),
+             h.make_node("Einsum", ["s", "h", "v"], ["y"], equation="bhst,bthd,hd->bs"), h.make_node("Einsum", ["s"], ["d"], equation="bhss->sb")]
+    return model(nodes, [value("x", ("b", 2, 3))], [value("y", None), value("d", None)], [weights("w", 3, 2, 2), weights("v", 2, 2)])
+
+
+@runnable
+def flex_attention():
+    def graph(op, name):
+        return h.make_graph([h.make_node(op, ["s", "c"], ["o"])], name, [value("s", None)], [value("o", None)], [weights("c", 1)])
+    made = model([h.make_node("FlexAttention", ["q", "k", "v"], ["y"], domain="ai.onnx.preview", scale=.5, score_mod=graph("Add", "more"),
+                              prob_mod=graph("Mul", "less"))],
+                 [value("q", (1, 2, "n", 2)), value("k", (1, 1, 2, 2)), value("v", (1, 1, 2, 3))], [value("y", None)])
+    made.opset_import.append(h.make_opsetid("ai.onnx.preview", 1))
+    return made
+
+
+@runnable
+def box_pools():
+    return model([h.make_node("MaxRoiPool", ["x", "r"], ["y"], pooled_shape=[2, 1], spatial_scale=.5), h.make_node("GlobalLpPool", ["x"], ["z"], p=3)],
+                 [value("x", (1, 2, 4, 4)), value("r", ("n", 5))], [value("y", None), value("z", None)])
+
+
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "corpus")
     for target, seeds in (("onnx", SEEDS), ("model", RUNNABLE)):
