@@ -98,8 +98,9 @@ static bool fits_a_node(const struct qd_graph *graph, const char *pattern)
 
 static struct qd_pin plan_pin(const struct qd_layer_pin *pin)
 {
-    static const char *const choices[] = {[QD_PIN_TIMED] = "FP32 was faster when it was timed",
-                                          [QD_PIN_ACCURACY] = "its error was too large for target_cosine"};
+    static const char *const choices[] = {
+        [QD_PIN_TIMED] = "FP32 was faster when it was timed",
+        [QD_PIN_ACCURACY] = "chosen by its error, for target_cosine or target_sqnr_db"};
     static const char *const asked[] = {
         [QD_INT8] = "pinned to int8", [QD_INT16] = "pinned to int16", [QD_FP32] = "pinned to fp32"};
     return (struct qd_pin){.node = pin->node,
@@ -142,24 +143,50 @@ static struct qd_shape *shapes_of(const struct qd_model *model, struct qd_arena 
     return shapes;
 }
 
-/* Compiles once more when some layers are faster in FP32 here. */
-static enum qd_status choose_by_time(struct qd_model *model, struct qd_plan_options options, struct qd_plan **plan,
-                                     struct qd_error *error)
+/* Times the plan's layers, keeps the times with the model, and compiles once more when some are faster in FP32 here. */
+static enum qd_status choose_by_time(struct qd_model *model, struct qd_plan_options options, bool words,
+                                     struct qd_plan **plan, struct qd_error *error)
 {
     struct qd_shape *shapes = shapes_of(model, (*plan)->arena, TIMED_SIZE);
     struct qd_plan *chosen;
+    bool changes;
     if (!shapes)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
-    enum qd_status status = qd_plan_time(*plan, shapes, &options.choices, error);
+    enum qd_status status = qd_plan_time(*plan, shapes, words, &options.choices, &changes, error);
     if (status || !options.choices)
         return status;
-    options.choice_count = (*plan)->graph.node_count;
+    qd_choices_free(&model->choices, model->choice_count);
+    options.choice_count = model->choice_count = (*plan)->graph.node_count;
+    model->choices = qd_choices_copy(options.choices, options.choice_count); /* without: timed again the next time */
+    if (!changes)
+        return QD_OK;
     status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
                              &chosen, error);
     if (!status) {
         qd_plan_unref(plan);
         *plan = chosen;
     }
+    return status;
+}
+
+/* A plan for these options; with precision auto, layers are timed unless that was done before: a choice that was made
+ * stays, whatever other options change. */
+static enum qd_status compile(struct qd_model *model, const struct qd_quant_options *options,
+                              struct qd_plan_options wanted, struct qd_plan **plan, struct qd_error *error)
+{
+    const bool timing = options->precision == QD_PRECISION_AUTO,
+               words = options->target_cosine > 0 || options->target_sqnr_db > 0;
+    pthread_mutex_lock(&model->choices_lock);
+    const bool known = model->choices && (!words || qd_choices_have_words(model->choices, model->choice_count));
+    if (timing && known) {
+        wanted.choices = model->choices;
+        wanted.choice_count = model->choice_count;
+    }
+    enum qd_status status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team),
+                                            &wanted, plan, error);
+    if (!status && timing && !known)
+        status = choose_by_time(model, wanted, words, plan, error);
+    pthread_mutex_unlock(&model->choices_lock);
     return status;
 }
 
@@ -221,10 +248,7 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
     if (!status && options->guard == QD_GUARD_ESCALATE && !wanted.fp32)
         status = qd_model_plan_fp32(model, &twin, error);
     if (!status)
-        status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &wanted,
-                                 plan, error);
-    if (!status && options->precision == QD_PRECISION_AUTO)
-        status = choose_by_time(model, wanted, plan, error);
+        status = compile(model, options, wanted, plan, error);
     if (!status)
         status = count_macs(model, *plan, macs, error);
     if (!status && !(*plan)->options.fp32)

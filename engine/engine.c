@@ -1,6 +1,7 @@
 /* The engine: kernels and team, loading and freeing models, signatures. Requests are in engine/infer.c, reports in
  * engine/report.c. */
-#include "engine/model.h"
+#include "engine/mixed_impl.h"
+#include "engine/plan/choose.h"
 
 #include <string.h>
 
@@ -23,6 +24,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .bias_correction = true,
         .smoothing = true,
         .target_cosine = 0,
+        .target_sqnr_db = 0,
         .epochs_kept = 8,
     };
 }
@@ -43,6 +45,10 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
         return qd_fail(error, QD_ERR_INVALID, "max_step must be positive, tolerances must not be negative");
     if (!(o->target_cosine >= 0 && o->target_cosine < 1))
         return qd_fail(error, QD_ERR_INVALID, "target_cosine must be at least 0 and below 1");
+    if (!(o->target_sqnr_db >= 0 && o->target_sqnr_db <= 200))
+        return qd_fail(error, QD_ERR_INVALID, "target_sqnr_db must lie in 0..200");
+    if (o->target_cosine > 0 && o->target_sqnr_db > 0)
+        return qd_fail(error, QD_ERR_INVALID, "target_cosine and target_sqnr_db can't both be given: one must be 0");
     if (o->epochs_kept < 1 || o->epochs_kept > 64)
         return qd_fail(error, QD_ERR_INVALID, "epochs_kept must lie in 1..64");
     return QD_OK;
@@ -191,6 +197,7 @@ static enum qd_status create(struct qd_engine *engine, const char *name, const s
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
     qd_ref_init(&model->ref);
     pthread_mutex_init(&model->fp32_lock, NULL);
+    pthread_mutex_init(&model->choices_lock, NULL);
     model->engine = engine;
     model->options = *options;
     model->name = qd_strndup(name, strlen(name));
@@ -267,6 +274,9 @@ void qd_model_unref(struct qd_model **model)
     qd_file_unmap(&m->file);
     qd_externals_close(&m->externals);
     pthread_mutex_destroy(&m->fp32_lock);
+    pthread_mutex_destroy(&m->choices_lock);
+    qd_choices_free(&m->choices, m->choice_count);
+    qd_mixed_free(&m->mixed);
     qd_free(m->accuracy.layers);
     qd_free(m->utilization);
     qd_means_destroy(&m->means);

@@ -15,6 +15,7 @@
 #include "engine/given.h"
 #include "engine/ir/tensor.h"
 #include "engine/kept.h"
+#include "engine/mixed.h"
 #include "engine/options.h"
 #include "engine/shadow.h"
 #include "engine/smooth.h"
@@ -197,14 +198,14 @@ struct qd_step_report {
     const char *node, *op; /* of the model, not of our fusion */
     const char *fused;     /* names of nodes merged into this step, comma separated; "" when none */
     enum qd_precision precision;
-    const char *reason; /* why this precision, one phrase */
-    bool pinned;        /* the precision was given */
-    double sqnr_db;     /* of the layer alone, by shadow runs; NaN: not measured */
+    const char *reason;   /* why this precision, one phrase */
+    bool pinned, follows; /* the precision was given; it is only that of its neighbours */
+    double sqnr_db;       /* of the layer alone, by shadow runs; NaN: not measured */
     enum qd_scheme activation_scheme, weight_scheme;
     enum qd_granularity weight_granularity;
-    int weight_bits;         /* 0: no weights */
-    double int8_us, fp32_us; /* of a layer that was timed while loading, else 0 */
-    uint64_t macs;           /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */
+    int weight_bits;                   /* 0: no weights */
+    double int8_us, int16_us, fp32_us; /* of a layer that was timed while loading, else 0 */
+    uint64_t macs;                     /* multiply-adds at the signature's shape with unknown dimensions taken as 1 */
 };
 
 struct qd_plan_report {

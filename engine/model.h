@@ -65,9 +65,13 @@ struct qd_model {
     struct qd_plan *plan;
     struct qd_plan *plan_fp32; /* compiled when first asked for, under the lock */
     pthread_mutex_t fp32_lock;
+    struct qd_choice *choices; /* times of layers, taken once; under the next lock */
+    int choice_count;
+    pthread_mutex_t choices_lock;
     struct qd_learner *learner;  /* [loop] */
     struct qd_accuracy accuracy; /* [loop] */
     struct qd_means *means;      /* [loop] */
+    struct qd_mixed *mixed;      /* [loop] NULL: never had a target */
     float *utilization;          /* [site_count] of the last request; [loop] */
     uint64_t *step_macs;         /* [qd_plan_all_steps] at the signature's shape; in the plan's arena */
     struct qd_generation older[QD_GENERATIONS_KEPT]; /* the latest first; [loop] */

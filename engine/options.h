@@ -70,7 +70,8 @@ struct qd_quant_options {
     uint32_t min_observations;   /* requests served by their own range before the average is used */
     bool bias_correction;        /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
     bool smoothing;              /* columns of rows are smoothed when enough was seen of them (engine/smooth.h) */
-    double target_cosine;        /* layers leave INT8, the worst first, until shadow runs say as much; 0: none does */
+    double target_cosine;        /* layers move between precisions until shadow runs say as much; 0: none does */
+    double target_sqnr_db;       /* the same by squared error of the answers; 0: none; not both */
     uint32_t epochs_kept;        /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
     size_t pin_count;

@@ -135,6 +135,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .precision = step_precision(step),
         .reason = own || step->reason[0] ? step->reason : reasons[step->kind],
         .pinned = own && step->pinned,
+        .follows = !own || step->follows,
         .sqnr_db = main ? qd_squares_db(&model->accuracy.layers[step - plan->steps]) : (double)NAN,
         .activation_scheme = step->int16 || plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
@@ -145,6 +146,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
                                                     : 32,
         .macs = model->step_macs[i],
         .int8_us = (double)step->int8_us,
+        .int16_us = (double)step->int16_us,
         .fp32_us = (double)step->fp32_us,
     };
 }

@@ -1,26 +1,8 @@
 /* Shadow runs. See shadow.h. */
-#include "engine/model.h"
-#include "engine/plan/convert.h"
+#include "engine/shadow_impl.h"
 
 #include <math.h>
 #include <string.h>
-
-/* The INT8 layers of a plan, in the order of its steps: their sums of squares stand at the same index. */
-struct qd_shadow {
-    struct qd_probe probe; /* first: look() gets it back */
-    struct qd_model *model;
-    struct qd_plan *plan; /* references, as the next */
-    struct qd_epoch *epoch;
-    struct qd_arena *arena, *step_arena; /* of the copies and the lane; of one layer's measurement */
-    struct qd_tensor *inputs, *answers;
-    struct qd_squares *layers; /* [step_count] of `plan` */
-    struct qd_squares answer;
-    double dot, got; /* for the cosine */
-    uint64_t rows, agreed;
-    bool measured;
-};
-
-static bool is_measured(const struct qd_step *step) { return step->kind == QD_STEP_LINEAR && step->int8; }
 
 static bool copy_tensor(struct qd_arena *arena, const struct qd_tensor *from, struct qd_tensor *to)
 {
@@ -65,6 +47,15 @@ static void destroy(struct qd_shadow **shadow)
     qd_free(s);
 }
 
+/* The lanes of the run: one in FP32, and one for each layer whose error in the answer is wanted. */
+static void probe_layers(struct qd_shadow *s)
+{
+    int steps[QD_PROBES];
+    const int count = qd_mixed_next(s->model, steps);
+    for (int i = 0; i < count; i++)
+        s->lanes[s->lane_count++] = (struct qd_shadow_probe){.probe = {qd_shadow_look}, .shadow = s, .only = steps[i]};
+}
+
 enum qd_status qd_shadow_create(const struct qd_infer *infer, struct qd_shadow **out, struct qd_error *error)
 {
     if (!infer->ran || infer->lane.status || infer->escalated || infer->plan != infer->base ||
@@ -73,94 +64,20 @@ enum qd_status qd_shadow_create(const struct qd_infer *infer, struct qd_shadow *
     struct qd_shadow *s = qd_calloc(1, sizeof *s);
     if (!s)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to measure the error");
+    s->lanes[s->lane_count++] = (struct qd_shadow_probe){.probe = {qd_shadow_look}, .shadow = s, .only = -1};
     s->model = qd_model_ref(infer->model);
     s->plan = qd_plan_ref(infer->plan);
     s->epoch = qd_epoch_ref(infer->epoch);
+    s->widens = infer->guard != QD_GUARD_CLIP;
+    s->guard_tolerance = infer->guard_tolerance;
+    if (s->plan == s->model->plan)
+        probe_layers(s);
     if (copy_request(s, infer) != QD_OK) {
         destroy(&s);
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to measure the error");
     }
     *out = s;
     return QD_OK;
-}
-
-/* ------------------------------------------------------------------ one layer */
-
-static void add_squares(struct qd_squares *sum, const float *want, const float *got, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        const double error = (double)got[i] - (double)want[i];
-        sum->signal += (double)want[i] * (double)want[i];
-        sum->noise += error * error;
-    }
-}
-
-/* The input's scale: the epoch's, or this tensor's own while the site warms up. */
-static struct qd_qparams scale_for(const struct qd_shadow *s, int site, const struct qd_tensor *in)
-{
-    if (s->epoch->sites[site].ready)
-        return s->epoch->sites[site].qp;
-    double lo = 0, hi = 0;
-    for (int64_t i = 0; i < qd_tensor_elems(in); i++) {
-        const double v = (double)((const float *)in->data)[i];
-        lo = v < lo ? v : lo;
-        hi = v > hi ? v : hi;
-    }
-    return isfinite(lo) && isfinite(hi) ? qd_qparams_from_range(lo, hi, s->plan->options.symmetric)
-                                        : qd_qparams_from_range(0, 0, s->plan->options.symmetric);
-}
-
-/* The INT8 layer on the input and residual that the FP32 step had, against what that step made. */
-static void measure(struct qd_shadow *s, const struct qd_lane *lane, const struct qd_step *fp32,
-                    const struct qd_step *int8, struct qd_squares *sum)
-{
-    const struct qd_tensor *in = &lane->slots[fp32->in[0]], *want = &lane->slots[fp32->out[0]];
-    struct qd_tensor bytes = *in, got = *want;
-    const int residual = qd_step_residual(fp32);
-    const bool rows = qd_step_rows(int8) != QD_NO_VALUE;
-    struct qd_observation ignored = qd_observation_empty();
-    const size_t elems = (size_t)qd_tensor_elems(in);
-    const size_t scratch_bytes = qd_linear_scratch_bytes(int8->linear, &in->shape, s->plan->parallel->threads);
-    bytes.dtype = QD_U8;
-    bytes.data = qd_arena_alloc_raw(s->step_arena, elems + 1);
-    got.data = qd_arena_alloc_raw(s->step_arena, qd_tensor_bytes(want) + 1);
-    void *scratch = qd_arena_alloc_raw(s->step_arena, (scratch_bytes > elems ? scratch_bytes : elems) + 1);
-    struct qd_row_scale *scales = qd_arena_alloc(s->step_arena, elems + 1, rows ? sizeof *scales : 1);
-    if (bytes.data && got.data && scratch && scales) {
-        const struct qd_qparams qp = scale_for(s, s->plan->slots[int8->in[0]].site, in);
-        if (rows)
-            qd_convert_quantize_rows(s->plan->kernels, in, &bytes, int8->by, scales, s->plan->options.symmetric,
-                                     &ignored, s->plan->parallel);
-        else
-            qd_convert_quantize(s->plan->kernels, in, &bytes, &qp, &ignored, scratch, s->plan->parallel);
-        const struct qd_linear_call call = {.in = &bytes,
-                                            .out = &got,
-                                            .in_qp = &qp,
-                                            .rows = rows ? scales : NULL,
-                                            .bias = s->epoch->biases ? s->epoch->biases->of[int8 - s->plan->steps]
-                                                                     : NULL,
-                                            .residual = residual == QD_NO_VALUE ? NULL : &lane->slots[residual],
-                                            .scratch = scratch,
-                                            .parallel = s->plan->parallel};
-        qd_linear_run(int8->linear, &call);
-        add_squares(sum, want->data, got.data, qd_tensor_elems(want));
-    }
-    qd_arena_reset(s->step_arena);
-}
-
-/* After each linear step of the FP32 run: the same unit of the INT8 plan, when it is one. */
-static void look(struct qd_probe *probe, const struct qd_lane *lane, const struct qd_step *step)
-{
-    struct qd_shadow *s = (struct qd_shadow *)probe;
-    for (int i = 0; i < s->plan->step_count; i++) {
-        const struct qd_step *mine = &s->plan->steps[i];
-        if (is_measured(mine) && strcmp(mine->node->name, step->node->name) == 0 &&
-            strcmp(mine->fused, step->fused) == 0 &&
-            (qd_step_residual(mine) == QD_NO_VALUE) == (qd_step_residual(step) == QD_NO_VALUE)) {
-            measure(s, lane, step, mine, &s->layers[i]);
-            return;
-        }
-    }
 }
 
 /* ------------------------------------------------------------------ the answers */
@@ -173,22 +90,49 @@ static int64_t largest(const float *row, int64_t n)
     return best;
 }
 
-static void compare(struct qd_shadow *s, size_t output, const struct qd_tensor *want)
+static void compare(struct qd_comparison *c, size_t output, const struct qd_tensor *got, const struct qd_tensor *want)
 {
-    const struct qd_tensor *got = &s->answers[output];
     if (want->dtype != QD_F32 || got->dtype != QD_F32 || !qd_shape_equal(&want->shape, &got->shape))
         return;
     const float *a = got->data, *b = want->data;
     const int64_t n = qd_tensor_elems(want);
-    add_squares(&s->answer, b, a, n);
     for (int64_t i = 0; i < n; i++) {
-        s->dot += (double)a[i] * (double)b[i];
-        s->got += (double)a[i] * (double)a[i];
+        const double error = (double)a[i] - (double)b[i];
+        c->squares.signal += (double)b[i] * (double)b[i];
+        c->squares.noise += error * error;
+        c->dot += (double)a[i] * (double)b[i];
+        c->got += (double)a[i] * (double)a[i];
     }
     const int64_t columns = want->shape.rank ? want->shape.dims[want->shape.rank - 1] : 1;
     for (int64_t i = 0; output == 0 && columns > 1 && i + columns <= n; i += columns) {
-        s->rows++;
-        s->agreed += largest(a + i, columns) == largest(b + i, columns);
+        c->rows++;
+        c->agreed += largest(a + i, columns) == largest(b + i, columns);
+    }
+}
+
+static bool bind(struct qd_shadow *s, struct qd_plan *plan, struct qd_shaped *shaped, struct qd_lane *lanes)
+{
+    struct qd_error ignored;
+    bool good = true;
+    for (int i = 0; i < s->lane_count; i++) {
+        lanes[i] = (struct qd_lane){.plan = plan, .shaped = shaped, .arena = s->arena, .probe = &s->lanes[i].probe};
+        good = good && qd_lane_bind(&lanes[i], s->inputs, &ignored) == QD_OK;
+    }
+    return good;
+}
+
+/* The served answer, and the answers with one layer in integers, against the one in FP32. */
+static void judge(struct qd_shadow *s, const struct qd_plan *plan, const struct qd_lane *lanes)
+{
+    for (int i = 0; i < s->lane_count; i++)
+        if (lanes[i].status != QD_OK)
+            return;
+    s->measured = true;
+    for (size_t o = 0; o < qd_model_output_count(s->model); o++) {
+        const struct qd_tensor *want = &lanes[0].slots[plan->output_slots[o]];
+        compare(&s->answer, o, &s->answers[o], want);
+        for (int i = 1; i < s->lane_count; i++)
+            compare(&s->lanes[i].answer, o, &lanes[i].slots[plan->output_slots[o]], want);
     }
 }
 
@@ -197,47 +141,79 @@ void qd_shadow_run(struct qd_shadow *s)
     struct qd_error ignored;
     struct qd_plan *plan;
     struct qd_shaped *shaped;
+    struct qd_lane lanes[1 + QD_PROBES], *running[1 + QD_PROBES];
     qd_team_leave();
     const size_t inputs = qd_model_input_count(s->model);
     struct qd_shape *shapes = qd_arena_alloc(s->arena, inputs, sizeof *shapes);
     if (!shapes || qd_model_plan_fp32(s->model, &plan, &ignored) != QD_OK)
         return;
+    s->twins = qd_arena_alloc(s->arena, (size_t)plan->step_count, sizeof *s->twins);
     for (size_t i = 0; i < inputs; i++)
         shapes[i] = s->inputs[i].dtype == QD_NONE ? qd_model_input(s->model, i)->shape : s->inputs[i].shape;
-    if (qd_plan_shape(plan, shapes, &shaped, &ignored) != QD_OK)
+    if (!s->twins || qd_plan_shape(plan, shapes, &shaped, &ignored) != QD_OK)
         return;
-    s->probe.look = look;
-    struct qd_lane lane = {.plan = plan, .shaped = shaped, .arena = s->arena, .probe = &s->probe}, *lanes[] = {&lane};
-    if (qd_lane_bind(&lane, s->inputs, &ignored) == QD_OK) {
-        qd_exec_run(lanes, 1);
-        s->measured = lane.status == QD_OK;
-        for (size_t o = 0; s->measured && o < qd_model_output_count(s->model); o++)
-            compare(s, o, &lane.slots[plan->output_slots[o]]);
+    qd_shadow_match(s, plan);
+    if (bind(s, plan, shaped, lanes)) {
+        for (int i = 0; i < s->lane_count; i++)
+            running[i] = &lanes[i];
+        const double start = qd_thread_us();
+        qd_exec_run(running, (size_t)s->lane_count);
+        s->fp32_us = (qd_thread_us() - start) / s->lane_count;
+        judge(s, plan, lanes);
     }
-    qd_lane_release(&lane);
+    for (int i = 0; i < s->lane_count; i++)
+        qd_lane_release(&lanes[i]);
     qd_shaped_unref(&shaped);
 }
 
 /* ------------------------------------------------------------------ the figures */
 
+/* 1 where both are nothing. */
+static double cosine(const struct qd_comparison *c)
+{
+    const double product = c->squares.signal * c->got;
+    return product > 0 ? c->dot / sqrt(product) : c->squares.signal == c->got;
+}
+
+static bool sound(const struct qd_comparison *c)
+{
+    return isfinite(c->squares.signal * c->got) && isfinite(c->squares.noise);
+}
+
+/* What the choice of precisions is to know. */
+static void tell(const struct qd_shadow *s)
+{
+    struct qd_mixed_found found = {
+        .cosine = cosine(&s->answer), .fp32_us = s->fp32_us, .answer = s->answer.squares, .layers = s->layers};
+    for (int i = 1; i < s->lane_count; i++) {
+        const struct qd_comparison *c = &s->lanes[i].answer;
+        if (!sound(c))
+            continue;
+        found.probes[found.probe_count].step = s->lanes[i].only;
+        found.probes[found.probe_count].cosine = cosine(c);
+        found.probes[found.probe_count++].answer = c->squares;
+    }
+    qd_mixed_fold(s->model, &found);
+}
+
 void qd_shadow_finish(struct qd_shadow **shadow)
 {
     struct qd_shadow *s = *shadow;
     struct qd_accuracy *a = &s->model->accuracy;
-    const double product = s->answer.signal * s->got;
-    if (s->measured && s->plan == s->model->plan && isfinite(product) && isfinite(s->answer.noise)) {
-        const double cosine = product > 0 ? s->dot / sqrt(product) : s->answer.signal == s->got;
-        a->cosine_min = a->sampled == 0 || cosine < a->cosine_min ? cosine : a->cosine_min;
-        a->cosine_sum += cosine;
+    if (s->measured && s->plan == s->model->plan && sound(&s->answer)) {
+        const double c = cosine(&s->answer);
+        a->cosine_min = a->sampled == 0 || c < a->cosine_min ? c : a->cosine_min;
+        a->cosine_sum += c;
         a->sampled++;
-        a->rows += s->rows;
-        a->agreed += s->agreed;
-        a->answer.signal += s->answer.signal;
-        a->answer.noise += s->answer.noise;
+        a->rows += s->answer.rows;
+        a->agreed += s->answer.agreed;
+        a->answer.signal += s->answer.squares.signal;
+        a->answer.noise += s->answer.squares.noise;
         for (int i = 0; i < s->plan->step_count; i++) {
-            a->layers[i].signal += s->layers[i].signal;
-            a->layers[i].noise += s->layers[i].noise;
+            a->layers[i].signal += s->layers[i].squares.signal;
+            a->layers[i].noise += s->layers[i].squares.noise;
         }
+        tell(s);
     }
     destroy(shadow);
 }
@@ -270,18 +246,19 @@ void qd_model_accuracy(const struct qd_model *model, struct qd_accuracy_report *
     if (a->rows)
         wilson(a->agreed, a->rows, &out->top1_low, &out->top1_high);
     for (int i = 0; i < model->plan->step_count; i++)
-        out->layers += is_measured(&model->plan->steps[i]);
+        out->layers += qd_step_errs(model->plan, &model->plan->steps[i]);
 }
 
 void qd_model_layer_accuracy(const struct qd_model *model, size_t i, struct qd_layer_accuracy *out)
 {
     int step = 0;
     for (size_t seen = 0;; step++)
-        if (is_measured(&model->plan->steps[step]) && seen++ == i)
+        if (qd_step_errs(model->plan, &model->plan->steps[step]) && seen++ == i)
             break;
     const struct qd_step *layer = &model->plan->steps[step];
     *out = (struct qd_layer_accuracy){.node = layer->node->name,
                                       .int8_us = (double)layer->int8_us,
+                                      .int16_us = (double)layer->int16_us,
                                       .fp32_us = (double)layer->fp32_us,
                                       .sqnr_db = qd_squares_db(&model->accuracy.layers[step])};
 }

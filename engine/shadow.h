@@ -1,5 +1,5 @@
 /* The error against FP32, measured on served requests: a copy of a request is run once more in full precision, aside;
- * the answers are compared, and each INT8 layer is given the real input it would have had in FP32. Part of the
+ * the answers are compared, and each integer layer is given the real inputs it would have had in FP32. Part of the
  * installed interface, by engine/engine.h. Which requests, and when: the caller's. */
 #ifndef QD_ENGINE_SHADOW_H
 #define QD_ENGINE_SHADOW_H
@@ -31,9 +31,9 @@ struct qd_accuracy_report {
 };
 
 struct qd_layer_accuracy {
-    const char *node;        /* lives as long as the plan */
-    double int8_us, fp32_us; /* as timed while loading; 0: not timed */
-    double sqnr_db;          /* of the layer alone, on FP32 inputs; NaN: not measured yet, infinity: no error */
+    const char *node;                  /* lives as long as the plan */
+    double int8_us, int16_us, fp32_us; /* as timed while loading; 0: not timed */
+    double sqnr_db; /* of the layer alone, on FP32 inputs; NaN: not measured yet, infinity: no error */
 };
 
 /* Since the plan came into force. [loop] */

@@ -2,7 +2,7 @@
 RUN_ARGS ?= serve
 ONLY ?=
 VARIANT_MAKE = $(MAKE) --no-print-directory
-.PHONY: run tests check test test-all test-builds bench fuzz coverage format nodes check-flags install static docker fresh clean help
+.PHONY: run tests check test test-all test-builds bench precision ablation fuzz coverage format nodes check-flags install static docker fresh clean help
 run: all ## build, and start the daemon with the built-in model (RUN_ARGS=...)
 	$(B)/quantd $(RUN_ARGS)
 
@@ -43,6 +43,13 @@ bench: all $(BENCHES) $(RUNNER) ## measure kernels and models beside their peers
 	$(BENCH_VENV)/bin/python tests/bench/models.py --build $(B) --full build/bench/results.json $(addprefix --models ,$(BENCH_MODELS)) \
 	    $(addprefix --litert ,$(LITERT_MODELS))
 	$(BENCH_VENV)/bin/python tests/bench/report.py --build $(B) build/bench/results.json
+
+# The same folder, served over HTTP: automatic mixed precision (TARGET_COSINE), and what each part of the quantization gives.
+TARGET_COSINE ?= 0.999
+precision: all ## serve the models of BENCH_MODELS with a target: when it is met, how closely, at what cost
+	python3 tests/bench/precision.py --build $(B) --models $(BENCH_MODELS) --target $(TARGET_COSINE) --check $(addprefix --only ,$(ONLY))
+ablation: all ## what guard, rows, smoothing, corrections and mixed precision give (BENCH_MODELS=folder), into docs/QUANTIZATION.md
+	python3 tests/bench/ablation.py --build $(B) --models $(BENCH_MODELS) --write docs/QUANTIZATION.md $(addprefix --only ,$(ONLY))
 
 # Fuzzing: new inputs go to build/fuzz/corpus; those worth keeping are merged into tests/fuzz/corpus by hand.
 fuzz: ## fuzz each target (or TARGET=name) SECONDS=300 each, with clang-14, ASan and UBSan

@@ -3,6 +3,7 @@
 #include "server/api.h"
 
 #include "base/mem.h"
+#include "server/audit.h"
 #include "server/job.h"
 #include "server/routes.h"
 #include "server/serve.h"
@@ -164,6 +165,11 @@ static enum qd_status take_bias_correction(struct change_state *s, const json_t 
     return json_is_boolean(value) ? QD_OK : bad_value("bias_correction", error);
 }
 
+static enum qd_status take_target_db(struct change_state *s, const json_t *value, struct qd_error *error)
+{
+    return take_number(value, "target_sqnr_db", &s->options.target_sqnr_db, error);
+}
+
 static const struct {
     const char *key;
     enum qd_status (*take)(struct change_state *s, const json_t *value, struct qd_error *error);
@@ -178,6 +184,7 @@ static const struct {
     {"target_cosine", take_target},
     {"bias_correction", take_bias_correction},
     {"smoothing", take_smoothing},
+    {"target_sqnr_db", take_target_db},
 };
 
 static enum qd_status take_key(struct change_state *s, const char *key, const json_t *value, struct qd_error *error)
@@ -236,11 +243,14 @@ static void job_done(struct qd_job *job)
     s->entry->changing = false;
     if (job->outcome != QD_OK)
         s->status = qd_fail(&s->error, job->outcome, "the change was given up before a worker was free");
+    struct qd_audit_before *before = qd_audit_look(s->entry);
     if (!s->status)
         s->status = qd_change_adopt(&s->change, &s->error);
     if (s->status) {
+        qd_audit_drop(&before);
         qd_http_fail(request, &s->error);
     } else {
+        qd_audit_note(s->entry, &before, NULL);
         qd_api_write_quantization(&text, s->entry);
         qd_api_respond_json(request, &text);
     }

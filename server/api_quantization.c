@@ -1,6 +1,7 @@
 /* The plan as users see it: which node runs in which precision, and why. */
 #include "server/api.h"
 
+#include "server/audit.h"
 #include "server/routes.h"
 
 #include <inttypes.h>
@@ -43,7 +44,10 @@ static void write_step(struct qd_text *out, const struct qd_step_report *step)
     else
         qd_text_puts(out, ",\"weights\":null");
     if (step->int8_us > 0)
-        qd_text_printf(out, ",\"time_us\":{\"int8\":%.1f,\"fp32\":%.1f}", step->int8_us, step->fp32_us);
+        qd_text_printf(out,
+                       step->int16_us > 0 ? ",\"time_us\":{\"int8\":%.1f,\"fp32\":%.1f,\"int16\":%.1f}"
+                                          : ",\"time_us\":{\"int8\":%.1f,\"fp32\":%.1f}",
+                       step->int8_us, step->fp32_us, step->int16_us);
     else
         qd_text_puts(out, ",\"time_us\":null");
     qd_text_puts(out, ",\"sqnr_db\":");
@@ -82,6 +86,8 @@ void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry 
                    plan.model_file_bytes, plan.packed_bytes, plan.macs[QD_INT8], plan.macs[QD_INT16],
                    plan.macs[QD_FP32], plan.nodes, plan.opset);
     write_correction(out, entry->model);
+    qd_text_puts(out, ",\"changes\":");
+    qd_audit_write(out, entry);
     qd_text_puts(out, "}");
 }
 

@@ -1,6 +1,5 @@
-/* Mixed precision by itself: when measured answers are further from FP32 than `target_cosine`, the layers whose errors
- * cost most leave INT8, a few at a time, each time with a new plan that is measured anew. They don't come back by
- * themselves, so that stationary traffic changes nothing; PATCH .../quantization takes them back. [loop] */
+/* Mixed precision by itself, the server's part: the engine decides from what was measured (engine/mixed.h), a thread
+ * compiles the plan, the loop puts it in force and notes which layers moved. [loop] */
 #ifndef QD_SERVER_AUTO_PRECISION_H
 #define QD_SERVER_AUTO_PRECISION_H
 

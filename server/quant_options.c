@@ -23,6 +23,7 @@ void qd_config_quant(const struct qd_config *config, struct qd_quant_options *ou
     out->guard_tolerance = config->guard_tolerance;
     out->publish_tolerance = config->publish_tolerance;
     out->target_cosine = config->target_cosine;
+    out->target_sqnr_db = config->target_sqnr_db;
     out->min_observations = config->min_observations;
     out->epochs_kept = config->epochs_kept;
 }

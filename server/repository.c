@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/audit.h"
 #include "server/history.h"
 #include "server/snapshots.h"
 
@@ -55,6 +56,7 @@ void qd_repository_destroy(struct qd_repository **repository)
         qd_calibration_unref(&r->entries[i]->calibration);
         qd_snapshots_destroy(&r->entries[i]->snapshots);
         qd_history_destroy(&r->entries[i]->history);
+        qd_audit_free(&r->entries[i]->audit);
         if (r->entries[i]->model)
             qd_model_unref(&r->entries[i]->model);
         qd_free(r->entries[i]);

@@ -58,6 +58,7 @@ struct qd_merged {
 
 struct qd_snapshots; /* server/snapshots.h */
 struct qd_history;   /* server/history.h */
+struct qd_audit;
 
 struct qd_model_entry {
     char name[QD_MODEL_NAME_BYTES + 1];
@@ -79,6 +80,7 @@ struct qd_model_entry {
     double drift;                   /* largest distance from the baseline snapshot; negative: there is none */
     bool drifting;                  /* it is above the threshold */
     struct qd_saved saved;
+    struct qd_audit *audit;             /* layers that changed their precision; NULL: none yet */
     struct qd_calibration *calibration; /* begun and not yet published, or NULL */
     enum qd_method calibration_method;  /* as the last request said */
     double calibration_percentile;      /* 0: never said */

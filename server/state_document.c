@@ -104,6 +104,10 @@ static json_t *overrides_json(const struct qd_quant_options *base, const struct 
         json_object_set_new(o, "averaging_constant", json_real(now->averaging_constant));
     if (now->guard_tolerance != base->guard_tolerance)
         json_object_set_new(o, "guard_tolerance", json_real(now->guard_tolerance));
+    if (now->target_cosine != base->target_cosine)
+        json_object_set_new(o, "target_cosine", json_real(now->target_cosine));
+    if (now->target_sqnr_db != base->target_sqnr_db)
+        json_object_set_new(o, "target_sqnr_db", json_real(now->target_sqnr_db));
     return o;
 }
 
@@ -219,6 +223,10 @@ static struct qd_quant_options options_of(const struct qd_quant_options *base, c
         o.averaging_constant = json_number_value(value);
     if (json_is_number(value = json_object_get(changed, "guard_tolerance")))
         o.guard_tolerance = json_number_value(value);
+    if (json_is_number(value = json_object_get(changed, "target_cosine")))
+        o.target_cosine = json_number_value(value);
+    if (json_is_number(value = json_object_get(changed, "target_sqnr_db")))
+        o.target_sqnr_db = json_number_value(value);
     o.pins = pins;
     o.pin_count = 0;
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++) {

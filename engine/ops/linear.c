@@ -306,6 +306,7 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
 bool qd_linear_asymmetric(const struct qd_linear *l) { return l->asymmetric; }
 size_t qd_linear_packed_bytes(const struct qd_linear *l) { return l->groups * l->group_bytes; }
 bool qd_linear_is_conv(const struct qd_linear *l) { return l->kind != QD_LINEAR_ROWS; }
+bool qd_linear_is_depthwise(const struct qd_linear *l) { return l->kind == QD_LINEAR_DEPTHWISE; }
 
 uint64_t qd_linear_macs(const struct qd_linear *l, const struct qd_shape *out)
 {

@@ -61,6 +61,8 @@ size_t qd_linear_packed_bytes(const struct qd_linear *linear);
 uint64_t qd_linear_macs(const struct qd_linear *linear, const struct qd_shape *out);
 /* True: a convolution of either kind; reads and writes QD_CHANNELS_LAST. False: rows in QD_PLAIN. */
 bool qd_linear_is_conv(const struct qd_linear *linear);
+/* True: one input channel for each output channel; it has no form in 16 bits. */
+bool qd_linear_is_depthwise(const struct qd_linear *linear);
 
 /* Output shape for an input shape. Errors: SHAPE naming the node. */
 enum qd_status qd_linear_infer(const struct qd_linear *linear, const struct qd_shape *in, struct qd_shape *out,

@@ -325,7 +325,7 @@ static void run_step(struct qd_lane *lane, int index)
         run_site(lane, step, scratch);
     else
         pass(lane, step, NULL, scratch);
-    if (lane->probe && step->kind == QD_STEP_LINEAR)
+    if (lane->probe && lane->status == QD_OK)
         lane->probe->look(lane->probe, lane, step);
 }
 

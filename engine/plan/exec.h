@@ -11,7 +11,7 @@ enum qd_guard_action { QD_GUARDED_WIDEN, QD_GUARDED_CLIP, QD_GUARDED_REJECT };
 
 struct qd_lane;
 
-/* Looks at a lane right after one of its linear steps has run. */
+/* Looks at a lane right after one of its operators or linear steps has run. */
 struct qd_probe {
     void (*look)(struct qd_probe *probe, const struct qd_lane *lane, const struct qd_step *step);
 };

@@ -156,10 +156,12 @@ static enum qd_status choose(struct finder *f)
         bool linear = f->units[u].linear;
         const char *refusal = no_form(f, node);
         bool inside = op->flags & QD_OP_INT8_INSIDE, integer = linear || op->wants_q8 || inside;
-        const struct qd_pin *pin = integer ? qd_plan_pin(f->plan, node) : NULL;
+        const bool may_read = integer || (op->flags & QD_OP_READS_Q8);
+        const struct qd_pin *pin = may_read ? qd_plan_pin(f->plan, node) : NULL;
         const bool words = integer && (pin ? pin->int16 : f->plan->options.int16);
         if (pin && !pin->int8 && !pin->int16) {
             refusal = pin->reason;
+            f->forms->real[u] = !integer;
         } else if (integer && f->plan->options.fp32) {
             refusal = "full precision was asked for";
         } else if (words) {
@@ -197,11 +199,11 @@ static enum qd_status choose(struct finder *f)
         f->forms->int16[u] = words && !refusal;
         f->forms->int8[u] = !words && !refusal;
         f->forms->pinned[u] = pin && pin->asked && (pin->int8 || pin->int16) == !refusal;
-        f->forms->reason[u] = refusal             ? refusal
-                              : pin && pin->asked ? pin->reason
-                              : file              ? "quantized in the file"
-                              : linear            ? "linear layer with constant weights"
-                                                  : "products in integers";
+        f->forms->reason[u] = refusal                             ? refusal
+                              : pin && (pin->asked || pin->int16) ? pin->reason
+                              : file                              ? "quantized in the file"
+                              : linear                            ? "linear layer with constant weights"
+                                                                  : "products in integers";
     }
     return QD_OK;
 }
@@ -299,6 +301,8 @@ static enum taking takes(const struct finder *f, int u, int i)
         return INTEGERS;
     if (qd_round_trip_of(node))
         return f->forms->takes_over[u] ? INTEGERS : FLOATS;
+    if (f->forms->real[u])
+        return FLOATS;
     if ((op->flags & QD_OP_READS_Q8) && (f->forms->channels_last[u] || (f->forms->fixed[node->in[i]] && !op->wants_q8)))
         return q8_out ? INTEGERS : EITHER;
     bool moves = (op->flags & (QD_OP_MOVES | QD_OP_VIEW)) && node->out_count == 1 && i == 0;
@@ -321,7 +325,7 @@ static enum qd_status find_only_q8(struct finder *f)
         const struct qd_unit *unit = &f->units[u];
         const struct qd_node *node = node_of(f, u);
         for (int o = 0; o < node->out_count; o++) /* from here on only_q8 is what the comment in forms.h says */
-            if (node->out[o] != QD_NO_VALUE && floats[node->out[o]])
+            if (node->out[o] != QD_NO_VALUE && (floats[node->out[o]] || forms->real[u]))
                 forms->only_q8[node->out[o]] = false;
         if (unit->linear && floats[unit->out])
             forms->only_q8[unit->out] = false;
@@ -356,6 +360,7 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
                                .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
                                .int16 = qd_arena_alloc(arena, n, sizeof *forms->int16),
                                .rows = qd_arena_alloc(arena, n, sizeof *forms->rows),
+                               .real = qd_arena_alloc(arena, n, sizeof *forms->real),
                                .wants = qd_arena_alloc(arena, n, sizeof *forms->wants),
                                .pinned = qd_arena_alloc(arena, n, sizeof *forms->pinned),
                                .given = qd_arena_alloc(arena, n, sizeof *forms->given),
@@ -365,8 +370,8 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
                                .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
                                .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),
                                .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
-    if (!forms->ops || !forms->int8 || !forms->int16 || !forms->rows || !forms->wants || !forms->pinned ||
-        !forms->channels_last || !forms->reason || !forms->rank || !forms->only_q8 || !forms->given ||
+    if (!forms->ops || !forms->int8 || !forms->int16 || !forms->rows || !forms->real || !forms->wants ||
+        !forms->pinned || !forms->channels_last || !forms->reason || !forms->rank || !forms->only_q8 || !forms->given ||
         !forms->takes_over || !forms->fixed || !f.types)
         return no_memory(f.error);
     enum qd_status status = find_ops(&f);

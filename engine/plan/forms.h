@@ -13,6 +13,7 @@ struct qd_forms {
     bool *int8;          /* a linear unit in INT8, or an operator that asked for integers and gets them */
     bool *int16;         /* a linear unit in 16 bits: it reads s16 and writes floats */
     bool *rows;          /* a linear unit in INT8 whose input is quantized row by row, or an operator that does so */
+    bool *real;          /* an operator that could pass integers on is pinned to FP32 */
     unsigned *wants;     /* inputs that such an operator asked for, a bit each */
     bool *pinned;        /* its precision was given */
     bool *given;         /* a linear unit that the file itself quantizes */

@@ -289,6 +289,7 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->unit = unit;
     const struct qd_choice *choice = qd_plan_choice(p->plan, node);
     step->int8_us = choice ? choice->int8_us : 0;
+    step->int16_us = choice ? choice->int16_us : 0;
     step->fp32_us = choice ? choice->fp32_us : 0;
     step->site = site;
     if (out_q8)
@@ -389,6 +390,7 @@ static enum qd_status place_op(struct placer *p, int u)
     step->prep = prep;
     step->int8 = site >= 0 || p->forms.int8[u];
     step->pinned = p->forms.pinned[u];
+    step->follows = !step->op->wants_q8 && !(step->op->flags & QD_OP_INT8_INSIDE) && !p->forms.real[u];
     step->reason = moves                            ? "moves integers unchanged"
                    : site >= 0 && !p->forms.int8[u] ? "between integer layers"
                                                     : p->forms.reason[u];

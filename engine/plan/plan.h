@@ -52,7 +52,8 @@ struct qd_step {
     const char *fused;          /* names of merged nodes, comma separated */
     const char *reason;         /* why this precision */
     bool int8, int16, pinned;
-    bool given; /* the file itself says that it runs in INT8 (engine/plan/qdq.h): not timed */
+    bool given;   /* the file itself says that it runs in INT8 (engine/plan/qdq.h): not timed */
+    bool follows; /* an operator without a precision of its own: integers only between those that have one */
     int in_count, out_count;
     const int *in, *out; /* slots; QD_NO_VALUE = absent; of a linear step: input, residual, rows' scales */
     int site;            /* the site this step writes, or -1 */
@@ -62,7 +63,8 @@ struct qd_step {
     const float *columns, *by; /* of a step that quantizes rows, and of linear steps that read them: s and 1 / s of each
                                   column (docs/QUANTIZATION.md, section 4), or NULL */
     const struct qd_unit *unit; /* of a linear step: what it was made from */
-    float int8_us, fp32_us;     /* of a linear step: measured while loading (engine/plan/choose.h); 0: not timed */
+    /* of a linear step: measured while loading (engine/plan/choose.h); 0: not timed */
+    float int8_us, int16_us, fp32_us;
     const struct qd_control *control;
 };
 
@@ -82,7 +84,7 @@ struct qd_site {
 /* What timing found for one node. */
 struct qd_choice {
     bool fp32;
-    float int8_us, fp32_us;
+    float int8_us, int16_us, fp32_us;
     const struct qd_choice *bodies[2]; /* of a control-flow node: by node of each compiled body, or NULL */
     int body_counts[2];
 };

@@ -172,20 +172,34 @@ static double cost_of(const struct qd_budget_layer *layers, size_t count, const 
     return sum;
 }
 
-/* Predicted errors are taken in proportion: the sum of the layers' errors now stands for what was observed. */
+static double sum_of_errors(const struct qd_budget_layer *layers, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += layers[i].error[layers[i].now];
+    return sum;
+}
+
+/* For more accuracy errors are taken in proportion: the sum of the layers' errors stands for what was observed. For
+ * less cost that would say nothing, as hardly any error is left: what comes on top counts as it is known, or as it was
+ * when there was too much of it. */
+static double most_error(const struct qd_budget *b, enum qd_budget_verdict verdict, double now)
+{
+    const double mean = qd_budget_mean(b), scale = b->scale > 0 ? b->scale : 1;
+    if (verdict == QD_BUDGET_OVER)
+        return mean > 0 ? now * AIM * pow(AIM_AGAIN, b->raised) * b->target / mean : INFINITY;
+    return now + (LOWER_AIM * b->target - mean) / scale;
+}
+
 size_t qd_budget_decide(const struct qd_budget *b, enum qd_budget_verdict verdict, const struct qd_budget_layer *layers,
                         size_t count, enum qd_budget_way *ways)
 {
-    double now = 0, aim = verdict == QD_BUDGET_OVER ? AIM * pow(AIM_AGAIN, b->raised) : LOWER_AIM;
-    const double mean = qd_budget_mean(b);
     size_t moves = 0;
-    for (size_t i = 0; i < count; i++) {
-        now += layers[i].error[layers[i].now];
+    for (size_t i = 0; i < count; i++)
         ways[i] = layers[i].now;
-    }
     if (verdict == QD_BUDGET_STAY || !(b->w > 0))
         return 0;
-    const double most = mean > 0 ? now * aim * b->target / mean : INFINITY;
+    const double most = most_error(b, verdict, sum_of_errors(layers, count));
     solve(&(struct problem){layers, count, verdict, most, ways});
     if (verdict == QD_BUDGET_UNDER) {
         const double before = cost_of(layers, count, NULL);
@@ -200,6 +214,9 @@ size_t qd_budget_decide(const struct qd_budget *b, enum qd_budget_verdict verdic
 void qd_budget_moved(struct qd_budget *b, enum qd_budget_verdict verdict, struct qd_budget_layer *layers, size_t count,
                      const enum qd_budget_way *ways)
 {
+    const double now = sum_of_errors(layers, count);
+    if (verdict == QD_BUDGET_OVER && now > 0)
+        b->scale = fmax(b->scale, qd_budget_mean(b) / now);
     for (size_t i = 0; i < count; i++) {
         if (ways[i] == layers[i].now)
             continue;

@@ -36,6 +36,7 @@ struct qd_budget {
     /* of the window: sums of errors e, weights w, and products */
     double e, w, ee, ew, ww;
     uint64_t observed, next_look;
+    double scale;       /* observed error by the sum of the layers' as they are known, where it was largest; 0: never */
     unsigned raised;    /* decisions for more accuracy, since the last time that the target was met */
     unsigned regretted; /* decisions for less cost that had to be taken back */
     bool lowered;       /* the last decision was one for less cost */

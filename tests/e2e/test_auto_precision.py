@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""target_cosine: layers leave INT8 until measured answers are close enough, then nothing changes any more; pins are left alone."""
+"""target_cosine and target_sqnr_db: layers leave INT8 until measured answers are close enough, then nothing changes any more; every
+change is listed; pins are left alone; a restart goes on."""
 import sys
+import tempfile
 import time
 
 import serving
@@ -27,13 +29,46 @@ def layers(daemon):
 
 def test_the_target_is_met_and_kept():
     with serving.Daemon("--precision", "int8", "--shadow-rate", "1", "--target-cosine", str(TARGET)) as d:
-        serve_until(d, lambda r: r["sampled"] >= 24 and (r["cosine"]["mean"] or 0) >= TARGET)
+        report = serve_until(d, lambda r: r["sampled"] >= 150)  # of one plan
+        assert report["cosine"]["mean"] >= TARGET, report
         steps, plan = layers(d), d.get(PATH).json()["plan"]
-        moved = [n for n, s in steps.items() if s["precision"] == "fp32"]
+        moved = [n for n, s in steps.items() if s["precision"] != "int8"]
         assert moved and all("target_cosine" in steps[n]["reason"] and not steps[n]["pinned"] for n in moved), steps
-        serve_until(d, lambda r: r["sampled"] >= 200)
+        serve_until(d, lambda r: r["sampled"] >= 400)
         assert d.get(PATH).json()["plan"] == plan
-        assert "below 0.99999" in d.output() and all(f"layer '{n}' runs in fp32" in d.output() for n in moved), d.output()
+        changes = d.get(PATH).json()["changes"]
+        first, last = {c["node"]: c for c in reversed(changes)}, {c["node"]: c for c in changes}
+        assert set(moved) <= set(first) and all(last[n]["to"] == steps[n]["precision"] for n in last), changes
+        assert all(c["from"] == "int8" and c["to"] != "int8" and "is below 0.99999" in c["reason"] for c in first.values()), changes
+        now = time.time() * 1000
+        assert all(now - 600e3 < c["unix_ms"] <= now for c in changes) and changes == sorted(changes, key=lambda c: c["unix_ms"])
+        assert all(f"layer '{c['node']}' runs in {c['to']} from now on" in d.output() for c in changes), d.output()
+
+
+def test_decibels():
+    with serving.Daemon("--precision", "int8", "--shadow-rate", "1", "--target-sqnr-db", "55") as d:
+        report = serve_until(d, lambda r: r["sampled"] >= 64)
+        assert report["sqnr_db"] >= 55 and {s["precision"] for s in layers(d).values()} != {"int8"}, report
+        assert "dB to FP32" in d.get(PATH).json()["changes"][0]["reason"]
+
+
+def test_an_easier_target_brings_layers_back():
+    with serving.Daemon("--precision", "int8", "--shadow-rate", "1", "--target-cosine", str(TARGET)) as d:
+        serve_until(d, lambda r: r["sampled"] >= 24 and (r["cosine"]["mean"] or 0) >= TARGET)
+        assert change(d, {"target_cosine": 0.99}).status == 200
+        serve_until(d, lambda r: r["sampled"] >= 16 and all(s["precision"] == "int8" for s in layers(d).values()))
+        last = d.get(PATH).json()["changes"][-1]
+        assert (last["from"], last["to"]) == ("int16", "int8") and "clearly above 0.99" in last["reason"], last
+
+
+def test_a_restart_goes_on():
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ("--precision", "int8", "--shadow-rate", "1", "--target-cosine", str(TARGET), "--state-dir", folder)
+        with serving.Daemon(*flags) as d:
+            serve_until(d, lambda r: r["sampled"] >= 24 and (r["cosine"]["mean"] or 0) >= TARGET)
+            before = d.get(PATH).json()["plan"]
+        with serving.Daemon(*flags) as d:
+            assert d.get(PATH).json()["plan"] == before
 
 
 def test_pins_are_left_alone():
@@ -43,9 +78,25 @@ def test_pins_are_left_alone():
         assert {n for n, s in layers(d).items() if s["precision"] == "int8"} == {"fc1", "conv2"}, layers(d)
 
 
+def test_changes_by_hand_are_listed():
+    with serving.Daemon("--precision", "int8") as d:
+        assert d.get(PATH).json()["changes"] == []
+        assert change(d, {"precision": {"fc1": "fp32"}}).status == 200
+        assert change(d, {"precision": {"fc1": "auto"}}).status == 200
+        listed = [(c["node"], c["from"], c["to"], c["reason"]) for c in d.get(PATH).json()["changes"]]
+        assert listed == [("fc1", "int8", "fp32", "pinned to fp32"), ("fc1", "fp32", "int8", "linear layer with constant weights")], listed
+        for _ in range(160):  # the list is bounded
+            assert change(d, {"precision": {"fc1": "fp32"}}).status == 200
+            assert change(d, {"precision": {"fc1": "auto"}}).status == 200
+        assert len(d.get(PATH).json()["changes"]) == 256
+
+
 def test_a_bad_target_is_refused():
     with serving.Daemon() as d:
         assert change(d, {"target_cosine": 1}).status == 400
+        assert change(d, {"target_sqnr_db": -1}).status == 400
+        assert change(d, {"target_sqnr_db": 40, "target_cosine": 0.9}).status == 400
 
 
-sys.exit(serving.run([test_the_target_is_met_and_kept, test_pins_are_left_alone, test_a_bad_target_is_refused]))
+sys.exit(serving.run([test_the_target_is_met_and_kept, test_decibels, test_an_easier_target_brings_layers_back, test_a_restart_goes_on,
+                      test_pins_are_left_alone, test_changes_by_hand_are_listed, test_a_bad_target_is_refused]))

@@ -1,0 +1,402 @@
+/* Automatic mixed precision: what shadow runs found is kept by layer, over all plans; when the budget says so
+ * (engine/quant/budget.h), a decision is made of it as pins. See mixed.h. */
+#include "engine/mixed_impl.h"
+
+#include "engine/shadow_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROBED_ENOUGH 8    /* runs in which a layer's error in the answer is measured */
+#define HELD_MOST     32   /* requests that a first correction of the biases is waited for */
+#define FREE_US       4e3  /* a run in FP32 as short as this is free: as many layers as can be are probed */
+#define SHORT_US      20e3 /* half as many */
+#define WORDS_DB      65.0 /* what a layer in 16 bits has at least */
+
+/* Costs of layers that were not timed while loading, by their time in INT8. */
+static const double linear_ratio[QD_WAYS] = {1, 2, 4}, operator_ratio[QD_WAYS] = {1, 2, 2};
+
+struct qd_rebalance {
+    struct qd_model *model; /* a reference */
+    struct qd_quant_options options;
+    enum qd_budget_verdict verdict;
+    size_t count, moved; /* layers; moves */
+    struct qd_budget_layer *layers;
+    enum qd_budget_way *ways;
+    size_t *records;           /* of each layer, in model->mixed */
+    struct qd_layer_pin *pins; /* the options' */
+    struct qd_precision_move *moves;
+    char reason[200];
+};
+
+static bool has_target(const struct qd_quant_options *o) { return o->target_cosine > 0 || o->target_sqnr_db > 0; }
+
+void qd_mixed_free(struct qd_mixed **mixed)
+{
+    struct qd_mixed *m = *mixed;
+    *mixed = NULL;
+    if (!m)
+        return;
+    for (size_t i = 0; i < m->count; i++)
+        qd_free(m->layers[i].node);
+    qd_free(m->layers);
+    qd_free(m);
+}
+
+/* ------------------------------------------------------------------ what is known */
+
+/* The layer's record, made when there is none; NULL: out of memory. */
+static struct qd_mixed_layer *record_of(struct qd_mixed *m, const char *node)
+{
+    for (size_t i = 0; i < m->count; i++)
+        if (strcmp(m->layers[i].node, node) == 0)
+            return &m->layers[i];
+    if (m->count == m->room) {
+        const size_t room = m->room ? m->room * 2 : 64;
+        void *grown = qd_realloc(m->layers, room, sizeof *m->layers);
+        if (!grown)
+            return NULL;
+        m->layers = grown;
+        m->room = room;
+    }
+    char *name = qd_strndup(node, strlen(node));
+    if (!name)
+        return NULL;
+    m->layers[m->count] = (struct qd_mixed_layer){.node = name};
+    return &m->layers[m->count++];
+}
+
+static double ratio(const struct qd_squares *s) { return s->signal > 0 ? s->noise / s->signal : 0; }
+
+int qd_mixed_next(struct qd_model *model, int steps[QD_PROBES])
+{
+    const struct qd_plan *plan = model->plan;
+    int count = 0, most;
+    double worth[QD_PROBES];
+    if (!has_target(&model->options) || !model->mixed)
+        return 0;
+    most = model->mixed->fp32_us < FREE_US ? QD_PROBES : model->mixed->fp32_us < SHORT_US ? QD_PROBES / 2 : 2;
+    for (int s = 0; s < plan->step_count; s++) {
+        if (!qd_step_errs(plan, &plan->steps[s]) || plan->steps[s].int16)
+            continue;
+        const struct qd_mixed_layer *layer = record_of(model->mixed, plan->steps[s].node->name);
+        if (!layer || layer->probed >= PROBED_ENOUGH)
+            continue;
+        /* those measured least, of these the worst */
+        const double mine = fmin(ratio(&layer->alone), 0.9) - (double)layer->probed;
+        int at = count < most ? count++ : most;
+        for (; at > 0 && worth[at - 1] < mine; at--)
+            if (at < most) {
+                steps[at] = steps[at - 1];
+                worth[at] = worth[at - 1];
+            }
+        if (at < most) {
+            steps[at] = s;
+            worth[at] = mine;
+        }
+    }
+    return count;
+}
+
+/* A new target begins anew, and so does the count of observations under another plan. */
+static bool follow(struct qd_model *model)
+{
+    const struct qd_quant_options *o = &model->options;
+    struct qd_mixed *m = model->mixed;
+    if (!has_target(o))
+        return false;
+    if (!m && !(m = model->mixed = qd_calloc(1, sizeof *m)))
+        return false;
+    if (m->target_cosine != o->target_cosine || m->target_sqnr_db != o->target_sqnr_db) {
+        m->target_cosine = o->target_cosine;
+        m->target_sqnr_db = o->target_sqnr_db;
+        qd_budget_aim(&m->budget, o->target_cosine > 0 ? 1 - o->target_cosine : pow(10, -o->target_sqnr_db / 10));
+        for (size_t i = 0; i < m->count; i++)
+            m->layers[i].fell = m->layers[i].settled = false;
+    } else if (m->plan != model->plan->digest)
+        qd_budget_restart(&m->budget);
+    m->plan = model->plan->digest;
+    return true;
+}
+
+/* Corrected biases change every layer's error: what was found before would say little. */
+static bool wait_for_biases(struct qd_model *model)
+{
+    struct qd_correction_report report;
+    qd_model_correction(model, &report);
+    return model->options.bias_correction && !report.made && !qd_learner_frozen(model->learner) &&
+           model->mixed->held++ < HELD_MOST;
+}
+
+void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
+{
+    const struct qd_plan *plan = model->plan;
+    if (!follow(model) || wait_for_biases(model))
+        return;
+    struct qd_mixed *m = model->mixed;
+    m->fp32_us = found->fp32_us;
+    for (int s = 0; s < plan->step_count; s++) {
+        const struct qd_layer_found *f = &found->layers[s];
+        struct qd_mixed_layer *layer = f->us > 0 && !plan->steps[s].int16 ? record_of(m, plan->steps[s].node->name)
+                                                                          : NULL;
+        if (!layer)
+            continue;
+        layer->alone.signal += f->squares.signal;
+        layer->alone.noise += f->squares.noise;
+        layer->us = layer->us > 0 && layer->us < f->us ? layer->us : f->us;
+    }
+    for (int p = 0; p < found->probe_count; p++) {
+        struct qd_mixed_layer *layer = record_of(m, plan->steps[found->probes[p].step].node->name);
+        if (!layer)
+            continue;
+        layer->cosine += 1 - found->probes[p].cosine;
+        layer->answer.signal += found->probes[p].answer.signal;
+        layer->answer.noise += found->probes[p].answer.noise;
+        layer->probed++;
+    }
+    m->verdict = m->target_cosine > 0 ? qd_budget_observe(&m->budget, 1 - found->cosine, 1)
+                                      : qd_budget_observe(&m->budget, found->answer.noise, found->answer.signal);
+}
+
+/* ------------------------------------------------------------------ layers as the budget sees them */
+
+/* The layer's part of the answer's error, as it was measured; below 0: it was not. */
+static double measured_error(const struct qd_mixed *m, const struct qd_mixed_layer *layer)
+{
+    if (!layer->probed)
+        return -1;
+    const double error = m->target_cosine > 0 ? layer->cosine / (double)layer->probed : ratio(&layer->answer);
+    return error > 0 ? error : 0;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* By what a layer's own error reaches the answer, of the layer in the middle; 1: nothing is known. */
+static double usual_gain(const struct qd_mixed *m)
+{
+    double *gains = qd_calloc(m->count + 1, sizeof *gains), gain = 1;
+    size_t count = 0;
+    for (size_t i = 0; gains && i < m->count; i++)
+        if (measured_error(m, &m->layers[i]) > 0 && ratio(&m->layers[i].alone) > 0)
+            gains[count++] = measured_error(m, &m->layers[i]) / ratio(&m->layers[i].alone);
+    if (count) {
+        qsort(gains, count, sizeof *gains, by_size);
+        gain = gains[count / 2];
+    }
+    qd_free(gains);
+    return gain;
+}
+
+static void set_costs(struct qd_budget_layer *out, const struct qd_step *step, const struct qd_mixed_layer *layer)
+{
+    const double *times = step->kind == QD_STEP_LINEAR ? linear_ratio : operator_ratio;
+    for (int w = 0; w < QD_WAYS; w++)
+        out->cost[w] = (step->int8_us > 0 ? (double)step->int8_us : layer->us) * times[w];
+    if (step->fp32_us > 0)
+        out->cost[QD_WAY_FP32] = (double)step->fp32_us;
+    if (step->int16_us > 0)
+        out->cost[QD_WAY_INT16] = (double)step->int16_us;
+}
+
+static void set_errors(struct qd_budget_layer *out, const struct qd_mixed *m, const struct qd_mixed_layer *layer,
+                       double gain)
+{
+    const double own = ratio(&layer->alone), measured = measured_error(m, layer);
+    const double error = measured >= 0 ? measured : own * gain;
+    out->error[QD_WAY_INT8] = error;
+    out->error[QD_WAY_INT16] = own > 0 ? error * fmin(pow(10, -WORDS_DB / 10) / own, 0.5) : 0;
+    out->error[QD_WAY_FP32] = 0;
+}
+
+static bool pinned(const struct qd_model *model, const struct qd_step *step)
+{
+    for (size_t i = 0; i < model->options.pin_count; i++)
+        if (model->options.pins[i].kind == QD_PIN_ASKED && model->options.pins[i].precision != QD_PRECISION_AUTO &&
+            strcmp(model->options.pins[i].node, step->node->name) == 0)
+            return true;
+    return step->pinned || strpbrk(step->node->name, "*?[\\") != NULL; /* a pin takes the name for a pattern */
+}
+
+static enum qd_budget_way way_of(const struct qd_plan *plan, const struct qd_step *step)
+{
+    return step->int16 ? QD_WAY_INT16 : qd_step_errs(plan, step) ? QD_WAY_INT8 : QD_WAY_FP32;
+}
+
+/* Every step that is in integers, or was. */
+static enum qd_status list_layers(struct qd_rebalance *r)
+{
+    struct qd_mixed *m = r->model->mixed;
+    const struct qd_plan *plan = r->model->plan;
+    const double gain = usual_gain(m);
+    for (int s = 0; s < plan->step_count; s++) {
+        const struct qd_step *step = &plan->steps[s];
+        const bool errs = qd_step_errs(plan, step), linear = step->kind == QD_STEP_LINEAR;
+        bool known = errs;
+        for (size_t i = 0; (linear || step->kind == QD_STEP_OP) && !known && i < m->count; i++)
+            known = strcmp(m->layers[i].node, step->node->name) == 0;
+        if (!known)
+            continue;
+        const struct qd_mixed_layer *layer = record_of(m, step->node->name);
+        if (!layer)
+            return QD_ERR_NO_MEMORY;
+        struct qd_budget_layer *out = &r->layers[r->count];
+        *out = (struct qd_budget_layer){.now = way_of(plan, step), .fell = layer->fell, .settled = layer->settled};
+        set_costs(out, step, layer);
+        set_errors(out, m, layer, gain);
+        out->may = 1u << out->now;
+        if (!pinned(r->model, step)) {
+            out->may |= 1u << QD_WAY_FP32 | (layer->us > 0 ? 1u << QD_WAY_INT8 : 0);
+            out->may |= linear && !qd_linear_is_depthwise(step->linear) ? 1u << QD_WAY_INT16 : 0;
+        }
+        r->records[r->count++] = (size_t)(layer - m->layers);
+    }
+    return QD_OK;
+}
+
+/* ------------------------------------------------------------------ the decision */
+
+static enum qd_precision precision_of(enum qd_budget_way way)
+{
+    static const enum qd_precision precisions[] = {QD_INT8, QD_INT16, QD_FP32};
+    return precisions[way];
+}
+
+static bool moves(const struct qd_rebalance *r, const char *node)
+{
+    for (size_t i = 0; i < r->moved; i++)
+        if (strcmp(r->moves[i].node, node) == 0)
+            return true;
+    return false;
+}
+
+static void list_moves(struct qd_rebalance *r)
+{
+    const struct qd_budget *b = &r->model->mixed->budget;
+    double now = 0;
+    for (size_t i = 0; i < r->count; i++)
+        now += r->layers[i].error[r->layers[i].now];
+    const double share = now > 0 ? qd_budget_mean(b) / now / b->target : 0;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct qd_budget_layer *l = &r->layers[i];
+        if (r->ways[i] != l->now)
+            r->moves[r->moved++] = (struct qd_precision_move){.node = r->model->mixed->layers[r->records[i]].node,
+                                                              .from = precision_of(l->now),
+                                                              .to = precision_of(r->ways[i]),
+                                                              .error = (l->error[r->ways[i]] - l->error[l->now]) *
+                                                                       share,
+                                                              .cost_us = l->cost[r->ways[i]] - l->cost[l->now]};
+    }
+}
+
+/* Pins of other kinds, and earlier ones of layers that stay; then the moves; then what users asked for, which counts
+ * most, but for "auto" of a layer that moves. */
+static void list_pins(struct qd_rebalance *r)
+{
+    const struct qd_quant_options *now = &r->model->options;
+    size_t n = 0;
+    for (int asked = 0; asked < 2; asked++) {
+        for (size_t i = 0; i < now->pin_count; i++) {
+            const struct qd_layer_pin *pin = &now->pins[i];
+            const bool is_asked = pin->kind == QD_PIN_ASKED;
+            const bool gone = moves(r, pin->node) &&
+                              (is_asked ? pin->precision == QD_PRECISION_AUTO : pin->kind == QD_PIN_ACCURACY);
+            if (is_asked == (asked == 1) && !gone)
+                r->pins[n++] = *pin;
+        }
+        for (size_t i = 0; asked == 0 && i < r->moved; i++)
+            r->pins[n++] = (struct qd_layer_pin){r->moves[i].node, r->moves[i].to, QD_PIN_ACCURACY};
+    }
+    r->options = *now;
+    r->options.pins = r->pins;
+    r->options.pin_count = n;
+}
+
+static void give_reason(struct qd_rebalance *r)
+{
+    const struct qd_mixed *m = r->model->mixed;
+    const bool over = r->verdict == QD_BUDGET_OVER;
+    const unsigned long long n = (unsigned long long)m->budget.observed;
+    const double mean = qd_budget_mean(&m->budget);
+    if (m->target_cosine > 0)
+        snprintf(r->reason, sizeof r->reason, "cosine %.6f to FP32 over %llu requests is %s %g", 1 - mean, n,
+                 over ? "below" : "clearly above", m->target_cosine);
+    else
+        snprintf(r->reason, sizeof r->reason, "%.2f dB to FP32 over %llu requests is %s %g", -10 * log10(mean), n,
+                 over ? "below" : "clearly above", m->target_sqnr_db);
+}
+
+static bool make_room(struct qd_rebalance *r)
+{
+    const size_t steps = (size_t)r->model->plan->step_count;
+    r->layers = qd_calloc(steps + 1, sizeof *r->layers);
+    r->ways = qd_calloc(steps + 1, sizeof *r->ways);
+    r->records = qd_calloc(steps + 1, sizeof *r->records);
+    r->moves = qd_calloc(steps + 1, sizeof *r->moves);
+    r->pins = qd_calloc(r->model->options.pin_count + steps + 1, sizeof *r->pins);
+    return r->layers && r->ways && r->records && r->moves && r->pins;
+}
+
+enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance **out, struct qd_error *error)
+{
+    struct qd_mixed *m = model->mixed;
+    *out = NULL;
+    if (!m || m->verdict == QD_BUDGET_STAY || !has_target(&model->options))
+        return QD_OK;
+    struct qd_rebalance *r = qd_calloc(1, sizeof *r);
+    if (!r)
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to choose precisions");
+    r->model = qd_model_ref(model);
+    r->verdict = m->verdict;
+    m->verdict = QD_BUDGET_STAY;
+    if (!make_room(r) || list_layers(r) != QD_OK) {
+        qd_rebalance_destroy(&r);
+        return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to choose precisions");
+    }
+    if (qd_budget_decide(&m->budget, r->verdict, r->layers, r->count, r->ways) == 0) {
+        qd_rebalance_destroy(&r);
+        return QD_OK;
+    }
+    list_moves(r);
+    list_pins(r);
+    give_reason(r);
+    *out = r;
+    return QD_OK;
+}
+
+const struct qd_quant_options *qd_rebalance_options(const struct qd_rebalance *r) { return &r->options; }
+const char *qd_rebalance_reason(const struct qd_rebalance *r) { return r->reason; }
+size_t qd_rebalance_moves(const struct qd_rebalance *r) { return r->moved; }
+
+void qd_rebalance_move(const struct qd_rebalance *r, size_t i, struct qd_precision_move *out) { *out = r->moves[i]; }
+
+void qd_rebalance_adopted(struct qd_rebalance *r)
+{
+    struct qd_mixed *m = r->model->mixed;
+    qd_budget_moved(&m->budget, r->verdict, r->layers, r->count, r->ways);
+    for (size_t i = 0; i < r->count; i++) {
+        m->layers[r->records[i]].fell = r->layers[i].fell;
+        m->layers[r->records[i]].settled = r->layers[i].settled;
+    }
+    m->plan = r->model->plan->digest;
+}
+
+void qd_rebalance_destroy(struct qd_rebalance **rebalance)
+{
+    struct qd_rebalance *r = *rebalance;
+    *rebalance = NULL;
+    if (!r)
+        return;
+    qd_free(r->layers);
+    qd_free(r->ways);
+    qd_free(r->records);
+    qd_free(r->moves);
+    qd_free(r->pins);
+    qd_model_unref(&r->model);
+    qd_free(r);
+}

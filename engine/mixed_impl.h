@@ -1,0 +1,61 @@
+/* What automatic mixed precision knows of a model's layers, over all plans it has had. Private to the engine folder;
+ * the outside is engine/mixed.h, the arithmetic engine/quant/budget.h. */
+#ifndef QD_ENGINE_MIXED_IMPL_H
+#define QD_ENGINE_MIXED_IMPL_H
+
+#include "engine/model.h"
+#include "engine/quant/budget.h"
+
+/* Most layers whose error in the answer one shadow run measures: so many where a run in FP32 takes no time to speak of,
+ * two where it does. */
+#define QD_PROBES 8
+
+/* What one shadow run found of a step that computes in integers. */
+struct qd_layer_found {
+    struct qd_squares squares; /* the layer alone, on the inputs it has in FP32 */
+    double us;                 /* its time then; 0: not measured */
+};
+
+/* One layer, by name, since it was first measured in INT8. */
+struct qd_mixed_layer {
+    char *node;
+    struct qd_squares alone;  /* sums over shadow runs */
+    struct qd_squares answer; /* of the answer, everything else in FP32 ... */
+    double cosine;            /* ... and the sum of 1 - cosine, over so many runs: */
+    uint64_t probed;
+    double us; /* least time of the layer in INT8 that a shadow run saw; 0: none */
+    bool fell, settled;
+};
+
+struct qd_mixed {
+    struct qd_budget budget;
+    enum qd_budget_verdict verdict; /* of the last observation, until it is decided on */
+    double target_cosine, target_sqnr_db;
+    unsigned held;  /* requests not looked at yet: biases were still to be corrected */
+    double fp32_us; /* of the last run */
+    uint32_t plan;  /* the digest of what was observed */
+    size_t count, room;
+    struct qd_mixed_layer *layers;
+};
+
+/* One request's result, for the model's plan in force. */
+struct qd_mixed_found {
+    double cosine, fp32_us;
+    struct qd_squares answer;
+    const struct qd_layer_found *layers; /* [step_count] */
+    struct {
+        int step;
+        double cosine;
+        struct qd_squares answer;
+    } probes[QD_PROBES];
+    int probe_count;
+};
+
+/* Steps (of model->plan, into *steps) whose error in the answer is to be measured next; returns how many, at most
+ * QD_PROBES. [loop] */
+int qd_mixed_next(struct qd_model *model, int steps[QD_PROBES]);
+/* Adds what was found, while the model has a target. Out of memory: a layer is left out. [loop] */
+void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found);
+void qd_mixed_free(struct qd_mixed **mixed);
+
+#endif

@@ -1,0 +1,237 @@
+/* Single layers of a shadow run: the integer layer on the tensors that the FP32 step had, against what that step made.
+ * Its inputs are quantized as they would be where its plan hands them over as integers, so the layer's error is that of
+ * its inputs' rounding, its weights and its arithmetic; not what came to it from layers before. */
+#include "engine/shadow_impl.h"
+
+#include "engine/plan/convert.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+bool qd_step_errs(const struct qd_plan *plan, const struct qd_step *step)
+{
+    if (step->kind == QD_STEP_LINEAR)
+        return step->int8 || step->int16;
+    if (step->kind != QD_STEP_OP || !step->int8)
+        return false;
+    if (step->op->flags & QD_OP_INT8_INSIDE)
+        return true;
+    const int own = step->out[0] == QD_NO_VALUE ? -1 : plan->slots[step->out[0]].site;
+    bool reads = false;
+    for (int i = 0; i < step->in_count; i++) {
+        const int site = step->in[i] == QD_NO_VALUE ? -1 : plan->slots[step->in[i]].site;
+        reads |= site >= 0;
+        if (site >= 0 && site == own) /* moves integers unchanged */
+            return false;
+    }
+    return reads;
+}
+
+/* The same inputs, the scales of rows aside, and outputs. */
+static bool alike(const struct qd_step *a, const struct qd_step *b)
+{
+    if (a->kind == QD_STEP_LINEAR)
+        return (qd_step_residual(a) == QD_NO_VALUE) == (qd_step_residual(b) == QD_NO_VALUE);
+    return a->in_count == b->in_count && a->out_count == b->out_count;
+}
+
+void qd_shadow_match(struct qd_shadow *s, const struct qd_plan *fp32)
+{
+    for (int f = 0, from = 0; f < fp32->step_count; f++) {
+        const struct qd_step *theirs = &fp32->steps[f];
+        s->twins[f] = -1;
+        if (theirs->kind != QD_STEP_LINEAR && theirs->kind != QD_STEP_OP)
+            continue;
+        for (int n = 0; n < s->plan->step_count; n++) { /* in nearly the same order */
+            const int i = (from + n) % s->plan->step_count;
+            const struct qd_step *mine = &s->plan->steps[i];
+            if (mine->kind != theirs->kind || strcmp(mine->node->name, theirs->node->name) != 0)
+                continue;
+            from = i;
+            if (strcmp(mine->fused, theirs->fused) == 0 && alike(mine, theirs) && qd_step_errs(s->plan, mine))
+                s->twins[f] = i;
+            break;
+        }
+    }
+}
+
+/* The scale a tensor would be served by: the epoch's; its own while the site warms up; both joined by the guard. */
+static struct qd_qparams scale_for(const struct qd_shadow *s, int site, const struct qd_tensor *in)
+{
+    const struct qd_site_params *params = &s->epoch->sites[site];
+    const float *values = in->data;
+    double lo = 0, hi = 0;
+    for (int64_t i = 0; i < qd_tensor_elems(in); i++) {
+        const double v = (double)values[i];
+        lo = v < lo ? v : lo;
+        hi = v > hi ? v : hi;
+    }
+    if (!isfinite(lo) || !isfinite(hi))
+        lo = hi = 0;
+    const bool wide = s->plan->sites[site].wide;
+    if (params->ready) {
+        const double out = fmax(params->lo - lo, hi - params->hi), width = params->hi - params->lo;
+        if (params->cuts || !s->widens || !(out > (wide ? 0 : s->guard_tolerance) * width))
+            return params->qp;
+        lo = fmin(lo, params->lo);
+        hi = fmax(hi, params->hi);
+    }
+    return wide ? qd_qparams_from_range_s16(lo, hi) : qd_qparams_from_range(lo, hi, s->plan->options.symmetric);
+}
+
+static void *take(struct qd_shadow *s, size_t bytes) { return qd_arena_alloc_raw(s->step_arena, bytes + 1); }
+
+/* The tensor as the slot carries it: quantized, or as it is. False: out of memory. */
+static bool carried(struct qd_shadow *s, int slot, const struct qd_tensor *in, struct qd_tensor *out,
+                    struct qd_qparams *qp)
+{
+    const int site = slot == QD_NO_VALUE ? -1 : s->plan->slots[slot].site;
+    *out = *in;
+    if (site < 0 || in->dtype != QD_F32)
+        return true;
+    const size_t elems = (size_t)qd_tensor_elems(in);
+    struct qd_observation ignored = qd_observation_empty();
+    *qp = scale_for(s, site, in);
+    out->dtype = s->plan->sites[site].wide ? QD_I16 : QD_U8;
+    out->data = take(s, qd_tensor_bytes(out));
+    void *scratch = take(s, elems);
+    if (out->data && scratch)
+        qd_convert_quantize(s->plan->kernels, in, out, qp, &ignored, scratch, s->plan->parallel);
+    return out->data && scratch;
+}
+
+double qd_thread_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+/* The tensor in u8, each row by its own range. False: out of memory. */
+static bool carried_in_rows(struct qd_shadow *s, const struct qd_tensor *in, struct qd_tensor *out,
+                            const struct qd_step *step, struct qd_row_scale **scales)
+{
+    const size_t elems = (size_t)qd_tensor_elems(in);
+    struct qd_observation ignored = qd_observation_empty();
+    *out = *in;
+    out->dtype = QD_U8;
+    out->data = take(s, elems);
+    *scales = qd_arena_alloc(s->step_arena, elems + 1, sizeof **scales);
+    if (out->data && *scales)
+        qd_convert_quantize_rows(s->plan->kernels, in, out, step->by, *scales, s->plan->options.symmetric, &ignored,
+                                 s->plan->parallel);
+    return out->data && *scales;
+}
+
+static bool run_linear(struct qd_shadow *s, const struct qd_lane *lane, const struct qd_step *fp32,
+                       const struct qd_step *mine, struct qd_tensor *got, double *us)
+{
+    const int sum = qd_step_residual(fp32);
+    const struct qd_tensor *from = &lane->slots[fp32->in[0]];
+    struct qd_tensor in, residual;
+    struct qd_qparams in_qp = {.scale = 1}, residual_qp = {.scale = 1};
+    struct qd_row_scale *rows = NULL;
+    const bool made = qd_step_rows(mine) == QD_NO_VALUE ? carried(s, mine->in[0], from, &in, &in_qp)
+                                                        : carried_in_rows(s, from, &in, mine, &rows);
+    *got = lane->slots[fp32->out[0]];
+    if (!made || (sum != QD_NO_VALUE && !carried(s, mine->in[1], &lane->slots[sum], &residual, &residual_qp)))
+        return false;
+    got->data = take(s, qd_tensor_bytes(got));
+    void *scratch = take(s, qd_linear_scratch_bytes(mine->linear, &in.shape, s->plan->parallel->threads));
+    if (!got->data || !scratch)
+        return false;
+    const struct qd_biases *biases = mine->int8 ? s->epoch->biases : NULL;
+    const struct qd_linear_call call = {.in = &in,
+                                        .out = got,
+                                        .in_qp = &in_qp,
+                                        .rows = rows,
+                                        .bias = biases ? biases->of[mine - s->plan->steps] : NULL,
+                                        .residual = sum == QD_NO_VALUE ? NULL : &residual,
+                                        .residual_qp = sum != QD_NO_VALUE && residual.dtype == QD_U8 ? &residual_qp
+                                                                                                     : NULL,
+                                        .scratch = scratch,
+                                        .parallel = s->plan->parallel};
+    const double start = qd_thread_us();
+    qd_linear_run(mine->linear, &call);
+    *us = qd_thread_us() - start;
+    return true;
+}
+
+static bool run_op(struct qd_shadow *s, const struct qd_lane *lane, const struct qd_step *fp32,
+                   const struct qd_step *mine, struct qd_tensor *got, double *us)
+{
+    struct qd_tensor in[QD_MAX_STEP_TENSORS];
+    struct qd_qparams scales[QD_MAX_STEP_TENSORS];
+    const struct qd_qparams *in_qp[QD_MAX_STEP_TENSORS];
+    struct qd_error ignored;
+    for (int i = 0; i < mine->in_count; i++) {
+        const bool there = fp32->in[i] != QD_NO_VALUE;
+        in_qp[i] = NULL;
+        in[i] = (struct qd_tensor){.dtype = QD_NONE};
+        if (there && !carried(s, mine->in[i], &lane->slots[fp32->in[i]], &in[i], &scales[i]))
+            return false;
+        if (there && in[i].dtype == QD_U8 && lane->slots[fp32->in[i]].dtype == QD_F32)
+            in_qp[i] = &scales[i];
+    }
+    for (int o = 0; o < mine->out_count; o++) {
+        got[o] = fp32->out[o] == QD_NO_VALUE ? (struct qd_tensor){.dtype = QD_NONE} : lane->slots[fp32->out[o]];
+        if (got[o].dtype != QD_NONE && !(got[o].data = take(s, qd_tensor_bytes(&got[o]))))
+            return false;
+    }
+    struct qd_call call = {.node = mine->node,
+                           .prep = mine->prep,
+                           .in_count = mine->in_count,
+                           .out_count = mine->out_count,
+                           .in = in,
+                           .out = got,
+                           .in_qp = in_qp,
+                           .kernels = s->plan->kernels,
+                           .parallel = s->plan->parallel};
+    call.scratch = take(s, mine->op->scratch ? mine->op->scratch(&call) : 0);
+    if (!call.scratch)
+        return false;
+    const double start = qd_thread_us();
+    const bool good = mine->op->run(&call, &ignored) == QD_OK;
+    *us = qd_thread_us() - start;
+    return good;
+}
+
+/* Adds what differs, and with `go_on` puts the integer layer's result in the place of the FP32 step's. */
+static void judge(const struct qd_lane *lane, const struct qd_step *fp32, const struct qd_tensor *got, bool go_on,
+                  struct qd_squares *sum)
+{
+    for (int o = 0; o < fp32->out_count; o++) {
+        if (fp32->out[o] == QD_NO_VALUE || got[o].dtype != QD_F32)
+            continue;
+        float *want = lane->slots[fp32->out[o]].data;
+        const float *values = got[o].data;
+        for (int64_t i = 0; i < qd_tensor_elems(&got[o]); i++) {
+            const double error = (double)values[i] - (double)want[i];
+            sum->signal += (double)want[i] * (double)want[i];
+            sum->noise += error * error;
+        }
+        if (go_on && qd_tensor_elems(&got[o]))
+            memcpy(want, values, qd_tensor_bytes(&got[o]));
+    }
+}
+
+void qd_shadow_look(struct qd_probe *probe, const struct qd_lane *lane, const struct qd_step *step)
+{
+    const struct qd_shadow_probe *p = (const struct qd_shadow_probe *)probe;
+    struct qd_shadow *s = p->shadow;
+    const int i = s->twins[step - lane->plan->steps];
+    struct qd_tensor got[QD_MAX_OUTPUTS];
+    if (i < 0 || (p->only >= 0 && p->only != i))
+        return;
+    const struct qd_step *mine = &s->plan->steps[i];
+    double us = 0;
+    if (step->kind == QD_STEP_LINEAR ? run_linear(s, lane, step, mine, got, &us)
+                                     : run_op(s, lane, step, mine, got, &us)) {
+        struct qd_squares ignored = {0};
+        judge(lane, step, got, p->only >= 0, p->only >= 0 ? &ignored : &s->layers[i].squares);
+        if (p->only < 0)
+            s->layers[i].us = us;
+    }
+    qd_arena_reset(s->step_arena);
+}
