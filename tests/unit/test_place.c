@@ -242,6 +242,44 @@ static void test_fp32_plan(void **state)
     qd_mb_free(&b);
 }
 
+/* Pools and the like have integers because their neighbours do; pinned, they have floats, and their neighbours stay. */
+static void test_followers_can_be_pinned(void **state)
+{
+    (void)state;
+    static const struct row row = {
+        .in = "1,3,8,8",
+        .nodes = {CONV_A, {"AveragePool", "a", "p", "kernel_shape=[2,2] strides=[2,2]"}, {"Conv", "p w4", "b", NULL}},
+        .outputs = {"b"}};
+    static const struct {
+        enum qd_precision pin;
+        const char *steps, *sites;
+    } cases[] = {
+        {QD_PRECISION_AUTO, "QuantizeLinear(a)8 Conv(a)8 AveragePool(p)8 Conv(b)8 Transpose(b)32", "x:a a:p p:b"},
+        {QD_FP32, "QuantizeLinear(a)8 Conv(a)8 AveragePool(p)32 QuantizeLinear(b)8 Conv(b)8 Transpose(b)32", "x:a p:b"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512];
+        struct qd_quant_options options = qd_quant_defaults();
+        const struct qd_layer_pin pin = {"p", cases[i].pin, QD_PIN_ASKED};
+        struct qd_step_report step;
+        struct qd_mb b = build(&row);
+        options.precision = QD_INT8;
+        options.pins = &pin;
+        options.pin_count = 1;
+        struct qd_model *model = qd_mb_load(&b, engine, &options, NULL);
+        assert_non_null(model);
+        steps_text(model, text, sizeof text);
+        assert_string_equal(text, cases[i].steps);
+        sites_text(model, text, sizeof text);
+        assert_string_equal(text, cases[i].sites);
+        qd_model_step(model, 2, &step);
+        assert_int_equal(step.pinned, cases[i].pin == QD_FP32);
+        assert_int_equal(step.follows, cases[i].pin != QD_FP32);
+        qd_model_unref(&model);
+        qd_mb_free(&b);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -262,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_fp32_plan),
+        cmocka_unit_test(test_followers_can_be_pinned),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
