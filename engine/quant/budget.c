@@ -5,6 +5,8 @@
 
 #define AIM       0.8 /* share of the target that a plan for more accuracy is predicted to reach */
 #define AIM_AGAIN 0.5 /* and by so much less after each one that was not enough */
+#define SURELY    2   /* standard errors above the target that count, ... */
+#define SURE      64  /* ... until so many observations of a plan: then any mean above it does */
 #define LOWER_AIM 0.6 /* the same for a plan of less cost */
 #define CLEARLY   0.5 /* "clearly below": share of the target that mean and three standard errors stay below */
 #define LONG      64  /* observations of a plan before it may be made cheaper; eight times as many after each regret */
@@ -157,11 +159,13 @@ enum qd_budget_verdict qd_budget_observe(struct qd_budget *b, double error, doub
     b->ww += weight * weight;
     if (b->observed < b->next_look)
         return QD_BUDGET_STAY; /* the sums stay until the next observation: qd_budget_decide reads them */
-    if (qd_budget_mean(b) > b->target)
+    const double mean = qd_budget_mean(b), surely = b->observed < SURE ? SURELY * standard_error(b) : 0;
+    if (mean > b->target + surely)
         return QD_BUDGET_OVER;
+    if (mean > b->target)
+        return QD_BUDGET_STAY; /* a few bad requests? the next look tells */
     b->raised = 0;
-    return long_enough(b) && qd_budget_mean(b) + 3 * standard_error(b) < CLEARLY * b->target ? QD_BUDGET_UNDER
-                                                                                             : QD_BUDGET_STAY;
+    return long_enough(b) && mean + 3 * standard_error(b) < CLEARLY * b->target ? QD_BUDGET_UNDER : QD_BUDGET_STAY;
 }
 
 static double cost_of(const struct qd_budget_layer *layers, size_t count, const enum qd_budget_way *ways)

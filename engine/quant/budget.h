@@ -47,7 +47,7 @@ void qd_budget_aim(struct qd_budget *budget, double target);
 /* The window's mean error; NaN without an observation. */
 double qd_budget_mean(const struct qd_budget *budget);
 /* One request's error and its weight: 1 - cosine and 1, or squared error and squared signal. OVER: the mean is above
- * the target. UNDER: it is clearly below half of it, and has been for long enough. */
+ * the target, at first by more than chance. UNDER: it is clearly below half of it, and has been for long enough. */
 enum qd_budget_verdict qd_budget_observe(struct qd_budget *budget, double error, double weight);
 /* After OVER or UNDER: the layers' new ways and how many of them move. OVER moves layers to less error only, UNDER to
  * less cost only, by predicted error, and only where that is worth a new plan. With 0 the caller goes on observing;
