@@ -287,10 +287,12 @@ static void correct_panel(const struct packer *p, size_t g, size_t first, size_t
         const double scale = (double)l->weight_scale[column];
         const int32_t zero = l->weight_zeros ? l->weight_zeros[column] : 0;
         const size_t tap = l->kind == QD_LINEAR_DEPTHWISE ? 1 : l->channels; /* weights of one */
+        const bool window = qd_linear_has_window(l);
+        const size_t deep = window ? (size_t)l->geometry.taps * tap : l->k; /* l->k may be rounded up */
         double sum = 0;
-        for (size_t i = 0; i < l->k; i++)
+        for (size_t i = 0; i < deep; i++)
             sum += ((double)row[i] - scale * (q[i] - zero)) * (double)p->mean[channel_of(l, g, first + j, i)] *
-                   (qd_linear_has_window(l) ? (double)p->share[i / tap] : 1);
+                   (window ? (double)p->share[i / tap] : 1);
         p->bias[column] += (float)sum;
     }
 }
