@@ -10,12 +10,13 @@
 #include <string.h>
 
 #define PROBED_ENOUGH 8    /* runs in which a layer's error in the answer is measured */
+#define TIMED_ENOUGH  3    /* runs in which steps in FP32 are timed */
 #define HELD_MOST     32   /* requests that a first correction of the biases is waited for */
 #define FREE_US       4e3  /* a run in FP32 as short as this is free: as many layers as can be are probed */
 #define SHORT_US      20e3 /* half as many */
 #define WORDS_DB      65.0 /* what a layer in 16 bits has at least */
 
-/* Costs of layers that were not timed while loading, by their time in INT8. */
+/* Costs of layers that were not timed, by their time in INT8. */
 static const double linear_ratio[QD_WAYS] = {1, 2, 4}, operator_ratio[QD_WAYS] = {1, 2, 2};
 
 struct qd_rebalance {
@@ -100,6 +101,11 @@ int qd_mixed_next(struct qd_model *model, int steps[QD_PROBES])
     return count;
 }
 
+bool qd_mixed_wants_times(const struct qd_model *model)
+{
+    return has_target(&model->options) && model->mixed && model->mixed->timed < TIMED_ENOUGH;
+}
+
 /* A new target begins anew, and so does the count of observations under another plan. */
 static bool follow(struct qd_model *model)
 {
@@ -136,6 +142,7 @@ void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
     if (!follow(model) || wait_for_biases(model))
         return;
     struct qd_mixed *m = model->mixed;
+    bool times = false;
     m->fp32_us = found->fp32_us;
     for (int s = 0; s < plan->step_count; s++) {
         const struct qd_layer_found *f = &found->layers[s];
@@ -146,7 +153,11 @@ void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
         layer->alone.signal += f->squares.signal;
         layer->alone.noise += f->squares.noise;
         layer->us = layer->us > 0 && layer->us < f->us ? layer->us : f->us;
+        if (f->fp32_us > 0)
+            layer->fp32_us = layer->fp32_us > 0 && layer->fp32_us < f->fp32_us ? layer->fp32_us : f->fp32_us;
+        times |= f->fp32_us > 0;
     }
+    m->timed += times;
     for (int p = 0; p < found->probe_count; p++) {
         struct qd_mixed_layer *layer = record_of(m, plan->steps[found->probes[p].step].node->name);
         if (!layer)
@@ -193,15 +204,19 @@ static double usual_gain(const struct qd_mixed *m)
     return gain;
 }
 
+/* By the times of shadow runs, which know the requests' shapes; in 16 bits, for which weights are not at hand there, by
+ * the proportion that was timed while loading. */
 static void set_costs(struct qd_budget_layer *out, const struct qd_step *step, const struct qd_mixed_layer *layer)
 {
-    const double *times = step->kind == QD_STEP_LINEAR ? linear_ratio : operator_ratio;
-    for (int w = 0; w < QD_WAYS; w++)
-        out->cost[w] = (step->int8_us > 0 ? (double)step->int8_us : layer->us) * times[w];
-    if (step->fp32_us > 0)
-        out->cost[QD_WAY_FP32] = (double)step->fp32_us;
-    if (step->int16_us > 0)
-        out->cost[QD_WAY_INT16] = (double)step->int16_us;
+    const double *usual = step->kind == QD_STEP_LINEAR ? linear_ratio : operator_ratio;
+    const double int8 = layer->us > 0 ? layer->us : (double)step->int8_us;
+    const bool timed = step->int8_us > 0;
+    out->cost[QD_WAY_INT8] = int8;
+    out->cost[QD_WAY_INT16] = int8 * (timed && step->int16_us > 0 ? (double)step->int16_us / (double)step->int8_us
+                                                                  : usual[QD_WAY_INT16]);
+    out->cost[QD_WAY_FP32] = layer->fp32_us > 0 ? layer->fp32_us
+                             : timed            ? int8 * (double)step->fp32_us / (double)step->int8_us
+                                                : int8 * usual[QD_WAY_FP32];
 }
 
 static void set_errors(struct qd_budget_layer *out, const struct qd_mixed *m, const struct qd_mixed_layer *layer,

@@ -13,7 +13,7 @@
 /* What one shadow run found of a step that computes in integers. */
 struct qd_layer_found {
     struct qd_squares squares; /* the layer alone, on the inputs it has in FP32 */
-    double us;                 /* its time then; 0: not measured */
+    double us, fp32_us;        /* its time then, and that of the step in FP32; 0: not measured */
 };
 
 /* One layer, by name, since it was first measured in INT8. */
@@ -23,7 +23,7 @@ struct qd_mixed_layer {
     struct qd_squares answer; /* of the answer, everything else in FP32 ... */
     double cosine;            /* ... and the sum of 1 - cosine, over so many runs: */
     uint64_t probed;
-    double us; /* least time of the layer in INT8 that a shadow run saw; 0: none */
+    double us, fp32_us; /* least times of the layer that shadow runs saw, in INT8 and FP32; 0: none */
     bool fell, settled;
 };
 
@@ -32,7 +32,8 @@ struct qd_mixed {
     enum qd_budget_verdict verdict; /* of the last observation, until it is decided on */
     double target_cosine, target_sqnr_db;
     unsigned held;  /* requests not looked at yet: biases were still to be corrected */
-    double fp32_us; /* of the last run */
+    unsigned timed; /* runs in which steps in FP32 were timed */
+    double fp32_us; /* of the last run, whole */
     uint32_t plan;  /* the digest of what was observed */
     size_t count, room;
     struct qd_mixed_layer *layers;
@@ -54,6 +55,8 @@ struct qd_mixed_found {
 /* Steps (of model->plan, into *steps) whose error in the answer is to be measured next; returns how many, at most
  * QD_PROBES. [loop] */
 int qd_mixed_next(struct qd_model *model, int steps[QD_PROBES]);
+/* Are FP32's steps to be timed as well? [loop] */
+bool qd_mixed_wants_times(const struct qd_model *model);
 /* Adds what was found, while the model has a target. Out of memory: a layer is left out. [loop] */
 void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found);
 void qd_mixed_free(struct qd_mixed **mixed);

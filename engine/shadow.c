@@ -52,6 +52,7 @@ static void probe_layers(struct qd_shadow *s)
 {
     int steps[QD_PROBES];
     const int count = qd_mixed_next(s->model, steps);
+    s->times_fp32 = qd_mixed_wants_times(s->model);
     for (int i = 0; i < count; i++)
         s->lanes[s->lane_count++] = (struct qd_shadow_probe){.probe = {qd_shadow_look}, .shadow = s, .only = steps[i]};
 }

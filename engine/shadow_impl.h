@@ -35,7 +35,8 @@ struct qd_shadow {
     struct qd_comparison answer;
     struct qd_shadow_probe lanes[1 + QD_PROBES];
     int lane_count;
-    double fp32_us; /* of a lane */
+    double fp32_us;  /* of a lane */
+    bool times_fp32; /* each step in FP32 that stands for one of the plan is run once more, to be timed */
     bool measured;
 };
 

@@ -197,6 +197,34 @@ static bool run_op(struct qd_shadow *s, const struct qd_lane *lane, const struct
     return good;
 }
 
+/* The step in FP32 once more, into memory of its own; 0: out of memory. */
+static double time_fp32(struct qd_shadow *s, const struct qd_lane *lane, const struct qd_step *step)
+{
+    struct qd_tensor in[QD_MAX_STEP_TENSORS], out[QD_MAX_OUTPUTS];
+    struct qd_call call;
+    struct qd_error ignored;
+    qd_step_call(lane->plan, step, lane->slots, in, out, &call);
+    call.scratch = take(s, qd_step_scratch(lane->plan, step, lane->slots));
+    bool good = call.scratch != NULL;
+    for (int o = 0; good && o < step->out_count; o++)
+        if (out[o].dtype != QD_NONE)
+            good = (out[o].data = take(s, qd_tensor_bytes(&out[o]))) != NULL;
+    if (!good)
+        return 0;
+    const int sum = step->kind == QD_STEP_LINEAR ? qd_step_residual(step) : QD_NO_VALUE;
+    const struct qd_linear_call linear = {.in = &in[0],
+                                          .out = &out[0],
+                                          .residual = sum == QD_NO_VALUE ? NULL : &lane->slots[sum],
+                                          .scratch = call.scratch,
+                                          .parallel = lane->plan->parallel};
+    const double start = qd_thread_us();
+    if (step->kind == QD_STEP_LINEAR)
+        qd_linear_run(step->linear, &linear);
+    else if (step->op->run(&call, &ignored) != QD_OK)
+        return 0;
+    return qd_thread_us() - start;
+}
+
 /* Adds what differs, and with `go_on` puts the integer layer's result in the place of the FP32 step's. */
 static void judge(const struct qd_lane *lane, const struct qd_step *fp32, const struct qd_tensor *got, bool go_on,
                   struct qd_squares *sum)
@@ -230,8 +258,10 @@ void qd_shadow_look(struct qd_probe *probe, const struct qd_lane *lane, const st
                                      : run_op(s, lane, step, mine, got, &us)) {
         struct qd_squares ignored = {0};
         judge(lane, step, got, p->only >= 0, p->only >= 0 ? &ignored : &s->layers[i].squares);
-        if (p->only < 0)
+        if (p->only < 0) {
             s->layers[i].us = us;
+            s->layers[i].fp32_us = s->times_fp32 ? time_fp32(s, lane, step) : 0;
+        }
     }
     qd_arena_reset(s->step_arena);
 }
