@@ -20,7 +20,7 @@ import onnx  # noqa: E402
 
 import peers  # noqa: E402
 import precision  # noqa: E402
-from served import MODEL, Served, compare, samples, times  # noqa: E402
+from served import MODEL, Served, compare, samples, times, use_own_fp32  # noqa: E402
 
 PLAIN = {"precision": "int8", "guard": "clip", "bias_correction": False, "smoothing": False}
 CHOSEN = ("minilm_l6", "efficientnet_lite0", "mobilenetv2", "ppocrv4_rec", "ppocr_cls", "resemblyzer_lstm")
@@ -73,6 +73,7 @@ def row(build, folder, options, target, requests, base):
     path, sets = os.path.join(folder, "model.onnx"), samples(folder)
     flags = ("--precision", "auto" if target else "int8") + (("--shadow-rate", "1") if target else ())
     with Served(build, path, *flags) as server:
+        use_own_fp32(server, sets)
         if target:
             server.change({"guard": "widen", "target_cosine": target})
             precision.teach(server, sets, max(requests, 200))

@@ -5,7 +5,7 @@ says after how many requests the last plan came into force, how close it is, and
     precision.py --models FOLDER [--only NAME]... [--target 0.999] [--requests 500] [--build build] [--json FILE] [--check]
 
 The next request is sent when the one before has been measured in FP32, so that `requests` counts measured ones; /accuracy's
-mean is over all requests of the last plan, `cosine` is that of every sample once more, against the folder's FP32 outputs.
+mean is over all requests of the last plan, `cosine` is that of every sample once more; both against FP32 in quantd.
 --check: exit 1 when a model misses the target."""
 import argparse
 import json
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     use_environment()
 
 import peers  # noqa: E402
-from served import MODEL, Served, compare, samples, times  # noqa: E402
+from served import MODEL, Served, compare, samples, times, use_own_fp32  # noqa: E402
 
 
 def wait_measured(server, last, seconds):
@@ -55,6 +55,7 @@ def measure(build, folder, target, requests):
     path, sets = os.path.join(folder, "model.onnx"), samples(folder)
     flags = ("--shadow-rate", "1", "--target-cosine", str(target))
     with Served(build, path, *flags) as server, Served(build, path, "--precision", "int8") as int8:
+        use_own_fp32(int8, sets)
         for k in range(24):
             int8.ask(sets[k % len(sets)])
         start = time.monotonic()
