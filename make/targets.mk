@@ -47,7 +47,7 @@ bench: all $(BENCHES) $(RUNNER) ## measure kernels and models beside their peers
 # The same folder, served over HTTP: automatic mixed precision (TARGET_COSINE), and what each part of the quantization gives.
 TARGET_COSINE ?= 0.999
 precision: all ## serve the models of BENCH_MODELS with a target: when it is met, how closely, at what cost
-	python3 tests/bench/precision.py --build $(B) --models $(BENCH_MODELS) --target $(TARGET_COSINE) --check $(addprefix --only ,$(ONLY))
+	python3 tests/bench/precision.py --build $(B) --models $(BENCH_MODELS) --target $(TARGET_COSINE) --check --write docs/QUANTIZATION.md --json $(B)/precision.json $(addprefix --only ,$(ONLY))
 ablation: all ## what guard, rows, smoothing, corrections and mixed precision give (BENCH_MODELS=folder), into docs/QUANTIZATION.md
 	python3 tests/bench/ablation.py --build $(B) --models $(BENCH_MODELS) --write docs/QUANTIZATION.md $(addprefix --only ,$(ONLY))
 

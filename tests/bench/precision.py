@@ -2,14 +2,17 @@
 """Automatic mixed precision on real models: each is served with a target, asked with its own samples over and over, and a line
 says after how many requests the last plan came into force, how close it is, and what it costs.
 
-    precision.py --models FOLDER [--only NAME]... [--target 0.999] [--requests 500] [--build build] [--json FILE] [--check]
+    precision.py --models FOLDER [--only NAME]... [--target 0.999] [--requests 500] [--build build] [--json FILE]
+                 [--write FILE] [--check]
 
 The next request is sent when the one before has been measured in FP32, so that `requests` counts measured ones; /accuracy's
 mean is over all requests of the last plan, `cosine` is that of every sample once more; both against FP32 in quantd.
---check: exit 1 when a model misses the target."""
+--json: models measured earlier stay in FILE. --write: the table of all in FILE takes the place of what stands between
+`<!-- precision -->` and `<!-- /precision -->`. --check: exit 1 when a model misses the target."""
 import argparse
 import json
 import os
+import re
 import sys
 import time
 
@@ -70,6 +73,28 @@ def measure(build, folder, target, requests):
                     seconds=seconds, log=server.output(), layers=layers(server))
 
 
+def met(r):
+    """Nothing in integers: nothing to measure."""
+    return (r["served"] is None or r["served"] >= r["target"]) and r["cosine"] >= r["target"]
+
+
+def write(path, found):
+    lines = ["| model | target | all INT8, cosine | served with the target | met after | changes of layers | int8 / int16 / fp32 | time to all INT8 |",
+             "|---|---|---|---|---|---|---|---|"]
+    for r in sorted(found, key=lambda r: r["model"]):
+        after = f"{r['requests']} requests" if r["requests"] else "at once"
+        lines.append(f"| {r['model']} | {r['target']:g} | {r['int8']:.5f} | {r['cosine']:.5f} | {after if met(r) else 'missed'} | {r['moves']} | "
+                     f"{r['layers'].replace('/', ' / ')} | {r['ratio']:.2f} |")
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    made = "<!-- precision -->\n" + "\n".join(lines) + "\n<!-- /precision -->"
+    new, places = re.subn(r"<!-- precision -->.*?<!-- /precision -->", lambda _: made, text, flags=re.S)
+    if not places:
+        sys.exit(f"{path} has no place for the table")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(new)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", required=True)
@@ -78,6 +103,7 @@ def main():
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--build", default="build")
     parser.add_argument("--json")
+    parser.add_argument("--write")
     parser.add_argument("--log", action="store_true", help="what the daemon says of its plans")
     parser.add_argument("--check", action="store_true")
     a = parser.parse_args()
@@ -94,17 +120,22 @@ def main():
             print(f"{name:24} {why}")
             failed += 1
             continue
-        served = r["served"] if r["served"] is not None else 1.0  # nothing in integers: nothing to measure
-        met = served >= a.target and r["cosine"] >= a.target
-        failed += not met
+        served = r["served"] if r["served"] is not None else 1.0
+        r["target"] = a.target
+        failed += not met(r)
         found.append({k: v for k, v in r.items() if k != "log"})
         print(f"{name:24} {r['requests']:>9} {r['plans']:>5} {r['moves']:>5} {r['int8']:9.6f} {r['cosine']:9.6f} {served:9.6f} "
-              f"{r['layers']:>16} {r['ratio']:>9.2f} {'' if met else ' MISSED'}", flush=True)
+              f"{r['layers']:>16} {r['ratio']:>9.2f} {'' if met(r) else ' MISSED'}", flush=True)
         if a.log:
             print("\n".join(line for line in r["log"].splitlines() if "model 'm'" in line))
+    if a.json and os.path.exists(a.json):
+        with open(a.json, encoding="utf-8") as f:
+            found += [old for old in json.load(f) if old["model"] not in {r["model"] for r in found}]
     if a.json:
         with open(a.json, "w", encoding="utf-8") as f:
             json.dump(found, f, indent=1)
+    if a.write:
+        write(a.write, found)
     return 1 if failed and a.check else 0
 
 
