@@ -22,7 +22,8 @@ import peers  # noqa: E402
 import precision  # noqa: E402
 from served import MODEL, Served, compare, samples, times, use_own_fp32  # noqa: E402
 
-PLAIN = {"precision": "int8", "guard": "clip", "bias_correction": False, "smoothing": False}
+PLAIN = {"precision": "int8", "guard": "clip", "bias_correction": False, "smoothing": False, "activation": {"granularity": "tensor"}}
+ROWS_OF_TOKENS = {"activation": {"granularity": "auto"}}
 CHOSEN = ("minilm_l6", "efficientnet_lite0", "mobilenetv2", "ppocrv4_rec", "ppocr_cls", "resemblyzer_lstm")
 
 
@@ -43,15 +44,16 @@ def depthwise(server, path):
 ROWS = [
     ("INT8, moving averages only", {}, 0),
     ("and the guard", {"guard": "widen"}, 0),
-    ("and each request's own range", {"guard": "widen", "mode": "request"}, 0),
-    ("and a scale per row", {"guard": "widen", "activation": {"granularity": "row"}}, 0),
-    ("guard and bias correction", {"guard": "widen", "bias_correction": True}, 0),
-    ("guard and smoothing", {"guard": "widen", "smoothing": True}, 0),
-    ("guard, bias correction and smoothing", {"guard": "widen", "bias_correction": True, "smoothing": True}, 0),
+    ("guard, each request's own range", {"guard": "widen", "mode": "request"}, 0),
+    ("guard, rows of tokens", {"guard": "widen", **ROWS_OF_TOKENS}, 0),
+    ("guard, bias correction", {"guard": "widen", "bias_correction": True}, 0),
+    ("guard, smoothing", {"guard": "widen", "smoothing": True}, 0),
+    ("guard, rows of tokens, bias correction", {"guard": "widen", "bias_correction": True, **ROWS_OF_TOKENS}, 0),
+    ("guard, rows of tokens, bias correction, smoothing",
+     {"guard": "widen", "bias_correction": True, "smoothing": True, **ROWS_OF_TOKENS}, 0),
     ("guard, bias correction, depthwise layers in FP32", [{"guard": "widen", "bias_correction": True}, depthwise], 0),
     ("linear layers in 16 bits", {"guard": "widen", "precision": "int16"}, 0),
-    ("the default, target .99", {"guard": "widen", "bias_correction": True}, 0.99),
-    ("the default, target .999", {"guard": "widen", "bias_correction": True}, 0.999),
+    ("the default, target .999", {}, 0.999),
 ]
 
 
@@ -76,7 +78,7 @@ def row(build, folder, options, target, requests, base):
         use_own_fp32(server, sets)
         if target:
             server.change({"guard": "widen", "target_cosine": target})
-            precision.teach(server, sets, max(requests, 200))
+            precision.teach(server, sets, max(requests, 128))
         else:
             apply(server, path, options)
             for k in range(requests):

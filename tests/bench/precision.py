@@ -82,11 +82,12 @@ def met(r):
 
 
 def write(path, found):
-    lines = ["| model | target | all INT8, cosine | served with the target | met after | changes of layers | int8 / int16 / fp32 | time to all INT8 |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| model | target | all INT8, cosine | served with the target | met after | changes of layers | int8 / int16 / fp32 | "
+             "time to all INT8 |", "|---|---|---|---|---|---|---|---|"]
     for r in sorted(found, key=lambda r: r["model"]):
         after = f"{r['requests']} requests" if r["requests"] else "at once"
-        lines.append(f"| {r['model']} | {r['target']:g} | {r['int8']:.5f} | {r['cosine']:.5f} | {after if met(r) else 'missed'} | {r['moves']} | "
+        after = after if met(r) else "missed"
+        lines.append(f"| {r['model']} | {r['target']:g} | {r['int8']:.5f} | {r['cosine']:.5f} | {after} | {r['moves']} | "
                      f"{r['layers'].replace('/', ' / ')} | {r['ratio']:.2f} |")
     with open(path, encoding="utf-8") as f:
         text = f.read()
