@@ -106,6 +106,23 @@ bool qd_mixed_wants_times(const struct qd_model *model)
     return has_target(&model->options) && model->mixed && model->mixed->timed < TIMED_ENOUGH;
 }
 
+/* Under a plan of other hands (another scheme, smoothed columns) layers in INT8 err otherwise: they are measured again.
+ * What is known of others can't be. */
+static void forget_errors(struct qd_mixed *m, const struct qd_plan *plan)
+{
+    for (int s = 0; s < plan->step_count; s++) {
+        if (!qd_step_errs(plan, &plan->steps[s]) || plan->steps[s].int16)
+            continue;
+        struct qd_mixed_layer *layer = record_of(m, plan->steps[s].node->name);
+        if (layer)
+            *layer = (struct qd_mixed_layer){.node = layer->node,
+                                             .us = layer->us,
+                                             .fp32_us = layer->fp32_us,
+                                             .fell = layer->fell,
+                                             .settled = layer->settled};
+    }
+}
+
 /* A new target begins anew, and so does the count of observations under another plan. */
 static bool follow(struct qd_model *model)
 {
@@ -121,8 +138,10 @@ static bool follow(struct qd_model *model)
         qd_budget_aim(&m->budget, o->target_cosine > 0 ? 1 - o->target_cosine : pow(10, -o->target_sqnr_db / 10));
         for (size_t i = 0; i < m->count; i++)
             m->layers[i].fell = m->layers[i].settled = false;
-    } else if (m->plan != model->plan->digest)
+    } else if (m->plan != model->plan->digest) {
         qd_budget_restart(&m->budget);
+        forget_errors(m, model->plan);
+    }
     m->plan = model->plan->digest;
     return true;
 }
