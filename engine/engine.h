@@ -141,8 +141,7 @@ struct qd_ranges_summary {
 
 #define QD_MAX_CONSUMERS 16
 
-/* One site, field by field as docs/QUANTIZATION.md and the /ranges endpoint name them. Strings live as long as the
- * model. */
+/* One site, field by field as docs/QUANTIZATION.md and /ranges name them. Strings live as long as the model. */
 struct qd_range_report {
     const char *name; /* the tensor */
     const char *consumers[QD_MAX_CONSUMERS];

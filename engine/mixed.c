@@ -27,6 +27,7 @@ struct qd_rebalance {
     struct qd_budget_layer *layers;
     enum qd_budget_way *ways;
     size_t *records;           /* of each layer, in model->mixed */
+    bool *follows;             /* of each layer: in FP32 only because its neighbours are */
     struct qd_layer_pin *pins; /* the options' */
     struct qd_precision_move *moves;
     char reason[200];
@@ -288,6 +289,7 @@ static enum qd_status list_layers(struct qd_rebalance *r)
             out->may |= 1u << QD_WAY_FP32 | (layer->us > 0 ? 1u << QD_WAY_INT8 : 0);
             out->may |= linear && !qd_linear_is_depthwise(step->linear) ? 1u << QD_WAY_INT16 : 0;
         }
+        r->follows[r->count] = step->follows && out->now == QD_WAY_FP32;
         r->records[r->count++] = (size_t)(layer - m->layers);
     }
     return QD_OK;
@@ -299,6 +301,11 @@ static enum qd_precision precision_of(enum qd_budget_way way)
 {
     static const enum qd_precision precisions[] = {QD_INT8, QD_INT16, QD_FP32};
     return precisions[way];
+}
+
+static const char *node_of(const struct qd_rebalance *r, size_t i)
+{
+    return r->model->mixed->layers[r->records[i]].node;
 }
 
 static bool moves(const struct qd_rebalance *r, const char *node)
@@ -319,13 +326,21 @@ static void list_moves(struct qd_rebalance *r)
     for (size_t i = 0; i < r->count; i++) {
         const struct qd_budget_layer *l = &r->layers[i];
         if (r->ways[i] != l->now)
-            r->moves[r->moved++] = (struct qd_precision_move){.node = r->model->mixed->layers[r->records[i]].node,
+            r->moves[r->moved++] = (struct qd_precision_move){.node = node_of(r, i),
                                                               .from = precision_of(l->now),
                                                               .to = precision_of(r->ways[i]),
                                                               .error = (l->error[r->ways[i]] - l->error[l->now]) *
                                                                        share,
                                                               .cost_us = l->cost[r->ways[i]] - l->cost[l->now]};
     }
+}
+
+static bool has_pin(const struct qd_quant_options *options, const char *node)
+{
+    for (size_t i = 0; i < options->pin_count; i++)
+        if (strcmp(options->pins[i].node, node) == 0)
+            return true;
+    return false;
 }
 
 /* Pins of other kinds, and earlier ones of layers that stay; then the moves; then what users asked for, which counts
@@ -345,6 +360,9 @@ static void list_pins(struct qd_rebalance *r)
         }
         for (size_t i = 0; asked == 0 && i < r->moved; i++)
             r->pins[n++] = (struct qd_layer_pin){r->moves[i].node, r->moves[i].to, QD_PIN_ACCURACY};
+        for (size_t i = 0; asked == 0 && i < r->count; i++) /* not to come back with its neighbours, uncounted */
+            if (r->follows[i] && r->ways[i] == QD_WAY_FP32 && !has_pin(now, node_of(r, i)))
+                r->pins[n++] = (struct qd_layer_pin){node_of(r, i), QD_FP32, QD_PIN_ACCURACY};
     }
     r->options = *now;
     r->options.pins = r->pins;
@@ -372,8 +390,9 @@ static bool make_room(struct qd_rebalance *r)
     r->ways = qd_calloc(steps + 1, sizeof *r->ways);
     r->records = qd_calloc(steps + 1, sizeof *r->records);
     r->moves = qd_calloc(steps + 1, sizeof *r->moves);
-    r->pins = qd_calloc(r->model->options.pin_count + steps + 1, sizeof *r->pins);
-    return r->layers && r->ways && r->records && r->moves && r->pins;
+    r->pins = qd_calloc(r->model->options.pin_count + 2 * steps + 1, sizeof *r->pins);
+    r->follows = qd_calloc(steps + 1, sizeof *r->follows);
+    return r->follows && r->layers && r->ways && r->records && r->moves && r->pins;
 }
 
 enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance **out, struct qd_error *error)
@@ -429,6 +448,7 @@ void qd_rebalance_destroy(struct qd_rebalance **rebalance)
     qd_free(r->layers);
     qd_free(r->ways);
     qd_free(r->records);
+    qd_free(r->follows);
     qd_free(r->moves);
     qd_free(r->pins);
     qd_model_unref(&r->model);
