@@ -286,7 +286,7 @@ static enum qd_status list_layers(struct qd_rebalance *r)
         set_errors(out, m, layer, gain);
         out->may = 1u << out->now;
         if (!pinned(r->model, step)) {
-            out->may |= 1u << QD_WAY_FP32 | (layer->us > 0 ? 1u << QD_WAY_INT8 : 0);
+            out->may |= 1u << QD_WAY_FP32 | (layer->probed ? 1u << QD_WAY_INT8 : 0); /* back: only where it is known */
             out->may |= linear && !qd_linear_is_depthwise(step->linear) ? 1u << QD_WAY_INT16 : 0;
         }
         r->follows[r->count] = step->follows && out->now == QD_WAY_FP32;
