@@ -242,7 +242,7 @@ int qd_rw_make(struct qd_rewriter *r, const char *op, int out, const int *in, in
 
 int qd_rw_copy_value(struct qd_rewriter *r, const struct qd_value *value)
 {
-    int id = r->status ? 0 : new_value(r, value->name);
+    int id = r->status ? 0 : qd_rw_new_value(r, value->name);
     if (r->status)
         return 0;
     r->graph->values[id] = *value;
@@ -267,7 +267,7 @@ void qd_rw_copy_node(struct qd_rewriter *r, const struct qd_node *node, const in
     struct qd_node copy = *node;
     copy.in = ids;
     copy.out = ids + node->in_count;
-    append(r, &copy);
+    qd_rw_append(r, &copy);
 }
 
 void qd_rw_outputs(struct qd_rewriter *r, int *out, int count)
