@@ -101,11 +101,14 @@ static struct qd_pin plan_pin(const struct qd_layer_pin *pin)
     static const char *const choices[] = {
         [QD_PIN_TIMED] = "FP32 was faster when it was timed",
         [QD_PIN_ACCURACY] = "chosen by its error, for target_cosine or target_sqnr_db"};
-    static const char *const asked[] = {
-        [QD_INT8] = "pinned to int8", [QD_INT16] = "pinned to int16", [QD_FP32] = "pinned to fp32"};
+    static const char *const asked[] = {[QD_INT8] = "pinned to int8",
+                                        [QD_INT16] = "pinned to int16",
+                                        [QD_FP32] = "pinned to fp32",
+                                        [QD_FAKE] = "pinned to fake quantization"};
     return (struct qd_pin){.node = pin->node,
                            .int8 = pin->precision == QD_INT8,
                            .int16 = pin->precision == QD_INT16,
+                           .fake = pin->precision == QD_FAKE,
                            .asked = pin->kind == QD_PIN_ASKED,
                            .reason = pin->kind == QD_PIN_ASKED ? asked[pin->precision] : choices[pin->kind]};
 }
@@ -230,6 +233,9 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         .weights_asymmetric = options->weight_scheme == QD_ASYMMETRIC,
         .int16 = options->precision == QD_INT16,
         .weight_bits = options->weight_bits,
+        .fake = options->precision == QD_FAKE,
+        .fake_weight_bits = options->fake_weight_bits,
+        .fake_activation_bits = options->fake_activation_bits,
         .pins = pins,
         .pin_count = pin_count,
         .smoothed = smoothed,

@@ -16,6 +16,8 @@ struct qd_quant_options qd_quant_defaults(void)
         .weight_scheme = QD_SYMMETRIC,
         .precision = QD_PRECISION_AUTO,
         .weight_bits = QD_WEIGHT_BITS,
+        .fake_weight_bits = 8,
+        .fake_activation_bits = 8,
         .averaging_constant = 0.01,
         .max_step = 2,
         .guard_tolerance = 0.1,
@@ -35,6 +37,9 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
         return qd_fail(error, QD_ERR_UNSUPPORTED, "mode 'static' is entered by freezing learned ranges");
     if (o->weight_bits < 8 || o->weight_bits > 16)
         return qd_fail(error, QD_ERR_INVALID, "weight_bits must lie in 8..16");
+    if (o->fake_weight_bits < 2 || o->fake_weight_bits > 8 || o->fake_activation_bits < 2 ||
+        o->fake_activation_bits > 8)
+        return qd_fail(error, QD_ERR_INVALID, "fake_weight_bits and fake_activation_bits must lie in 2..8");
     if (o->weight_granularity != QD_PER_TENSOR && o->weight_granularity != QD_PER_CHANNEL)
         return qd_fail(error, QD_ERR_INVALID, "weights have a scale per tensor or per channel, not per row");
     if (o->activation_granularity == QD_PER_CHANNEL)
@@ -142,9 +147,11 @@ enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct q
 {
     const size_t sites = (size_t)plan->site_count;
     bool *wide = qd_calloc(sites, sizeof *wide);
+    int *bits = qd_calloc(sites, sizeof *bits);
     struct qd_given *fixed = qd_calloc(sites, sizeof *fixed);
-    for (size_t i = 0; wide && fixed && i < sites; i++) {
+    for (size_t i = 0; wide && bits && fixed && i < sites; i++) {
         wide[i] = plan->sites[i].wide;
+        bits[i] = plan->sites[i].bits;
         fixed[i] = fixed_of(&plan->sites[i]);
     }
     const struct qd_learner_rules rules = {
@@ -155,11 +162,13 @@ enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct q
         .always_own_range = o->mode == QD_MODE_REQUEST,
         .symmetric = o->activation_scheme == QD_SYMMETRIC,
         .wide = wide,
+        .bits = bits,
         .fixed = fixed,
     };
-    enum qd_status status = wide && fixed ? qd_learner_create(&rules, sites, out) : QD_ERR_NO_MEMORY;
+    enum qd_status status = wide && bits && fixed ? qd_learner_create(&rules, sites, out) : QD_ERR_NO_MEMORY;
     qd_free(fixed);
     qd_free(wide);
+    qd_free(bits);
     return status;
 }
 

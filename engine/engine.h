@@ -211,7 +211,7 @@ struct qd_plan_report {
     uint32_t digest;
     size_t steps;
     uint64_t model_file_bytes, packed_bytes; /* of the file, of the packed weights held */
-    uint64_t macs[3];                        /* by enum qd_precision int8, int16, fp32 */
+    uint64_t macs[4];                        /* by enum qd_precision int8, int16, fp32, fake */
     int64_t opset;                           /* of the default domain */
     size_t nodes;                            /* of the model */
 };

@@ -42,9 +42,10 @@ enum qd_status qd_infer_set_options(struct qd_infer *infer, const struct qd_infe
 {
     if (infer->prepared)
         return qd_fail(error, QD_ERR_INVALID, "options come before the request is prepared");
-    if (options->precision == QD_INT16)
+    if (options->precision == QD_INT16 || options->precision == QD_FAKE)
         return qd_fail(error, QD_ERR_UNSUPPORTED,
-                       "a request can't ask for precision 'int16': the model, or its layers, can have it");
+                       "a request can't ask for precision '%s': the model, or its layers, can have it",
+                       qd_precision_name(options->precision));
     enum qd_status status = borrow_epoch(infer, options->epoch, error);
     if (!status)
         infer->options = *options;
@@ -356,9 +357,11 @@ void qd_infer_report(const struct qd_infer *infer, struct qd_infer_report *out)
         out->nonfinite += infer->lane.observations[i].nonfinite;
     }
     for (int i = 0; i < infer->plan->step_count && !infer->escalated; i++)
-        if (infer->plan->steps[i].int8)
+        if (infer->plan->steps[i].fake)
+            out->precision = out->precision == QD_FP32 ? QD_FAKE : out->precision;
+        else if (infer->plan->steps[i].int8)
             out->precision = QD_INT8;
-        else if (infer->plan->steps[i].int16 && out->precision == QD_FP32)
+        else if (infer->plan->steps[i].int16 && out->precision != QD_INT8)
             out->precision = QD_INT16;
 }
 

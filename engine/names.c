@@ -12,7 +12,7 @@ static const char *const schemes[] = {[QD_ASYMMETRIC] = "asymmetric", [QD_SYMMET
 static const char *const granularities[] = {
     [QD_PER_TENSOR] = "tensor", [QD_PER_CHANNEL] = "channel", [QD_PER_ROW] = "row", [QD_GRANULARITY_AUTO] = "auto"};
 static const char *const precisions[] = {
-    [QD_INT8] = "int8", [QD_INT16] = "int16", [QD_FP32] = "fp32", [QD_PRECISION_AUTO] = "auto"};
+    [QD_INT8] = "int8", [QD_INT16] = "int16", [QD_FP32] = "fp32", [QD_FAKE] = "fake", [QD_PRECISION_AUTO] = "auto"};
 
 static const char *const compats[] = {[QD_COMPAT_QUANTD] = "quantd",
                                       [QD_COMPAT_TORCH] = "torch",

@@ -13,7 +13,7 @@ enum qd_mode { QD_MODE_EMA, QD_MODE_REQUEST, QD_MODE_STATIC };
 enum qd_guard { QD_GUARD_WIDEN, QD_GUARD_CLIP, QD_GUARD_REJECT, QD_GUARD_ESCALATE };
 enum qd_scheme { QD_ASYMMETRIC, QD_SYMMETRIC };
 enum qd_granularity { QD_PER_TENSOR, QD_PER_CHANNEL, QD_PER_ROW, QD_GRANULARITY_AUTO };
-enum qd_precision { QD_INT8, QD_INT16, QD_FP32, QD_PRECISION_AUTO };
+enum qd_precision { QD_INT8, QD_INT16, QD_FP32, QD_FAKE, QD_PRECISION_AUTO };
 
 /* Lower-case names as the wire and the configuration spell them ("ema", "widen", "asymmetric", "int8"); NULL out of
  * range. The _from functions return false for an unknown name. [any] */
@@ -60,19 +60,21 @@ struct qd_quant_options {
     enum qd_scheme weight_scheme;               /* of INT8 layers: symmetric s8, or asymmetric with a zero point */
     enum qd_precision precision; /* QD_PRECISION_AUTO: int8 where it can run and is faster than FP32 on this
                                     machine; QD_INT8: where it can run; QD_INT16: linear layers in 16 bits
-                                    where they can, the rest in FP32; QD_FP32: no quantization */
+                                    where they can, the rest in FP32; QD_FP32: no quantization; QD_FAKE: what
+                                    INT8 would round is rounded, the arithmetic is FP32 */
     int weight_bits;             /* of the weights of 16-bit layers, 8..16 */
-    enum qd_compat compat;       /* whose average and scale: ours, or another library's bit for bit */
-    double averaging_constant;   /* c of equations (5) and (6), 0 < c <= 1 */
-    double max_step;             /* winsorising: widths of the range one observation may move a bound by, times c_n */
-    double guard_tolerance;      /* share of the width a request may leave the range by */
-    double publish_tolerance;    /* share of the width a bound moves before a new epoch */
-    uint32_t min_observations;   /* requests served by their own range before the average is used */
-    bool bias_correction;        /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
-    bool smoothing;              /* columns of rows are smoothed when enough was seen of them (engine/smooth.h) */
-    double target_cosine;        /* layers move between precisions until shadow runs say as much; 0: none does */
-    double target_sqnr_db;       /* the same by squared error of the answers; 0: none; not both */
-    uint32_t epochs_kept;        /* how many epochs can be replayed, 1..64 */
+    int fake_weight_bits, fake_activation_bits; /* of layers in fake quantization, 2..8 */
+    enum qd_compat compat;                      /* whose average and scale: ours, or another library's bit for bit */
+    double averaging_constant;                  /* c of equations (5) and (6), 0 < c <= 1 */
+    double max_step;           /* winsorising: widths of the range one observation may move a bound by, times c_n */
+    double guard_tolerance;    /* share of the width a request may leave the range by */
+    double publish_tolerance;  /* share of the width a bound moves before a new epoch */
+    uint32_t min_observations; /* requests served by their own range before the average is used */
+    bool bias_correction;      /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
+    bool smoothing;            /* columns of rows are smoothed when enough was seen of them (engine/smooth.h) */
+    double target_cosine;      /* layers move between precisions until shadow runs say as much; 0: none does */
+    double target_sqnr_db;     /* the same by squared error of the answers; 0: none; not both */
+    uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
     size_t pin_count;
     const struct qd_smoothed_tensor *smoothed; /* what is smoothed; borrowed and copied as pins */

@@ -95,7 +95,7 @@ enum qd_status qd_model_ranges_unfreeze(struct qd_model *model, struct qd_error 
 
 static enum qd_precision step_precision(const struct qd_step *step)
 {
-    return step->int8 ? QD_INT8 : step->int16 ? QD_INT16 : QD_FP32;
+    return step->fake ? QD_FAKE : step->int8 ? QD_INT8 : step->int16 ? QD_INT16 : QD_FP32;
 }
 
 void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
@@ -118,11 +118,13 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
     static const char *const conversions[] = {[QD_STEP_QUANTIZE] = "QuantizeLinear",
                                               [QD_STEP_QUANTIZE_ROWS] = "DynamicQuantizeLinear",
                                               [QD_STEP_DEQUANTIZE] = "DequantizeLinear",
+                                              [QD_STEP_FAKE_ROWS] = "DynamicQuantizeLinear",
                                               [QD_STEP_RELAYOUT] = "Transpose"};
     static const char *const reasons[] = {
         [QD_STEP_QUANTIZE] = "this node reads integers",
         [QD_STEP_QUANTIZE_ROWS] = "this node reads integers, each row by its own range",
         [QD_STEP_DEQUANTIZE] = "this node reads floats",
+        [QD_STEP_FAKE_ROWS] = "this node reads what integers stand for, each row by its own range",
         [QD_STEP_RELAYOUT] = "this node wants the other layout"};
     const struct qd_plan *plan = model->plan;
     const struct qd_step *step = qd_plan_any_step(plan, i);
@@ -141,6 +143,7 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
         .weight_scheme = step->linear && qd_linear_asymmetric(step->linear) ? QD_ASYMMETRIC : QD_SYMMETRIC,
         .weight_bits = step->kind != QD_STEP_LINEAR ? 0
+                       : step->fake                 ? plan->options.fake_weight_bits
                        : step->int8                 ? 8
                        : step->int16                ? plan->options.weight_bits
                                                     : 32,

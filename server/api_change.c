@@ -85,6 +85,17 @@ static enum qd_status take_precision(struct change_state *s, const json_t *value
     return QD_OK;
 }
 
+/* Is it {"<key>": <integer>}? The bounds are qd_change_create's to check. */
+static bool one_integer(const json_t *value, const char *key, int *out)
+{
+    const json_t *number = json_object_get(value, key);
+    if (!json_is_integer(number) || json_object_size(value) != 1)
+        return false;
+    const json_int_t n = json_integer_value(number);
+    *out = n < 0 || n > 64 ? 0 : (int)n;
+    return true;
+}
+
 /* {"scheme": "..."} or {"granularity": "..."}: an object of one known key. */
 static enum qd_status only_key(const char *key, const json_t *value, const char *inner, const char **out,
                                struct qd_error *error)
@@ -99,6 +110,8 @@ static enum qd_status only_key(const char *key, const json_t *value, const char 
 static enum qd_status take_activation(struct change_state *s, const json_t *value, struct qd_error *error)
 {
     const char *word;
+    if (one_integer(value, "fake_bits", &s->options.fake_activation_bits))
+        return QD_OK;
     if (json_object_get(value, "granularity")) {
         enum qd_status status = only_key("activation", value, "granularity", &word, error);
         return status || qd_granularity_from(word, &s->options.activation_granularity) ? status
@@ -111,11 +124,9 @@ static enum qd_status take_activation(struct change_state *s, const json_t *valu
 static enum qd_status take_weights(struct change_state *s, const json_t *value, struct qd_error *error)
 {
     const char *word;
-    const json_t *bits = json_object_get(value, "bits");
-    if (json_is_integer(bits) && json_object_size(value) == 1) { /* whose bounds qd_change_create checks */
-        s->options.weight_bits = (int)json_integer_value(bits);
+    if (one_integer(value, "bits", &s->options.weight_bits) ||
+        one_integer(value, "fake_bits", &s->options.fake_weight_bits))
         return QD_OK;
-    }
     if (json_object_get(value, "scheme")) {
         enum qd_status status = only_key("weights", value, "scheme", &word, error);
         return status || qd_scheme_from(word, &s->options.weight_scheme) ? status : bad_value("weights", error);

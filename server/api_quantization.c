@@ -81,10 +81,10 @@ void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry 
     }
     qd_text_printf(out,
                    "],\"totals\":{\"model_file_bytes\":%" PRIu64 ",\"packed_bytes\":%" PRIu64
-                   ",\"macs\":{\"int8\":%" PRIu64 ",\"int16\":%" PRIu64 ",\"fp32\":%" PRIu64
+                   ",\"macs\":{\"int8\":%" PRIu64 ",\"int16\":%" PRIu64 ",\"fp32\":%" PRIu64 ",\"fake\":%" PRIu64
                    "},\"nodes\":%zu,\"opset\":%" PRId64 "}",
                    plan.model_file_bytes, plan.packed_bytes, plan.macs[QD_INT8], plan.macs[QD_INT16],
-                   plan.macs[QD_FP32], plan.nodes, plan.opset);
+                   plan.macs[QD_FP32], plan.macs[QD_FAKE], plan.nodes, plan.opset);
     write_correction(out, entry->model);
     qd_text_puts(out, ",\"changes\":");
     qd_audit_write(out, entry);

@@ -76,7 +76,7 @@ static void report(const struct bench *bench, const char *name, const char *inpu
     qd_model_plan(lane->model, &plan);
     qsort(lane->us, lane->runs, sizeof *lane->us, by_value);
     double median = percentile(lane->us, lane->runs, 50), p99 = percentile(lane->us, lane->runs, 99);
-    double macs = (double)(plan.macs[QD_INT8] + plan.macs[QD_INT16] + plan.macs[QD_FP32]);
+    double macs = (double)(plan.macs[QD_INT8] + plan.macs[QD_INT16] + plan.macs[QD_FP32] + plan.macs[QD_FAKE]);
     if (bench->results)
         json_array_append_new(bench->results, json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:f, s:f, s:f}", "model", name,
                                                         "precision", qd_precision_name(precision), "inputs", inputs,
@@ -220,8 +220,8 @@ int qd_cmd_bench(int argc, char **argv)
     if (paths == 0)
         return qd_cmd_say("bench", QD_EXIT_USAGE, "at least one model file or folder, please");
     if (!parse_precisions(precisions, &bench))
-        return qd_cmd_say("bench", QD_EXIT_USAGE, "--precision must be a list of auto, int8, int16 and fp32, is \"%s\"",
-                          precisions);
+        return qd_cmd_say("bench", QD_EXIT_USAGE,
+                          "--precision must be a list of auto, int8, int16, fp32 and fake, is \"%s\"", precisions);
     if (threads > 1024 || threads != (double)(uint32_t)threads)
         return qd_cmd_say("bench", QD_EXIT_USAGE, "--threads must be a whole number up to 1024");
     struct qd_engine_options options = {.threads = (uint32_t)threads};

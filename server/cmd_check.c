@@ -19,7 +19,7 @@ struct check {
     bool given;
     struct qd_shapes_report at;
     struct qd_error at_error; /* why these shapes can't be, or empty */
-    uint64_t *step_macs, macs[3];
+    uint64_t *step_macs, macs[4];
 };
 
 /* What steps of one precision have in common. */
@@ -222,8 +222,8 @@ static void print_shapes(const struct check *c)
     printf("memory    of a request: inputs %" PRIu64 ", outputs %" PRIu64 ", workspace %" PRIu64 " bytes",
            c->at.input_bytes, c->at.output_bytes, c->at.workspace_bytes);
     printf(c->at.unknown_steps ? "; the last %zu steps have shapes that depend on data\n" : "\n", c->at.unknown_steps);
-    printf("multiply-adds int8 %" PRIu64 ", int16 %" PRIu64 ", fp32 %" PRIu64 "\n", c->macs[QD_INT8], c->macs[QD_INT16],
-           c->macs[QD_FP32]);
+    printf("multiply-adds int8 %" PRIu64 ", int16 %" PRIu64 ", fp32 %" PRIu64 ", fake %" PRIu64 "\n", c->macs[QD_INT8],
+           c->macs[QD_INT16], c->macs[QD_FP32], c->macs[QD_FAKE]);
 }
 
 static void print_steps(const struct check *c, const struct qd_plan_report *plan)
@@ -322,8 +322,8 @@ static json_t *json_survey(const struct check *c)
 
 static json_t *json_macs(const uint64_t *macs)
 {
-    return json_pack("{s:I, s:I, s:I}", "int8", (json_int_t)macs[QD_INT8], "int16", (json_int_t)macs[QD_INT16], "fp32",
-                     (json_int_t)macs[QD_FP32]);
+    return json_pack("{s:I, s:I, s:I, s:I}", "int8", (json_int_t)macs[QD_INT8], "int16", (json_int_t)macs[QD_INT16],
+                     "fp32", (json_int_t)macs[QD_FP32], "fake", (json_int_t)macs[QD_FAKE]);
 }
 
 /* Memory and multiply-adds at the shapes asked about; an object with "error" where they can't be. */
@@ -423,7 +423,7 @@ int qd_cmd_check(int argc, char **argv)
     if (left != 1)
         return qd_cmd_say("check", QD_EXIT_USAGE, "one model file, please");
     if (!qd_precision_from(precision, &options.precision))
-        return qd_cmd_say("check", QD_EXIT_USAGE, "--precision must be auto, int8, int16 or fp32, is \"%s\"",
+        return qd_cmd_say("check", QD_EXIT_USAGE, "--precision must be auto, int8, int16, fp32 or fake, is \"%s\"",
                           precision);
     const char *slash = strrchr(argv[0], '/');
     if (qd_engine_create(&engine_options, &engine, &error))

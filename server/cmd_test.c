@@ -150,7 +150,8 @@ int qd_cmd_test(int argc, char **argv)
     if (folders == 0)
         return qd_cmd_say("test", QD_EXIT_USAGE, "at least one folder, please");
     if (!qd_precision_from(precision, &run.quant.precision))
-        return qd_cmd_say("test", QD_EXIT_USAGE, "--precision must be auto, int8, int16 or fp32, is \"%s\"", precision);
+        return qd_cmd_say("test", QD_EXIT_USAGE, "--precision must be auto, int8, int16, fp32 or fake, is \"%s\"",
+                          precision);
     if (run.cosine > 1)
         return qd_cmd_say("test", QD_EXIT_USAGE, "--cosine must be at most 1");
     if (qd_engine_create(&options, &run.engine, &error))

@@ -18,6 +18,8 @@ void qd_config_quant(const struct qd_config *config, struct qd_quant_options *ou
     out->smoothing = config->smoothing;
     out->bias_correction = config->bias_correction;
     out->weight_bits = (int)config->weight_bits;
+    out->fake_weight_bits = (int)config->fake_weight_bits;
+    out->fake_activation_bits = (int)config->fake_activation_bits;
     out->averaging_constant = config->averaging_constant;
     out->max_step = config->max_step;
     out->guard_tolerance = config->guard_tolerance;

@@ -98,6 +98,10 @@ static json_t *overrides_json(const struct qd_quant_options *base, const struct 
         json_object_set_new(o, "weight_bits", json_integer(now->weight_bits));
     if (now->smoothing != base->smoothing)
         json_object_set_new(o, "smoothing", json_boolean(now->smoothing));
+    if (now->fake_weight_bits != base->fake_weight_bits)
+        json_object_set_new(o, "fake_weight_bits", json_integer(now->fake_weight_bits));
+    if (now->fake_activation_bits != base->fake_activation_bits)
+        json_object_set_new(o, "fake_activation_bits", json_integer(now->fake_activation_bits));
     if (now->bias_correction != base->bias_correction)
         json_object_set_new(o, "bias_correction", json_boolean(now->bias_correction));
     if (now->averaging_constant != base->averaging_constant)
@@ -217,6 +221,10 @@ static struct qd_quant_options options_of(const struct qd_quant_options *base, c
         o.weight_bits = (int)json_integer_value(value);
     if (json_is_boolean(value = json_object_get(changed, "smoothing")))
         o.smoothing = json_is_true(value);
+    if (json_is_integer(value = json_object_get(changed, "fake_weight_bits")))
+        o.fake_weight_bits = (int)json_integer_value(value);
+    if (json_is_integer(value = json_object_get(changed, "fake_activation_bits")))
+        o.fake_activation_bits = (int)json_integer_value(value);
     if (json_is_boolean(value = json_object_get(changed, "bias_correction")))
         o.bias_correction = json_is_true(value);
     if (json_is_number(value = json_object_get(changed, "averaging_constant")))

@@ -266,14 +266,15 @@ enum qd_status qd_linear_create(const struct qd_linear_spec *spec, const struct 
                             .inputs = d.inputs,
                             .depth = d.depth,
                             .weight_bits = spec->weight_bits,
+                            .fake_bits = spec->fake_bits,
                             .geometry = {.spatial = 1, .kernel = {1}, .taps = 1},
                             .act = spec->act};
     enum qd_status status = QD_OK;
     l->lines = wants_lines(&d, qd_linear_element(l));
     if (l->lines) /* whole units of four bytes */
         l->k = (l->k * qd_linear_element(l) + 3) / 4 * 4 / qd_linear_element(l);
-    l->asymmetric = spec->asymmetric && l->int8 && l->kind != QD_LINEAR_DEPTHWISE && l->k <= QD_ASYMMETRIC_K &&
-                    (!spec->given.q || spec->columns); /* given ones bring none */
+    l->asymmetric = spec->asymmetric && (l->int8 || l->fake_bits) && l->kind != QD_LINEAR_DEPTHWISE &&
+                    l->k <= QD_ASYMMETRIC_K && (!spec->given.q || spec->columns); /* given ones bring none */
     if (l->kind != QD_LINEAR_ROWS)
         status = read_geometry(spec->node, &spec->weights->shape, &l->geometry, error);
     if (status)

@@ -27,6 +27,7 @@ struct qd_linear_spec {
     bool residual;        /* calls bring a second operand, added before the activation */
     bool int8;            /* else FP32 */
     int weight_bits;      /* not 0: 16-bit activations and weights of so many bits, 8..16; int8 is false then */
+    int fake_bits;        /* not 0: FP32 arithmetic with the weights that integers of so many bits stand for, 2..8 */
     bool per_tensor;      /* one weight scale for all outputs instead of one each (of w * factor) */
     bool asymmetric;      /* INT8 weights with a zero point, equation (3), where the layer can: qd_linear_asymmetric */
 };

@@ -33,6 +33,7 @@ struct qd_linear {
     enum qd_linear_kind kind;
     bool int8;
     int weight_bits; /* INT16: of the weights; else 0 */
+    int fake_bits;   /* FP32 with weights that integers of so many bits stand for; else 0 */
     bool lines;      /* pixels are too small to be pointed at: rows of A are copied together, padded to whole units of 4
                         bytes */
     /* As products: `groups` of them, each n columns of depth k = taps * channels. Depthwise: groups = 1, n = channels,
@@ -45,8 +46,8 @@ struct qd_linear {
     struct qd_geometry geometry;
     unsigned char *packed; /* groups * group_bytes */
     size_t group_bytes;
-    bool asymmetric;       /* INT8: weights have zero points */
-    int32_t *weight_zeros; /* [groups * n] then, as s8; else NULL */
+    bool asymmetric;       /* INT8 and fake: weights have zero points */
+    int32_t *weight_zeros; /* [groups * n] of INT8 then, as s8; else NULL */
     int32_t *sums;         /* [groups * n] INT8: column sums of w - weight_zeros */
     float *weight_scale;   /* [groups * n] INT8 */
     float *bias;           /* [groups * n] or NULL */

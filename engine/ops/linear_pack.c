@@ -232,6 +232,30 @@ static bool quantize_words(const struct packer *p, size_t g, size_t first, size_
     return true;
 }
 
+/* To integers of few bits and back, in place: by the reciprocal of the scale, as epilogues do and as PyTorch's
+ * fake_quantize does. */
+static bool fake(const struct packer *p, size_t g, size_t first, size_t count)
+{
+    const struct qd_linear *l = p->l;
+    const int32_t most = (1 << (l->fake_bits - 1)) - 1;
+    for (size_t j = 0; j < count; j++) {
+        float *row = p->rows + j * l->k;
+        const struct span span = column_span(p, g, first + j, row);
+        if (!isfinite(absmax(&span)))
+            return false;
+        struct qd_qparams qp = {.scale = qd_weight_scale(absmax(&span), l->fake_bits),
+                                .zero_point = QD_CARRIER_OFFSET,
+                                .qmin = QD_CARRIER_OFFSET - most,
+                                .qmax = QD_CARRIER_OFFSET + most};
+        if (l->asymmetric)
+            qp = qd_qparams_from_range_bits((double)span.lo, (double)span.hi, false, l->fake_bits);
+        l->weight_scale[g * l->n + first + j] = qp.scale;
+        l->kernels->requantize_u8(row, l->k, &qp, (uint8_t *)p->integers, NULL);
+        l->kernels->dequantize_u8((const uint8_t *)p->integers, l->k, &qp, row);
+    }
+    return true;
+}
+
 /* A panel of a product's columns to its place: panels stand one after the other. */
 static void pack_panel(const struct packer *p, size_t g, size_t first, size_t count)
 {
@@ -311,7 +335,7 @@ static enum qd_status pack_all(const struct packer *p)
             if (p->see)
                 continue;
             if ((l->int8 && !(is_given(p) ? take : quantize)(p, g, first, count)) ||
-                (l->weight_bits && !quantize_words(p, g, first, count)))
+                (l->weight_bits && !quantize_words(p, g, first, count)) || (l->fake_bits && !fake(p, g, first, count)))
                 return QD_ERR_UNSUPPORTED;
             if (p->mean)
                 correct_panel(p, g, first, count);
@@ -349,12 +373,13 @@ static enum qd_status go_through(struct packer *p)
                : l->weight_bits               ? l->kernels->gemm_q16.nr
                                               : l->kernels->gemm_f32.nr;
     p->rows = qd_calloc(p->panel * l->k, sizeof *p->rows);
-    p->integers = l->int8 ? qd_calloc(p->panel * l->k, 1) : NULL;
+    const bool integers = l->int8 || l->fake_bits;
+    p->integers = integers ? qd_calloc(p->panel * l->k, 1) : NULL;
     p->words = l->weight_bits ? qd_calloc(p->panel * l->k, sizeof *p->words) : NULL;
-    bool whole = (l->int8 || l->weight_bits) && !is_given(p) &&
+    bool whole = (integers || l->weight_bits) && !is_given(p) &&
                  (p->spec->per_tensor || l->kind == QD_LINEAR_TILED || l->kind == QD_LINEAR_TRANSPOSED);
     p->spans = whole ? qd_calloc(l->outputs, sizeof *p->spans) : NULL;
-    if (p->rows && (p->integers || !l->int8) && (p->words || !l->weight_bits) && (p->spans || !whole))
+    if (p->rows && (p->integers || !integers) && (p->words || !l->weight_bits) && (p->spans || !whole))
         status = pack_all(p);
     qd_free(p->spans);
     qd_free(p->integers);
@@ -370,9 +395,9 @@ enum qd_status qd_linear_pack(const struct qd_linear_spec *spec, struct qd_linea
     l->packed = qd_arena_alloc_raw(arena, l->groups * l->group_bytes);
     l->sums = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->sums);
     l->weight_scale = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_scale);
-    if (l->asymmetric)
+    if (l->asymmetric && l->int8)
         l->weight_zeros = qd_arena_alloc(arena, l->groups * l->n, sizeof *l->weight_zeros);
-    if (!l->packed || !l->sums || !l->weight_scale || (l->asymmetric && !l->weight_zeros))
+    if (!l->packed || !l->sums || !l->weight_scale || (l->asymmetric && l->int8 && !l->weight_zeros))
         return QD_ERR_NO_MEMORY;
     return go_through(&p);
 }

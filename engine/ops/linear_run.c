@@ -128,7 +128,7 @@ static size_t table_bytes(const struct qd_linear_run *r)
 /* Of one task: sums of the rows of A. */
 static size_t sums_bytes(const struct qd_linear_run *r)
 {
-    return r->l->asymmetric ? qd_align_up(r->row_step * sizeof(int32_t)) : 0;
+    return r->l->weight_zeros ? qd_align_up(r->row_step * sizeof(int32_t)) : 0;
 }
 
 static size_t kernel_scratch(const struct qd_linear *l)
@@ -306,7 +306,7 @@ static void run_block(const struct qd_linear_run *r, size_t block, unsigned char
             .b = l->packed + part.group * l->group_bytes,
             .epilogue = qd_linear_epilogue(r, part.group * l->n, part.element, part.stride, seen),
             .scratch = scratch + table_bytes(r) + sums_bytes(r)};
-        if (l->asymmetric) {
+        if (l->weight_zeros) {
             int32_t *sums = (int32_t *)(void *)(scratch + table_bytes(r));
             l->kernels->sum_rows_u8(&args.a, part.count, sums);
             args.epilogue.weight_zeros = l->weight_zeros + part.group * l->n;

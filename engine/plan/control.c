@@ -200,7 +200,7 @@ bool qd_control_int8(const struct qd_control *control)
 {
     for (int b = 0; b < control->branch_count; b++)
         for (int s = 0; s < control->branches[b].plan->step_count; s++)
-            if (control->branches[b].plan->steps[s].int8)
+            if (control->branches[b].plan->steps[s].int8 && !control->branches[b].plan->steps[s].fake)
                 return true;
     return false;
 }

@@ -20,6 +20,8 @@ struct work {
     const float *by; /* of rows: what they are multiplied by, or NULL */
     struct qd_row_scale *scales;
     bool symmetric;
+    int bits; /* of rows that become floats again */
+    void (*quantize)(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q, struct qd_observation *seen);
     size_t images, channels, span; /* span: spatial elements of an image */
     size_t step, tiles;            /* spatial elements of a tile, tiles of an image */
     size_t items, each;            /* tiles of all images, or pieces of FLAT_ELEMS; items of a task */
@@ -148,11 +150,11 @@ static void quantize_tile(const struct work *w, size_t item, struct qd_observati
     if (w->in->layout == QD_PLAIN) {
         size_t rows = t.count == w->span ? 1 : w->channels, row = t.count == w->span ? t.count * w->channels : t.count;
         for (size_t c = 0; c < rows; c++)
-            w->kernels->quantize_u8(in + t.image_at + c * w->span + t.begin, row, w->qp, between + c * row, seen);
+            w->quantize(in + t.image_at + c * w->span + t.begin, row, w->qp, between + c * row, seen);
         w->kernels->transpose_u8(between, t.count, w->channels, t.count, out + t.image_at + t.begin * w->channels,
                                  w->channels);
     } else {
-        w->kernels->quantize_u8(in + t.image_at + t.begin * w->channels, t.count * w->channels, w->qp, between, seen);
+        w->quantize(in + t.image_at + t.begin * w->channels, t.count * w->channels, w->qp, between, seen);
         w->kernels->transpose_u8(between, w->channels, t.count, w->channels, out + t.image_at + t.begin, w->span);
     }
 }
@@ -160,7 +162,7 @@ static void quantize_tile(const struct work *w, size_t item, struct qd_observati
 static void quantize_flat(const struct work *w, size_t item, struct qd_observation *seen)
 {
     size_t at, n = flat_of(w, item, &at);
-    w->kernels->quantize_u8((const float *)w->in->data + at, n, w->qp, (uint8_t *)w->out->data + at, seen);
+    w->quantize((const float *)w->in->data + at, n, w->qp, (uint8_t *)w->out->data + at, seen);
 }
 
 static void quantize_words(const struct work *w, size_t item, struct qd_observation *seen)
@@ -173,10 +175,52 @@ void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tenso
                          const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
                          struct qd_parallel *parallel)
 {
-    struct work w = {.kernels = kernels, .in = in, .out = out, .qp = qp, .scratch = scratch};
+    struct work w = {
+        .kernels = kernels, .in = in, .out = out, .qp = qp, .scratch = scratch, .quantize = kernels->quantize_u8};
     const bool words = out->dtype == QD_I16;
     run_work(&w, !words && turns(in, out, &w), quantize_tile, words ? quantize_words : quantize_flat, parallel,
              observe);
+}
+
+void qd_convert_requantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
+                           const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
+                           struct qd_parallel *parallel)
+{
+    struct work w = {
+        .kernels = kernels, .in = in, .out = out, .qp = qp, .scratch = scratch, .quantize = kernels->requantize_u8};
+    run_work(&w, turns(in, out, &w), quantize_tile, quantize_flat, parallel, observe);
+}
+
+/* As quantize_rows_u8 does it, and back. */
+static void fake_rows(const struct work *w, size_t item, struct qd_observation *seen)
+{
+    const float *in = (const float *)w->in->data + item * w->channels;
+    uint8_t *between = w->scratch + item * w->channels;
+    struct qd_observation row = qd_observation_empty();
+    w->kernels->observe_f32(in, w->channels, NULL, &row);
+    const bool finite = row.min <= row.max;
+    const struct qd_qparams qp = qd_qparams_from_range_bits(finite ? (double)row.min : 0, finite ? (double)row.max : 0,
+                                                            w->symmetric, w->bits);
+    w->kernels->requantize_u8(in, w->channels, &qp, between, NULL);
+    w->kernels->dequantize_u8(between, w->channels, &qp, (float *)w->out->data + item * w->channels);
+    if (seen)
+        qd_observation_merge(seen, &row);
+}
+
+void qd_convert_fake_rows(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
+                          bool symmetric, int bits, struct qd_observation *observe, void *scratch,
+                          struct qd_parallel *parallel)
+{
+    const size_t rows = (size_t)qd_shape_span(&in->shape, 0, in->shape.rank - 1);
+    struct work w = {.kernels = kernels,
+                     .in = in,
+                     .out = out,
+                     .scratch = scratch,
+                     .symmetric = symmetric,
+                     .bits = bits,
+                     .channels = (size_t)in->shape.dims[in->shape.rank - 1],
+                     .item = fake_rows};
+    run_items(&w, rows, rows * w.channels, parallel, observe);
 }
 
 static void quantize_rows(const struct work *w, size_t item, struct qd_observation *seen)

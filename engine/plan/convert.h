@@ -12,6 +12,15 @@
 void qd_convert_quantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
                          const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
                          struct qd_parallel *parallel);
+/* The same to u8 by the reciprocal of the scale, equation (8). */
+void qd_convert_requantize(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
+                           const struct qd_qparams *qp, struct qd_observation *observe, void *scratch,
+                           struct qd_parallel *parallel);
+/* out (F32) = what integers of `bits` bits stand for to which each row of in (F32) is rounded by its own range, both
+ * plain; scratch as above. Merges into *observe. */
+void qd_convert_fake_rows(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,
+                          bool symmetric, int bits, struct qd_observation *observe, void *scratch,
+                          struct qd_parallel *parallel);
 /* out (u8) = in (F32), both plain, each row (last dimension), multiplied by by[] (NULL: as it is), by its own range,
  * which goes to scales[rows]. Merges into *observe. */
 void qd_convert_quantize_rows(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,

@@ -166,7 +166,8 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
         break;
     }
     case QD_STEP_QUANTIZE:
-        qd_convert_quantize(plan->kernels, in, out, out_qp, observe, scratch, plan->parallel);
+        (step->fake ? qd_convert_requantize : qd_convert_quantize)(plan->kernels, in, out, out_qp, observe, scratch,
+                                                                   plan->parallel);
         break;
     case QD_STEP_QUANTIZE_ROWS:
         qd_convert_quantize_rows(plan->kernels, in, out, step->by, lane->slots[step->out[1]].data,
@@ -174,6 +175,10 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
         break;
     case QD_STEP_DEQUANTIZE:
         qd_convert_dequantize(plan->kernels, in, out, in_qp, scratch, plan->parallel);
+        break;
+    case QD_STEP_FAKE_ROWS:
+        qd_convert_fake_rows(plan->kernels, in, out, plan->options.symmetric, plan->sites[step->site].bits, observe,
+                             scratch, plan->parallel);
         break;
     case QD_STEP_RELAYOUT:
         qd_convert_relayout(plan->kernels, in, out, plan->parallel);
@@ -203,9 +208,9 @@ static float utilization(const struct qd_observation *seen, const struct qd_qpar
 /* A scale of the lane's own, in the bits of its site. */
 static struct qd_qparams own_scale(const struct qd_lane *lane, int site, double lo, double hi)
 {
-    return lane->plan->sites[site].wide
-               ? qd_qparams_from_range_s16(lo, hi)
-               : qd_qparams_from_range(lo, hi, lane->rules.symmetric && !lane->plan->sites[site].own);
+    const struct qd_site *at = &lane->plan->sites[site];
+    return at->wide ? qd_qparams_from_range_s16(lo, hi)
+                    : qd_qparams_from_range_bits(lo, hi, lane->rules.symmetric && !at->own, at->bits);
 }
 
 /* With 16 bits even a single value that is cut costs more than all rounding: under `widen` none ever is. */
@@ -256,10 +261,10 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
 }
 
 /* Each row uses its whole range: nothing to guard. */
-static void run_rows_site(struct qd_lane *lane, const struct qd_step *step)
+static void run_rows_site(struct qd_lane *lane, const struct qd_step *step, void *scratch)
 {
     struct qd_observation *seen = &lane->observations[step->site];
-    pass(lane, step, seen, NULL);
+    pass(lane, step, seen, scratch);
     lane->utilization[step->site] = seen->min < seen->max;
 }
 
@@ -320,7 +325,7 @@ static void run_step(struct qd_lane *lane, int index)
             return;
     }
     if (step->site >= 0 && lane->plan->sites[step->site].rows)
-        run_rows_site(lane, step);
+        run_rows_site(lane, step, scratch);
     else if (step->site >= 0)
         run_site(lane, step, scratch);
     else

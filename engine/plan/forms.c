@@ -159,7 +159,8 @@ static enum qd_status choose(struct finder *f)
         const bool may_read = integer || (op->flags & QD_OP_READS_Q8);
         const struct qd_pin *pin = may_read ? qd_plan_pin(f->plan, node) : NULL;
         const bool words = integer && (pin ? pin->int16 : f->plan->options.int16);
-        if (pin && !pin->int8 && !pin->int16) {
+        const bool fake = integer && (pin ? pin->fake : f->plan->options.fake);
+        if (pin && !pin->int8 && !pin->int16 && !pin->fake) {
             refusal = pin->reason;
             f->forms->real[u] = !integer;
         } else if (integer && f->plan->options.fp32) {
@@ -171,6 +172,8 @@ static enum qd_status choose(struct finder *f)
             const struct qd_choice *choice = qd_plan_choice(f->plan, node);
             refusal = choice && choice->fp32 && !pin && !f->quantized ? "FP32 is faster here, measured while loading"
                                                                       : qd_linear_int8_refusal(&f->plan->graph, node);
+        } else if (inside && fake) {
+            refusal = "its integers are made inside of it: fake quantization leaves it in FP32";
         } else if (inside) {
             const struct qd_tensor **constants = qd_forms_constants(f->plan, node);
             if (!constants)
@@ -198,7 +201,8 @@ static enum qd_status choose(struct finder *f)
         f->forms->given[u] = file && linear;
         f->forms->int16[u] = words && !refusal;
         f->forms->int8[u] = !words && !refusal;
-        f->forms->pinned[u] = pin && pin->asked && (pin->int8 || pin->int16) == !refusal;
+        f->forms->fake[u] = fake && !refusal;
+        f->forms->pinned[u] = pin && pin->asked && (pin->int8 || pin->int16 || pin->fake) == !refusal;
         f->forms->reason[u] = refusal                             ? refusal
                               : pin && (pin->asked || pin->int16) ? pin->reason
                               : file                              ? "quantized in the file"
@@ -309,6 +313,12 @@ static enum taking takes(const struct finder *f, int u, int i)
     return moves && q8_out ? INTEGERS : FLOATS;
 }
 
+static bool hands_on_faked(const struct finder *f, int u)
+{
+    const struct qd_node *node = node_of(f, u);
+    return !f->units[u].linear && node->out_count > 0 && node->out[0] != QD_NO_VALUE && f->forms->faked[node->out[0]];
+}
+
 /* Backwards over the units: all readers of a unit's output are known when its inputs are looked at. */
 static enum qd_status find_only_q8(struct finder *f)
 {
@@ -336,11 +346,13 @@ static enum qd_status find_only_q8(struct finder *f)
             if (node->in[i] == QD_NO_VALUE)
                 continue;
             forms->only_q8[node->in[i]] |= how == INTEGERS;
+            forms->faked[node->in[i]] |= forms->fake[u] ? how == INTEGERS : how != FLOATS && hands_on_faked(f, u);
             floats[node->in[i]] |= how == FLOATS;
         }
         if (unit->linear && unit->residual != QD_NO_VALUE) {
             bool q8 = forms->int8[u] && forms->only_q8[unit->out];
             forms->only_q8[unit->residual] |= q8;
+            forms->faked[unit->residual] |= q8 && forms->fake[u];
             floats[unit->residual] |= !forms->int8[u];
         }
     }
@@ -359,6 +371,7 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
     *forms = (struct qd_forms){.ops = qd_arena_alloc(arena, n, sizeof *forms->ops),
                                .int8 = qd_arena_alloc(arena, n, sizeof *forms->int8),
                                .int16 = qd_arena_alloc(arena, n, sizeof *forms->int16),
+                               .fake = qd_arena_alloc(arena, n, sizeof *forms->fake),
                                .rows = qd_arena_alloc(arena, n, sizeof *forms->rows),
                                .real = qd_arena_alloc(arena, n, sizeof *forms->real),
                                .wants = qd_arena_alloc(arena, n, sizeof *forms->wants),
@@ -369,10 +382,11 @@ enum qd_status qd_forms_find(const struct qd_plan *plan, const struct qd_unit *u
                                .channels_last = qd_arena_alloc(arena, n, sizeof *forms->channels_last),
                                .reason = qd_arena_alloc(arena, n, sizeof *forms->reason),
                                .rank = qd_arena_alloc(arena, values, sizeof *forms->rank),
-                               .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8)};
-    if (!forms->ops || !forms->int8 || !forms->int16 || !forms->rows || !forms->real || !forms->wants ||
+                               .only_q8 = qd_arena_alloc(arena, values, sizeof *forms->only_q8),
+                               .faked = qd_arena_alloc(arena, values, sizeof *forms->faked)};
+    if (!forms->ops || !forms->int8 || !forms->int16 || !forms->fake || !forms->rows || !forms->real || !forms->wants ||
         !forms->pinned || !forms->channels_last || !forms->reason || !forms->rank || !forms->only_q8 || !forms->given ||
-        !forms->takes_over || !forms->fixed || !f.types)
+        !forms->takes_over || !forms->fixed || !forms->faked || !f.types)
         return no_memory(f.error);
     enum qd_status status = find_ops(&f);
     if (!status && !plan->options.fp32)

@@ -12,6 +12,7 @@ struct qd_forms {
     const struct qd_op **ops;
     bool *int8;          /* a linear unit in INT8, or an operator that asked for integers and gets them */
     bool *int16;         /* a linear unit in 16 bits: it reads s16 and writes floats */
+    bool *fake;          /* a unit that int8 says, but on floats: those its integers would stand for */
     bool *rows;          /* a linear unit in INT8 whose input is quantized row by row, or an operator that does so */
     bool *real;          /* an operator that could pass integers on is pinned to FP32 */
     unsigned *wants;     /* inputs that such an operator asked for, a bit each */
@@ -24,6 +25,7 @@ struct qd_forms {
     int *rank;                          /* of a channels-last tensor; 0: it lies plain */
     bool *only_q8;                      /* every reader takes integers, and one wants them */
     const struct qd_round_trip **fixed; /* how the file makes integers of it, or NULL */
+    bool *faked;                        /* a unit in fake quantization reads its integers, or what is made of them */
 };
 
 /* Arrays in the plan's arena. Errors: UNSUPPORTED naming a node without an operator, NO_MEMORY. */

@@ -54,8 +54,12 @@ static int add_site(struct placer *p, int value)
     if (!grow(p, (void **)&p->plan->sites, p->plan->site_count, &p->site_room, sizeof *p->plan->sites))
         return -1;
     int id = p->plan->site_count++;
-    p->plan->sites[id] = (struct qd_site){.name = p->plan->graph.values[value].name, .value = value, .slot = -1};
     const struct qd_round_trip *trip = p->forms.fixed[value];
+    const bool few = p->forms.faked[value] && !trip; /* a file says how many it has itself */
+    p->plan->sites[id] = (struct qd_site){.name = p->plan->graph.values[value].name,
+                                          .value = value,
+                                          .slot = -1,
+                                          .bits = few ? p->plan->options.fake_activation_bits : 8};
     if (trip && !trip->own)
         p->plan->sites[id].fixed = &trip->qp;
     return id;
@@ -86,6 +90,8 @@ static enum qd_form form_of(bool q8, bool channels_last)
 {
     return q8 ? (channels_last ? QD_FORM_Q8_CL : QD_FORM_Q8) : channels_last ? QD_FORM_REAL_CL : QD_FORM_REAL;
 }
+
+static enum qd_form fake_form(bool channels_last) { return channels_last ? QD_FORM_FAKE_CL : QD_FORM_FAKE; }
 
 static bool is_q8(enum qd_form form) { return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL; }
 static bool is_q16(enum qd_form form) { return form == QD_FORM_Q16 || form == QD_FORM_Q16_CL; }
@@ -141,15 +147,34 @@ static int quantize_rows(struct placer *p, int value, int from, const struct qd_
     return out;
 }
 
+/* Floats of each row's own range, for a layer in fake quantization. */
+static int fake_rows(struct placer *p, int from, const struct qd_node *node)
+{
+    int value = p->plan->slots[from].value, site = add_site(p, value);
+    int out = site < 0 ? -1 : add_slot(p, value, QD_FORM_FAKE_ROWS, site);
+    struct qd_step *step = out < 0 ? NULL : add_step(p, QD_STEP_FAKE_ROWS, node, 1, 1);
+    if (!step)
+        return -1;
+    ((int *)step->in)[0] = from;
+    ((int *)step->out)[0] = out;
+    step->fake = true;
+    step->site = site;
+    p->plan->sites[site].rows = true;
+    p->plan->sites[site].slot = out;
+    p->plan->sites[site].bits = p->plan->options.fake_activation_bits;
+    return out;
+}
+
 /* One conversion from an existing slot of a value to `form`; returns the new slot. The slot may be another value's that
  * the same bytes are of (place_round_trip). */
 static int convert(struct placer *p, enum qd_step_kind kind, int value, int from, enum qd_form form,
                    const struct qd_node *node)
 {
-    int site = is_q8(form) ? p->plan->slots[from].site : -1;
+    bool keeps = is_q8(form) || form == QD_FORM_FAKE || form == QD_FORM_FAKE_CL;
+    int site = keeps ? p->plan->slots[from].site : -1;
     if (kind == QD_STEP_QUANTIZE)
         site = add_site(p, value);
-    if (is_q8(form) && site < 0)
+    if (keeps && site < 0)
         return -1;
     int slot = add_slot(p, value, form, site);
     struct qd_step *step = slot < 0 ? NULL : add_step(p, kind, node, 1, 1);
@@ -159,6 +184,7 @@ static int convert(struct placer *p, enum qd_step_kind kind, int value, int from
     ((int *)step->out)[0] = slot;
     step->int8 = is_q8(form);
     step->int16 = is_q16(form);
+    step->fake = form == QD_FORM_FAKE || form == QD_FORM_FAKE_CL || (step->int8 && p->forms.faked[value]);
     if (kind == QD_STEP_QUANTIZE) {
         step->site = site;
         p->plan->sites[site].wide = is_q16(form);
@@ -174,12 +200,14 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
         enum qd_form want, have;
         enum qd_step_kind kind;
     } roads[] = {
-        {QD_FORM_REAL, QD_FORM_REAL_CL, QD_STEP_RELAYOUT}, {QD_FORM_REAL, QD_FORM_Q8, QD_STEP_DEQUANTIZE},
-        {QD_FORM_REAL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE}, {QD_FORM_Q8, QD_FORM_Q8_CL, QD_STEP_RELAYOUT},
-        {QD_FORM_REAL_CL, QD_FORM_REAL, QD_STEP_RELAYOUT}, {QD_FORM_Q8, QD_FORM_REAL, QD_STEP_QUANTIZE},
-        {QD_FORM_Q8_CL, QD_FORM_Q8, QD_STEP_RELAYOUT},     {QD_FORM_Q8_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
-        {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},   {QD_FORM_REAL_CL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE},
-        {QD_FORM_Q16, QD_FORM_REAL, QD_STEP_QUANTIZE},     {QD_FORM_Q16_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
+        {QD_FORM_REAL, QD_FORM_REAL_CL, QD_STEP_RELAYOUT},    {QD_FORM_REAL, QD_FORM_Q8, QD_STEP_DEQUANTIZE},
+        {QD_FORM_REAL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE},    {QD_FORM_Q8, QD_FORM_Q8_CL, QD_STEP_RELAYOUT},
+        {QD_FORM_REAL_CL, QD_FORM_REAL, QD_STEP_RELAYOUT},    {QD_FORM_Q8, QD_FORM_REAL, QD_STEP_QUANTIZE},
+        {QD_FORM_Q8_CL, QD_FORM_Q8, QD_STEP_RELAYOUT},        {QD_FORM_Q8_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
+        {QD_FORM_Q8_CL, QD_FORM_REAL, QD_STEP_QUANTIZE},      {QD_FORM_REAL_CL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE},
+        {QD_FORM_Q16, QD_FORM_REAL, QD_STEP_QUANTIZE},        {QD_FORM_Q16_CL, QD_FORM_REAL_CL, QD_STEP_QUANTIZE},
+        {QD_FORM_FAKE, QD_FORM_Q8, QD_STEP_DEQUANTIZE},       {QD_FORM_FAKE, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE},
+        {QD_FORM_FAKE_CL, QD_FORM_Q8_CL, QD_STEP_DEQUANTIZE}, {QD_FORM_FAKE_CL, QD_FORM_Q8, QD_STEP_DEQUANTIZE},
     };
     if (p->slot_of[value][form] >= 0)
         return p->slot_of[value][form];
@@ -193,6 +221,10 @@ static int get_slot(struct placer *p, int value, enum qd_form form, const struct
     if (form == QD_FORM_Q8_ROWS) {
         int from = get_slot(p, value, QD_FORM_REAL, node);
         return from < 0 ? -1 : quantize_rows(p, value, from, node);
+    }
+    if (form == QD_FORM_FAKE || form == QD_FORM_FAKE_CL) { /* by way of the integers */
+        enum qd_form integers = form == QD_FORM_FAKE ? QD_FORM_Q8 : QD_FORM_Q8_CL;
+        return get_slot(p, value, integers, node) < 0 ? -1 : get_slot(p, value, form, node);
     }
     if (is_q16(form)) { /* made of floats that lie in the same order */
         enum qd_form floats = form == QD_FORM_Q16 ? QD_FORM_REAL : QD_FORM_REAL_CL;
@@ -244,23 +276,38 @@ struct qd_linear_spec qd_place_spec(const struct qd_plan *plan, const struct qd_
     return spec;
 }
 
+/* What a linear layer in fake quantization reads. */
+static int get_fake(struct placer *p, int u, bool channels_last)
+{
+    const struct qd_node *node = &p->plan->graph.nodes[p->units[u].node];
+    const int value = node->in[0];
+    if (!p->forms.rows[u])
+        return get_slot(p, value, fake_form(channels_last), node);
+    if (p->slot_of[value][QD_FORM_FAKE_ROWS] >= 0)
+        return p->slot_of[value][QD_FORM_FAKE_ROWS];
+    const int from = get_slot(p, value, QD_FORM_REAL, node);
+    return from < 0 ? -1 : fake_rows(p, from, node);
+}
+
 static enum qd_status place_linear(struct placer *p, int u)
 {
     const struct qd_unit *unit = &p->units[u];
     const struct qd_node *node = &p->plan->graph.nodes[unit->node];
-    bool int8 = p->forms.int8[u], int16 = p->forms.int16[u], rows = p->forms.rows[u],
-         sum = unit->residual != QD_NO_VALUE;
+    const bool fake = p->forms.fake[u], int8 = p->forms.int8[u] && !fake, int16 = p->forms.int16[u],
+               rows = p->forms.rows[u] && !fake, sum = unit->residual != QD_NO_VALUE;
     struct qd_linear_spec spec = qd_place_spec(p->plan, unit, int8, int16);
     const struct qd_smoothed *smoothed = rows ? find_smoothed(p, node->in[0], node) : NULL;
     spec.columns = smoothed ? smoothed->s : NULL;
+    spec.fake_bits = fake && !p->forms.given[u] ? p->plan->options.fake_weight_bits : 0;
     struct qd_linear *linear;
     enum qd_status status = qd_linear_create(&spec, p->plan->kernels, p->plan->arena, &linear, p->error);
     if (status)
         return status;
     bool cl = qd_linear_is_conv(linear);
     enum qd_form taken = rows ? QD_FORM_Q8_ROWS : int16 ? (cl ? QD_FORM_Q16_CL : QD_FORM_Q16) : form_of(int8, cl);
-    int in = get_slot(p, node->in[0], taken, node);
-    int residual = sum ? get_slot(p, unit->residual, form_of(p->forms.only_q8[unit->residual], cl), node) : 0;
+    const bool q8_sum = sum && p->forms.only_q8[unit->residual];
+    int in = fake ? get_fake(p, u, cl) : get_slot(p, node->in[0], taken, node);
+    int residual = sum ? get_slot(p, unit->residual, fake && q8_sum ? fake_form(cl) : form_of(q8_sum, cl), node) : 0;
     bool out_q8 = int8 && p->forms.only_q8[unit->out];
     int site = out_q8 ? add_site(p, unit->out) : -1;
     enum qd_form form = form_of(out_q8, cl);
@@ -278,6 +325,7 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->reason = p->forms.reason[u];
     step->int8 = int8;
     step->int16 = int16;
+    step->fake = fake;
     step->pinned = p->forms.pinned[u];
     step->given = p->forms.given[u];
     step->linear = linear;
@@ -310,7 +358,7 @@ static enum qd_status prepare(struct placer *p, int u, void **prep)
                                  .constants = qd_forms_constants(p->plan, node),
                                  .kernels = p->plan->kernels,
                                  .arena = p->plan->arena,
-                                 .int8 = p->forms.int8[u],
+                                 .int8 = p->forms.int8[u] && !p->forms.fake[u],
                                  .rows = p->forms.rows[u]};
     size_t before = qd_arena_bytes(p->plan->arena);
     status = packing.constants ? op->pack(&packing, prep, p->error) : no_memory(p);
@@ -329,10 +377,13 @@ static enum qd_form taken_form(const struct placer *p, int u, int i)
     bool turned = p->forms.channels_last[u] && (i == 0 || (flags & QD_OP_ALL_CHANNELS_LAST)) &&
                   !graph->values[value].constant;
     int rank = p->forms.rank[value] ? p->forms.rank[value] : graph->values[value].info.shape.rank;
+    const bool fake = q8 && p->forms.fake[u];
     for (int o = 0; o < node->out_count; o++)
-        if (node->out[o] != QD_NO_VALUE)
-            return form_of(q8, turned && rank == p->forms.rank[node->out[o]]);
-    return form_of(q8, false);
+        if (node->out[o] != QD_NO_VALUE) {
+            turned &= rank == p->forms.rank[node->out[o]];
+            return fake ? fake_form(turned) : form_of(q8, turned);
+        }
+    return fake ? QD_FORM_FAKE : form_of(q8, false);
 }
 
 static enum qd_status take_inputs(struct placer *p, int u, int *slots)
@@ -388,7 +439,8 @@ static enum qd_status place_op(struct placer *p, int u)
     step->fused = p->units[u].fused;
     step->op = p->forms.ops[u];
     step->prep = prep;
-    step->int8 = site >= 0 || p->forms.int8[u];
+    step->int8 = (site >= 0 || p->forms.int8[u]) && !p->forms.fake[u];
+    step->fake = p->forms.fake[u] || (site >= 0 && p->forms.faked[node->out[0]]);
     step->pinned = p->forms.pinned[u];
     step->follows = !step->op->wants_q8 && !(step->op->flags & QD_OP_INT8_INSIDE) && !p->forms.real[u];
     step->reason = moves                            ? "moves integers unchanged"

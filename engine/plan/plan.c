@@ -102,13 +102,19 @@ static uint32_t hash_text(uint32_t hash, const char *text)
  * merged names. */
 static uint32_t digest(const struct qd_plan *plan)
 {
-    char text[96];
+    char text[128];
     uint32_t hash = 2166136261u;
     snprintf(text, sizeof text, "%016llx %d %d %d %d", (unsigned long long)plan->graph.digest, plan->options.fp32,
              plan->options.symmetric, plan->options.weights_per_tensor, plan->options.weight_bits);
     hash = hash_text(hash, text);
     if (plan->options.weights_asymmetric)
         hash = hash_text(hash, "asymmetric weights");
+    for (int i = 0; i < plan->step_count; i++)
+        if (plan->steps[i].fake) {
+            snprintf(text, sizeof text, "fake %d %d %d", i, plan->options.fake_weight_bits,
+                     plan->options.fake_activation_bits);
+            hash = hash_text(hash, text);
+        }
     for (int i = 0; i < plan->step_count; i++) {
         const struct qd_step *step = &plan->steps[i];
         snprintf(text, sizeof text, "%d %d %d %d", step->kind, step->int8, step->int16, step->site);
@@ -244,7 +250,9 @@ void qd_step_call(const struct qd_plan *plan, const struct qd_step *step, const 
 
 static enum qd_layout form_layout(enum qd_form form)
 {
-    return form == QD_FORM_REAL_CL || form == QD_FORM_Q8_CL || form == QD_FORM_Q16_CL ? QD_CHANNELS_LAST : QD_PLAIN;
+    return form == QD_FORM_REAL_CL || form == QD_FORM_Q8_CL || form == QD_FORM_Q16_CL || form == QD_FORM_FAKE_CL
+               ? QD_CHANNELS_LAST
+               : QD_PLAIN;
 }
 
 static enum qd_status check_elems(const struct qd_step *step, const struct qd_tensor *tensor, struct qd_error *error)
@@ -300,6 +308,11 @@ static enum qd_status needs_floats(const struct qd_plan *plan, const struct qd_s
                    step->node->name, plan->graph.values[plan->slots[step->in[0]].value].name, qd_dtype_name(in->dtype));
 }
 
+static enum qd_status needs_rows(const struct qd_step *step, struct qd_error *error)
+{
+    return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with rows", step->node->op, step->node->name);
+}
+
 /* The integers, and as many scales as there are rows. */
 static enum qd_status infer_rows(const struct qd_plan *plan, const struct qd_step *step, struct qd_tensor *slots,
                                  struct qd_error *error)
@@ -309,7 +322,7 @@ static enum qd_status infer_rows(const struct qd_plan *plan, const struct qd_ste
     if (in->dtype != QD_F32)
         return needs_floats(plan, step, in, error);
     if (in->shape.rank < 1)
-        return qd_fail(error, QD_ERR_SHAPE, "%s node '%s' needs a tensor with rows", step->node->op, step->node->name);
+        return needs_rows(step, error);
     *out = (struct qd_tensor){.dtype = QD_U8, .layout = QD_PLAIN, .shape = in->shape};
     *scales = (struct qd_tensor){.dtype = QD_I64, .layout = QD_PLAIN, .shape = in->shape};
     scales->shape.rank--;
@@ -338,6 +351,8 @@ enum qd_status qd_step_infer(const struct qd_plan *plan, const struct qd_step *s
         return infer_rows(plan, step, slots, error);
     bool integer_in = step->kind == QD_STEP_DEQUANTIZE || (step->kind == QD_STEP_LINEAR && step->int8);
     bool words_in = step->kind == QD_STEP_LINEAR && step->int16;
+    if (step->kind == QD_STEP_FAKE_ROWS && in->shape.rank < 1)
+        return needs_rows(step, error);
     if (in->dtype != (integer_in ? QD_U8 : words_in ? QD_I16 : QD_F32))
         return needs_floats(plan, step, in, error);
     out->dtype = is_q8(plan, step->out[0]) ? QD_U8 : is_q16(plan, step->out[0]) ? QD_I16 : QD_F32;
@@ -369,7 +384,8 @@ size_t qd_step_scratch(const struct qd_plan *plan, const struct qd_step *step, c
         qd_step_call(plan, step, slots, in, out, &call);
         return step->op->scratch(&call);
     case QD_STEP_QUANTIZE:
-    case QD_STEP_DEQUANTIZE: /* integers on their way between layouts */
+    case QD_STEP_DEQUANTIZE:
+    case QD_STEP_FAKE_ROWS: /* integers on their way between layouts */
         return (size_t)qd_tensor_elems(&slots[step->in[0]]);
     case QD_STEP_QUANTIZE_ROWS:
     case QD_STEP_RELAYOUT:

@@ -23,6 +23,9 @@ enum qd_form {
     QD_FORM_Q8_ROWS, /* u8, plain layout, each row by its own range: made of floats for the linear layers that read it
                       */
     QD_FORM_ROW_SCALES, /* struct qd_row_scale of each of these rows, counted as int64 */
+    QD_FORM_FAKE,       /* floats that a site's integers stand for, plain layout: read by layers in fake quantization */
+    QD_FORM_FAKE_CL,    /* the same, channels last */
+    QD_FORM_FAKE_ROWS,  /* floats that integers of each row's own range stand for, plain layout */
     QD_FORM_COUNT,
 };
 
@@ -42,6 +45,7 @@ enum qd_step_kind {
     QD_STEP_QUANTIZE,
     QD_STEP_QUANTIZE_ROWS, /* out: the integers, the rows' scales */
     QD_STEP_DEQUANTIZE,
+    QD_STEP_FAKE_ROWS, /* to integers of each row's own range and back */
     QD_STEP_RELAYOUT,
     QD_STEP_CONTROL, /* If, Loop, Scan: engine/plan/control.h */
 };
@@ -54,6 +58,7 @@ struct qd_step {
     bool int8, int16, pinned;
     bool given;   /* the file itself says that it runs in INT8 (engine/plan/qdq.h): not timed */
     bool follows; /* an operator without a precision of its own: integers only between those that have one */
+    bool fake;    /* floats of which each stands for an integer */
     int in_count, out_count;
     const int *in, *out; /* slots; QD_NO_VALUE = absent; of a linear step: input, residual, rows' scales */
     int site;            /* the site this step writes, or -1 */
@@ -74,6 +79,7 @@ struct qd_site {
     int slot;                     /* written in that form first; -1: in a body */
     const char *const *consumers; /* nodes that read its integers */
     int consumer_count;
+    int bits;                       /* of its integers, 2..8, where it isn't wide */
     bool wide;                      /* 16 bits (equation (4)), else 8 */
     bool smoothed;                  /* of rows: what is observed was divided by s */
     bool rows;                      /* each row has its own scale: what is observed is shown, not used */
@@ -91,10 +97,10 @@ struct qd_choice {
 
 /* A layer whose precision is given, whatever is faster. */
 struct qd_pin {
-    const char *node;   /* its name, or a pattern as of fnmatch(3) */
-    bool int8, int16;   /* neither: FP32 */
-    bool asked;         /* else a choice of ours */
-    const char *reason; /* one phrase, static */
+    const char *node;       /* its name, or a pattern as of fnmatch(3) */
+    bool int8, int16, fake; /* none of them: FP32 */
+    bool asked;             /* else a choice of ours */
+    const char *reason;     /* one phrase, static */
 };
 
 /* Which matrix layers have their input quantized row by row. AUTO: those of tensors with three dimensions or more,
@@ -114,8 +120,10 @@ struct qd_plan_options {
     bool symmetric; /* activations s8 instead of u8 */
     bool weights_per_tensor, weights_asymmetric;
     enum qd_rows_rule rows;
-    bool int16;      /* linear layers in 16 bits where they can, everything else in FP32 */
-    int weight_bits; /* of the weights of 16-bit layers, 8..16 */
+    bool int16;                                 /* linear layers in 16 bits where they can, everything else in FP32 */
+    int weight_bits;                            /* of the weights of 16-bit layers, 8..16 */
+    bool fake;                                  /* what INT8 would round is rounded, the arithmetic is FP32 */
+    int fake_weight_bits, fake_activation_bits; /* 2..8 */
     const struct qd_choice
         *choices; /* by node of the compiled graph, read while compiling; NULL: INT8 where it can run */
     int choice_count;

@@ -13,6 +13,7 @@ struct qd_learner {
     struct qd_given *given;  /* [site_count] */
     struct qd_given *fixed;  /* [site_count] the model's own, where none is given */
     bool *wide;              /* [site_count] */
+    int *bits;               /* [site_count] */
     struct qd_epoch **kept;  /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
     uint64_t newest, requests;
     bool frozen;
@@ -72,15 +73,17 @@ static struct qd_qparams scale_of(const struct qd_learner *learner, size_t site,
     struct qd_qparams qp;
     if (learner->wide[site])
         return qd_qparams_from_range_s16(lo, hi);
-    if (other->compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, other, &qp))
-        qp = qd_qparams_from_range(lo, hi, learner->rules.symmetric);
+    if (learner->bits[site] != 8 || other->compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, other, &qp))
+        qp = qd_qparams_from_range_bits(lo, hi, learner->rules.symmetric, learner->bits[site]);
     return qp;
 }
 
 static struct qd_site_params given_params(const struct qd_learner *learner, size_t site, const struct qd_given *given)
 {
     return (struct qd_site_params){
-        .qp = given->exact && !learner->wide[site] ? given->qp : scale_of(learner, site, given->lo, given->hi),
+        .qp = given->exact && !learner->wide[site] && learner->bits[site] == 8
+                  ? given->qp
+                  : scale_of(learner, site, given->lo, given->hi),
         .lo = given->lo < 0 ? given->lo : 0,
         .hi = given->hi > 0 ? given->hi : 0,
         .ready = !given->own,
@@ -141,14 +144,18 @@ enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t si
     learner->fixed = qd_calloc(site_count, sizeof *learner->fixed);
     learner->kept = qd_calloc(rules->epochs_kept, sizeof(struct qd_epoch *));
     learner->wide = qd_calloc(site_count, sizeof *learner->wide);
-    if (!learner->ranges || !learner->given || !learner->fixed || !learner->kept || !learner->wide)
+    learner->bits = qd_calloc(site_count, sizeof *learner->bits);
+    if (!learner->ranges || !learner->given || !learner->fixed || !learner->kept || !learner->wide || !learner->bits)
         goto fail;
+    for (size_t i = 0; i < site_count; i++)
+        learner->bits[i] = rules->bits ? rules->bits[i] : 8;
     for (size_t i = 0; rules->wide && i < site_count; i++)
         learner->wide[i] = rules->wide[i];
     for (size_t i = 0; rules->fixed && i < site_count; i++)
         learner->fixed[i] = rules->fixed[i];
     learner->rules.wide = NULL; /* the caller's */
     learner->rules.fixed = NULL;
+    learner->rules.bits = NULL;
     status = publish(learner, false);
     if (status)
         goto fail;
@@ -170,6 +177,7 @@ void qd_learner_destroy(struct qd_learner **learner)
     qd_free((*learner)->fixed);
     qd_free((*learner)->ranges);
     qd_free((*learner)->wide);
+    qd_free((*learner)->bits);
     qd_biases_unref(&(*learner)->biases);
     qd_free(*learner);
     *learner = NULL;

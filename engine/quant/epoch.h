@@ -60,7 +60,8 @@ struct qd_learner_rules {
     bool symmetric;            /* scheme of the sites */
     const bool *wide;          /* [sites] those carried in 16 bits, copied; NULL: none */
     const struct qd_given
-        *fixed; /* [sites] what the model itself gives, where nothing else is; copied; NULL: nothing */
+        *fixed;      /* [sites] what the model itself gives, where nothing else is; copied; NULL: nothing */
+    const int *bits; /* [sites] of the integers, 2..8, copied; not read where wide; NULL: 8 */
 };
 
 struct qd_learner;

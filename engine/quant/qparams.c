@@ -15,22 +15,29 @@ static float usable_scale(double scale)
     return rounded >= FLT_MIN ? rounded : 0.0f;
 }
 
-struct qd_qparams qd_qparams_from_range(double lo, double hi, bool symmetric)
+struct qd_qparams qd_qparams_from_range_bits(double lo, double hi, bool symmetric, int bits)
 {
+    const int32_t most = (1 << bits) - 1, half = most / 2;
     lo = lo < 0.0 ? lo : 0.0;
     hi = hi > 0.0 ? hi : 0.0;
     if (symmetric) {
-        float scale = usable_scale((hi > -lo ? hi : -lo) / 127.0);
-        return (struct qd_qparams){scale > 0.0f ? scale : 1.0f, QD_CARRIER_OFFSET, 1, 255};
+        float scale = usable_scale((hi > -lo ? hi : -lo) / half);
+        return (struct qd_qparams){scale > 0.0f ? scale : 1.0f, QD_CARRIER_OFFSET, QD_CARRIER_OFFSET - half,
+                                   QD_CARRIER_OFFSET + half};
     }
-    struct qd_qparams qp = {usable_scale((hi - lo) / 255.0), 0, 0, 255};
+    struct qd_qparams qp = {usable_scale((hi - lo) / most), 0, 0, most};
     if (!(qp.scale > 0.0f)) {
         qp.scale = 1.0f;
         return qp;
     }
-    double zero_point = rint(255.0 - hi / (double)qp.scale);
-    qp.zero_point = zero_point < 0.0 ? 0 : zero_point > 255.0 ? 255 : (int32_t)zero_point;
+    double zero_point = rint(most - hi / (double)qp.scale);
+    qp.zero_point = zero_point < 0.0 ? 0 : zero_point > most ? most : (int32_t)zero_point;
     return qp;
+}
+
+struct qd_qparams qd_qparams_from_range(double lo, double hi, bool symmetric)
+{
+    return qd_qparams_from_range_bits(lo, hi, symmetric, 8);
 }
 
 struct qd_qparams qd_qparams_from_range_s16(double lo, double hi)

@@ -23,6 +23,8 @@ struct qd_row_scale {
 
 /* From a range of real values, lo <= hi, both finite; zero is included here. `symmetric`: equation (4). [any] */
 struct qd_qparams qd_qparams_from_range(double lo, double hi, bool symmetric);
+/* The same with fewer bits, 2..8: limits 0..2^bits - 1, or 128 +- (2^(bits - 1) - 1) symmetric, still carried as u8. */
+struct qd_qparams qd_qparams_from_range_bits(double lo, double hi, bool symmetric, int bits);
 /* Equation (4) with 16 bits: zero point 0, -32767..32767. [any] */
 struct qd_qparams qd_qparams_from_range_s16(double lo, double hi);
 /* The real values the integers can stand for. */
