@@ -32,7 +32,7 @@ CHECK(qd_mode, mode, 3, "ema", "request", "static")
 CHECK(qd_guard, guard, 4, "widen", "clip", "reject", "escalate")
 CHECK(qd_scheme, scheme, 2, "asymmetric", "symmetric")
 CHECK(qd_granularity, granularity, 4, "tensor", "channel", "row", "auto")
-CHECK(qd_precision, precision, 4, "int8", "int16", "fp32", "auto")
+CHECK(qd_precision, precision, 5, "int8", "int16", "fp32", "fake", "auto")
 
 int main(void)
 {
