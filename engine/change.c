@@ -250,9 +250,10 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         if (!fits_a_node(model->graph, options->pins[i].node))
             status = qd_fail(error, QD_ERR_NOT_FOUND, "the model has no node '%.100s'", options->pins[i].node);
     *plan = NULL;
-    struct qd_plan *twin; /* stays with the model: no request is to wait for it */
+    struct qd_plan *twin = NULL; /* stays with the model: no request is to wait for it */
     if (!status && options->guard == QD_GUARD_ESCALATE && !wanted.fp32)
         status = qd_model_plan_fp32(model, &twin, error);
+    qd_plan_unref(&twin);
     if (!status)
         status = compile(model, options, wanted, plan, error);
     if (!status)
@@ -275,9 +276,19 @@ enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, 
         status = qd_plan_compile(model->graph, model->engine->kernels, qd_team_parallel(model->engine->team), &options,
                                  &model->plan_fp32, error);
     if (!status)
-        *out = model->plan_fp32;
+        *out = qd_plan_ref(model->plan_fp32);
     pthread_mutex_unlock(&model->fp32_lock);
     return status;
+}
+
+void qd_model_forget_fp32(struct qd_model *model)
+{
+    if (model->options.guard == QD_GUARD_ESCALATE)
+        return;
+    pthread_mutex_lock(&model->fp32_lock);
+    qd_plan_unref(&model->plan_fp32);
+    pthread_mutex_unlock(&model->fp32_lock);
+    qd_model_release_weights(model);
 }
 
 /* ------------------------------------------------------------------ changes */

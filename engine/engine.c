@@ -25,7 +25,7 @@ struct qd_quant_options qd_quant_defaults(void)
         .min_observations = 8,
         .bias_correction = true,
         .smoothing = true,
-        .target_cosine = 0,
+        .target_cosine = -1,
         .target_sqnr_db = 0,
         .epochs_kept = 8,
     };
@@ -48,8 +48,8 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
         return qd_fail(error, QD_ERR_INVALID, "averaging_constant must be above 0 and at most 1");
     if (!(o->max_step > 0) || !(o->guard_tolerance >= 0) || !(o->publish_tolerance >= 0))
         return qd_fail(error, QD_ERR_INVALID, "max_step must be positive, tolerances must not be negative");
-    if (!(o->target_cosine >= 0 && o->target_cosine < 1))
-        return qd_fail(error, QD_ERR_INVALID, "target_cosine must be at least 0 and below 1");
+    if (!(o->target_cosine >= -1 && o->target_cosine < 1))
+        return qd_fail(error, QD_ERR_INVALID, "target_cosine must be at least -1 and below 1");
     if (!(o->target_sqnr_db >= 0 && o->target_sqnr_db <= 200))
         return qd_fail(error, QD_ERR_INVALID, "target_sqnr_db must lie in 0..200");
     if (o->target_cosine > 0 && o->target_sqnr_db > 0)

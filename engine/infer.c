@@ -180,30 +180,22 @@ static enum qd_status check_names(const struct qd_infer *infer, struct qd_error 
 
 static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error)
 {
-    struct qd_plan *plan = infer->base;
-    if ((infer->options.precision == QD_FP32 || infer->calibration) && !plan->options.fp32) {
-        enum qd_status status = qd_model_plan_fp32(infer->model, &plan, error);
-        if (status)
-            return status;
-    }
     qd_plan_unref(&infer->plan); /* of an attempt that failed */
-    infer->plan = qd_plan_ref(plan);
+    if ((infer->options.precision == QD_FP32 || infer->calibration) && !infer->base->options.fp32)
+        return qd_model_plan_fp32(infer->model, &infer->plan, error);
+    infer->plan = qd_plan_ref(infer->base);
     return QD_OK;
 }
 
 /* Under the guard `escalate` a request can end in full precision: what that needs is made now, while it may fail. */
 static enum qd_status prepare_twin(struct qd_infer *infer, const struct qd_shape *shapes, struct qd_error *error)
 {
-    struct qd_plan *plan = NULL;
     qd_shaped_unref(&infer->twin_shaped); /* of an attempt that failed */
     qd_plan_unref(&infer->twin_plan);
     if (infer->guard != QD_GUARD_ESCALATE || infer->plan->site_count == 0)
         return QD_OK;
-    enum qd_status status = qd_model_plan_fp32(infer->model, &plan, error);
-    if (status)
-        return status;
-    infer->twin_plan = qd_plan_ref(plan);
-    return qd_plan_shape(plan, shapes, &infer->twin_shaped, error);
+    enum qd_status status = qd_model_plan_fp32(infer->model, &infer->twin_plan, error);
+    return status ? status : qd_plan_shape(infer->twin_plan, shapes, &infer->twin_shaped, error);
 }
 
 enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)

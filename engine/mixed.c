@@ -12,8 +12,11 @@
 #define PROBED_ENOUGH 8    /* runs in which a layer's error in the answer is measured */
 #define TIMED_ENOUGH  3    /* runs in which steps in FP32 are timed */
 #define HELD_MOST     32   /* requests that a first correction of the biases is waited for */
-#define FREE_US       4e3  /* a run in FP32 as short as this is free: as many layers as can be are probed */
-#define SHORT_US      20e3 /* half as many */
+#define SETTLED       64   /* measured requests under a plan, after which it is known */
+#define WATCHED_MOST  1000 /* and after so many all the same */
+#define FREE_US       20e3 /* a run in FP32 as short as this is free: as many layers as can be are probed */
+#define SHORT_US      60e3 /* half as many */
+#define USUAL         1.0  /* runs that a guess by the layer's own error counts for: of few runs the largest is luck */
 #define WORDS_DB      65.0 /* what a layer in 16 bits has at least */
 
 /* Costs of layers that were not timed, by their time in INT8. */
@@ -33,7 +36,15 @@ struct qd_rebalance {
     char reason[200];
 };
 
-static bool has_target(const struct qd_quant_options *o) { return o->target_cosine > 0 || o->target_sqnr_db > 0; }
+/* In force: 0 for none. */
+static double target_cosine(const struct qd_quant_options *o)
+{
+    if (o->target_cosine >= 0)
+        return o->target_cosine;
+    return o->precision == QD_PRECISION_AUTO && !(o->target_sqnr_db > 0) ? QD_TARGET_COSINE : 0;
+}
+
+static bool has_target(const struct qd_quant_options *o) { return target_cosine(o) > 0 || o->target_sqnr_db > 0; }
 
 void qd_mixed_free(struct qd_mixed **mixed)
 {
@@ -133,10 +144,12 @@ static bool follow(struct qd_model *model)
         return false;
     if (!m && !(m = model->mixed = qd_calloc(1, sizeof *m)))
         return false;
-    if (m->target_cosine != o->target_cosine || m->target_sqnr_db != o->target_sqnr_db) {
-        m->target_cosine = o->target_cosine;
+    const double cosine = target_cosine(o);
+    if (m->target_cosine != cosine || m->target_sqnr_db != o->target_sqnr_db) {
+        m->target_cosine = cosine;
         m->target_sqnr_db = o->target_sqnr_db;
-        qd_budget_aim(&m->budget, o->target_cosine > 0 ? 1 - o->target_cosine : pow(10, -o->target_sqnr_db / 10));
+        model->watched = 0;
+        qd_budget_aim(&m->budget, cosine > 0 ? 1 - cosine : pow(10, -o->target_sqnr_db / 10));
         for (size_t i = 0; i < m->count; i++)
             m->layers[i].fell = m->layers[i].settled = false;
     } else if (m->plan != model->plan->digest) {
@@ -156,12 +169,22 @@ static bool wait_for_biases(struct qd_model *model)
            model->mixed->held++ < HELD_MOST;
 }
 
+bool qd_model_wants_shadow(const struct qd_model *model)
+{
+    const struct qd_mixed *m = model->mixed;
+    if (!has_target(&model->options) || qd_learner_frozen(model->learner))
+        return false;
+    return !m || m->plan != model->plan->digest || (m->budget.observed < SETTLED && model->watched < WATCHED_MOST);
+}
+
 void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
 {
     const struct qd_plan *plan = model->plan;
-    if (!follow(model) || wait_for_biases(model))
+    if (!follow(model))
         return;
     struct qd_mixed *m = model->mixed;
+    if (wait_for_biases(model))
+        return;
     bool times = false;
     m->fp32_us = found->fp32_us;
     for (int s = 0; s < plan->step_count; s++) {
@@ -242,8 +265,8 @@ static void set_costs(struct qd_budget_layer *out, const struct qd_step *step, c
 static void set_errors(struct qd_budget_layer *out, const struct qd_mixed *m, const struct qd_mixed_layer *layer,
                        double gain)
 {
-    const double own = ratio(&layer->alone), measured = measured_error(m, layer);
-    const double error = measured >= 0 ? measured : own * gain;
+    const double own = ratio(&layer->alone), measured = measured_error(m, layer), n = (double)layer->probed;
+    const double error = measured >= 0 ? (measured * n + own * gain * USUAL) / (n + USUAL) : own * gain;
     out->error[QD_WAY_INT8] = error;
     out->error[QD_WAY_INT16] = own > 0 ? error * fmin(pow(10, -WORDS_DB / 10) / own, 0.5) : 0;
     out->error[QD_WAY_FP32] = 0;

@@ -8,6 +8,8 @@
 #include "base/status.h"
 #include "engine/options.h"
 
+#include <stdbool.h>
+
 struct qd_model;
 struct qd_rebalance; /* a decision that is not in force */
 
@@ -17,6 +19,11 @@ struct qd_precision_move {
     double error;   /* share of the target that the layer was predicted to cost, before less after */
     double cost_us; /* time predicted after, less before */
 };
+
+/* The model has a target, and its plan is not known to meet it yet: requests should be measured. [loop] */
+bool qd_model_wants_shadow(const struct qd_model *model);
+/* Nobody will measure soon: the plan in FP32 is given back once nobody runs it, unless a guard needs it. [loop] */
+void qd_model_forget_fp32(struct qd_model *model);
 
 /* After qd_shadow_finish: *out is what to change, or NULL when nothing is. Errors: NO_MEMORY. [loop] */
 enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance **out,

@@ -64,6 +64,7 @@ struct qd_model {
     struct qd_io *inputs, *outputs; /* in the graph's arena */
     struct qd_plan *plan;
     struct qd_plan *plan_fp32; /* compiled when first asked for, under the lock */
+    unsigned watched; /* shadow runs for the target in force */
     pthread_mutex_t fp32_lock;
     struct qd_choice *choices; /* times of layers, taken once; under the next lock */
     int choice_count;
@@ -102,7 +103,7 @@ struct qd_infer {
     bool escalated; /* the answer is the twin's */
 };
 
-/* The plan in full precision, made at the first call. [any] */
+/* The plan in full precision, made at the first call: a reference. [any] */
 enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
 /* Checks options; errors as qd_change_create's. */
 enum qd_status qd_options_check(const struct qd_quant_options *options, struct qd_error *error) QD_MUST_CHECK;

@@ -35,6 +35,7 @@ enum qd_pin_kind { QD_PIN_ASKED, QD_PIN_TIMED, QD_PIN_ACCURACY };
 /* Default of weight_bits. Two bits less than they are stored in: sums of products then run far in 32 bits, and weights
  * still have 78 dB. */
 #define QD_WEIGHT_BITS 14
+#define QD_TARGET_COSINE 0.999
 
 /* A layer whose precision is given. */
 struct qd_layer_pin {
@@ -72,7 +73,8 @@ struct qd_quant_options {
     uint32_t min_observations; /* requests served by their own range before the average is used */
     bool bias_correction;      /* what rounding the weights costs on average leaves the biases (engine/correct.h) */
     bool smoothing;            /* columns of rows are smoothed when enough was seen of them (engine/smooth.h) */
-    double target_cosine;      /* layers move between precisions until shadow runs say as much; 0: none does */
+    double target_cosine;      /* layers move between precisions until shadow runs say as much; 0: none does; below 0:
+                                  QD_TARGET_COSINE with precision auto and without target_sqnr_db, else none */
     double target_sqnr_db;     /* the same by squared error of the answers; 0: none; not both */
     uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */

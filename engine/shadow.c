@@ -77,6 +77,7 @@ enum qd_status qd_shadow_create(const struct qd_infer *infer, struct qd_shadow *
         destroy(&s);
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to measure the error");
     }
+    s->model->watched++;
     *out = s;
     return QD_OK;
 }
@@ -137,21 +138,19 @@ static void judge(struct qd_shadow *s, const struct qd_plan *plan, const struct 
     }
 }
 
-void qd_shadow_run(struct qd_shadow *s)
+static void run_beside(struct qd_shadow *s, struct qd_plan *plan)
 {
     struct qd_error ignored;
-    struct qd_plan *plan;
     struct qd_shaped *shaped;
     struct qd_lane lanes[1 + QD_PROBES], *running[1 + QD_PROBES];
-    qd_team_leave();
     const size_t inputs = qd_model_input_count(s->model);
     struct qd_shape *shapes = qd_arena_alloc(s->arena, inputs, sizeof *shapes);
-    if (!shapes || qd_model_plan_fp32(s->model, &plan, &ignored) != QD_OK)
-        return;
     s->twins = qd_arena_alloc(s->arena, (size_t)plan->step_count, sizeof *s->twins);
+    if (!shapes || !s->twins)
+        return;
     for (size_t i = 0; i < inputs; i++)
         shapes[i] = s->inputs[i].dtype == QD_NONE ? qd_model_input(s->model, i)->shape : s->inputs[i].shape;
-    if (!s->twins || qd_plan_shape(plan, shapes, &shaped, &ignored) != QD_OK)
+    if (qd_plan_shape(plan, shapes, &shaped, &ignored) != QD_OK)
         return;
     qd_shadow_match(s, plan);
     if (bind(s, plan, shaped, lanes)) {
@@ -165,6 +164,16 @@ void qd_shadow_run(struct qd_shadow *s)
     for (int i = 0; i < s->lane_count; i++)
         qd_lane_release(&lanes[i]);
     qd_shaped_unref(&shaped);
+}
+
+void qd_shadow_run(struct qd_shadow *s)
+{
+    struct qd_error ignored;
+    struct qd_plan *plan = NULL;
+    qd_team_leave();
+    if (qd_model_plan_fp32(s->model, &plan, &ignored) == QD_OK)
+        run_beside(s, plan);
+    qd_plan_unref(&plan);
 }
 
 /* ------------------------------------------------------------------ the figures */

@@ -39,13 +39,15 @@ static void on_measured(uv_work_t *work, int status)
     qd_shadow_finish(&m->shadow);
     qd_corrections_judge(m->server, m->entry);
     qd_auto_precision(m->server, m->entry);
+    if (m->server->config->shadow_rate == 0 && !qd_model_wants_shadow(m->entry->model))
+        qd_model_forget_fp32(m->entry->model);
     qd_free(m);
 }
 
 void qd_api_shadow(struct qd_server *server, struct qd_model_entry *entry, const struct qd_infer *infer)
 {
     struct qd_error error;
-    entry->shadow_due += server->config->shadow_rate;
+    entry->shadow_due += qd_model_wants_shadow(entry->model) ? 1 : server->config->shadow_rate;
     if (entry->shadow_due < 1 || server->shadowing || server->draining)
         return;
     struct measuring *m = qd_calloc(1, sizeof *m);

@@ -67,7 +67,7 @@ static double measured(const struct qd_model_entry *entry)
 static bool smoothing_due(const struct qd_server *server, const struct qd_model_entry *entry)
 {
     return !entry->changing && qd_model_smoothing_due(entry->model) &&
-           (server->config->shadow_rate == 0 || measured(entry) > 0);
+           ((server->config->shadow_rate == 0 && !qd_model_wants_shadow(entry->model)) || measured(entry) > 0);
 }
 
 /* To a thread; false: nothing was begun, or it failed: tried again later. `c` is gone then. */

@@ -4,7 +4,7 @@
 #include <math.h>
 
 #define AIM       0.8 /* share of the target that a plan for more accuracy is predicted to reach */
-#define AIM_AGAIN 0.5 /* and by so much less after each one that was not enough */
+#define AIM_AGAIN 0.8 /* and by so much less after each one that was not enough */
 #define SURELY    2   /* standard errors above the target that count, ... */
 #define SURE      64  /* ... until so many observations of a plan: then any mean above it does */
 #define LOWER_AIM 0.6 /* the same for a plan of less cost */

@@ -24,8 +24,8 @@ struct qd_budget_layer {
  * are taken back, the dearest first. When none is good enough: the least error. Returns the sum of errors. */
 double qd_budget_solve(const struct qd_budget_layer *layers, size_t count, double most, enum qd_budget_way *ways);
 
-/* Looked at after 16 observations of a plan, then after 32, 64, ..., and for ever after each 512. */
-#define QD_BUDGET_FIRST  16
+/* Looked at after 8 observations of a plan, then after 16, 32, ..., and for ever after each 512. */
+#define QD_BUDGET_FIRST  8
 #define QD_BUDGET_WINDOW 512
 
 enum qd_budget_verdict { QD_BUDGET_STAY, QD_BUDGET_OVER, QD_BUDGET_UNDER };

@@ -91,6 +91,33 @@ def test_changes_by_hand_are_listed():
         assert len(d.get(PATH).json()["changes"]) == 256
 
 
+def test_requests_are_measured_until_the_plan_is_known():
+    with serving.Daemon("--precision", "int8", "--target-cosine", "0.99") as d:
+        counts = []
+        for _ in range(200):  # no rate was asked for, and the target is met
+            serve_until(d, lambda r: True)
+            time.sleep(0.05)
+            counts.append(d.get(ACCURACY).json()["sampled"])
+            if len(counts) > 3 and counts[-4] == counts[-1] >= 64:
+                break
+        assert counts[-4] == counts[-1] and 64 <= counts[-1] < 128, counts
+        assert change(d, {"target_cosine": TARGET}).status == 200
+        serve_until(d, lambda r: r["sampled"] >= 64 and r["cosine"]["mean"] >= TARGET)
+
+
+def test_precision_auto_has_a_target():
+    with serving.Daemon("--precision", "auto") as d:
+        if all(s["precision"] == "fp32" for s in layers(d).values()):
+            print("SKIP: every layer is faster in FP32 here")
+            return
+        serve_until(d, lambda r: r["sampled"] >= 16)
+    with serving.Daemon("--precision", "auto", "--target-cosine", "0") as d:
+        for _, pixels in serving.digits():
+            assert infer(d, pixels).status == 200
+        time.sleep(0.3)
+        assert d.get(ACCURACY).json()["sampled"] == 0
+
+
 def test_a_bad_target_is_refused():
     with serving.Daemon() as d:
         assert change(d, {"target_cosine": 1}).status == 400
@@ -99,4 +126,4 @@ def test_a_bad_target_is_refused():
 
 
 sys.exit(serving.run([test_the_target_is_met_and_kept, test_decibels, test_an_easier_target_brings_layers_back, test_a_restart_goes_on,
-                      test_pins_are_left_alone, test_changes_by_hand_are_listed, test_a_bad_target_is_refused]))
+                      test_pins_are_left_alone, test_changes_by_hand_are_listed, test_requests_are_measured_until_the_plan_is_known, test_precision_auto_has_a_target, test_a_bad_target_is_refused]))
