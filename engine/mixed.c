@@ -135,6 +135,11 @@ static void forget_errors(struct qd_mixed *m, const struct qd_plan *plan)
     }
 }
 
+static bool aims_at(const struct qd_mixed *m, const struct qd_quant_options *o)
+{
+    return m->target_cosine == target_cosine(o) && m->target_sqnr_db == o->target_sqnr_db;
+}
+
 /* A new target begins anew, and so does the count of observations under another plan. */
 static bool follow(struct qd_model *model)
 {
@@ -145,7 +150,7 @@ static bool follow(struct qd_model *model)
     if (!m && !(m = model->mixed = qd_calloc(1, sizeof *m)))
         return false;
     const double cosine = target_cosine(o);
-    if (m->target_cosine != cosine || m->target_sqnr_db != o->target_sqnr_db) {
+    if (!aims_at(m, o)) {
         m->target_cosine = cosine;
         m->target_sqnr_db = o->target_sqnr_db;
         model->watched = 0;
@@ -174,7 +179,8 @@ bool qd_model_wants_shadow(const struct qd_model *model)
     const struct qd_mixed *m = model->mixed;
     if (!has_target(&model->options) || qd_learner_frozen(model->learner))
         return false;
-    return !m || m->plan != model->plan->digest || (m->budget.observed < SETTLED && model->watched < WATCHED_MOST);
+    return !m || !aims_at(m, &model->options) || m->plan != model->plan->digest ||
+           (m->budget.observed < SETTLED && model->watched < WATCHED_MOST);
 }
 
 void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
