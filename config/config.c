@@ -309,6 +309,37 @@ enum qd_log_level qd_config_log_level(const struct qd_config *config)
     return QD_LOG_INFO;
 }
 
+bool qd_config_value(const struct qd_config *config, const char *key, const char **word, double *number)
+{
+    const struct qd_option *option = qd_option_by_key(key, strlen(key));
+    const void *field = option ? (const char *)config + option->offset : NULL;
+    *word = NULL;
+    switch (option ? option->kind : QD_OPTION_IS_GROUP) {
+    case QD_OPTION_IS_BOOL:
+        *number = *(const bool *)field;
+        return true;
+    case QD_OPTION_IS_U32:
+        *number = *(const uint32_t *)field;
+        return true;
+    case QD_OPTION_IS_U64:
+        *number = (double)*(const uint64_t *)field;
+        return true;
+    case QD_OPTION_IS_REAL:
+        *number = *(const double *)field;
+        return true;
+    case QD_OPTION_IS_WORD:
+    case QD_OPTION_IS_ADDRESS:
+    case QD_OPTION_IS_ANY:
+        *word = *(char *const *)field;
+        return true;
+    case QD_OPTION_IS_GROUP:
+    case QD_OPTION_IS_MODELS:
+    case QD_OPTION_IS_ONE_MINUS:
+        break;
+    }
+    return false;
+}
+
 /* ------------------------------------------------------------------ help */
 
 static const char *value_name(const struct qd_option *option)

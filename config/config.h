@@ -74,5 +74,8 @@ enum qd_status qd_config_print_schema(FILE *out, struct qd_error *error) QD_MUST
 enum qd_status qd_config_address(const char *text, struct sockaddr_storage *out, socklen_t *length,
                                  struct qd_error *error) QD_MUST_CHECK;
 enum qd_log_level qd_config_log_level(const struct qd_config *config);
+/* An option by its key: *word of words and text, else NULL and *number (true and false are 1 and 0). False: there is no
+ * such option, or it is a list. */
+bool qd_config_value(const struct qd_config *config, const char *key, const char **word, double *number);
 
 #endif

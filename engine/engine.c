@@ -5,60 +5,6 @@
 
 #include <string.h>
 
-struct qd_quant_options qd_quant_defaults(void)
-{
-    return (struct qd_quant_options){
-        .mode = QD_MODE_EMA,
-        .guard = QD_GUARD_WIDEN,
-        .activation_scheme = QD_ASYMMETRIC,
-        .activation_granularity = QD_GRANULARITY_AUTO,
-        .weight_granularity = QD_PER_CHANNEL,
-        .weight_scheme = QD_SYMMETRIC,
-        .precision = QD_PRECISION_AUTO,
-        .weight_bits = QD_WEIGHT_BITS,
-        .fake_weight_bits = 8,
-        .fake_activation_bits = 8,
-        .averaging_constant = 0.01,
-        .max_step = 2,
-        .guard_tolerance = 0.1,
-        .publish_tolerance = 0.01,
-        .min_observations = 8,
-        .bias_correction = true,
-        .smoothing = true,
-        .target_cosine = -1,
-        .target_sqnr_db = 0,
-        .epochs_kept = 8,
-    };
-}
-
-enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_error *error)
-{
-    if (o->mode == QD_MODE_STATIC)
-        return qd_fail(error, QD_ERR_UNSUPPORTED, "mode 'static' is entered by freezing learned ranges");
-    if (o->weight_bits < 8 || o->weight_bits > 16)
-        return qd_fail(error, QD_ERR_INVALID, "weight_bits must lie in 8..16");
-    if (o->fake_weight_bits < 2 || o->fake_weight_bits > 8 || o->fake_activation_bits < 2 ||
-        o->fake_activation_bits > 8)
-        return qd_fail(error, QD_ERR_INVALID, "fake_weight_bits and fake_activation_bits must lie in 2..8");
-    if (o->weight_granularity != QD_PER_TENSOR && o->weight_granularity != QD_PER_CHANNEL)
-        return qd_fail(error, QD_ERR_INVALID, "weights have a scale per tensor or per channel, not per row");
-    if (o->activation_granularity == QD_PER_CHANNEL)
-        return qd_fail(error, QD_ERR_INVALID, "activations have a scale per tensor or per row, not per channel");
-    if (!(o->averaging_constant > 0 && o->averaging_constant <= 1))
-        return qd_fail(error, QD_ERR_INVALID, "averaging_constant must be above 0 and at most 1");
-    if (!(o->max_step > 0) || !(o->guard_tolerance >= 0) || !(o->publish_tolerance >= 0))
-        return qd_fail(error, QD_ERR_INVALID, "max_step must be positive, tolerances must not be negative");
-    if (!(o->target_cosine >= -1 && o->target_cosine < 1))
-        return qd_fail(error, QD_ERR_INVALID, "target_cosine must be at least -1 and below 1");
-    if (!(o->target_sqnr_db >= 0 && o->target_sqnr_db <= 200))
-        return qd_fail(error, QD_ERR_INVALID, "target_sqnr_db must lie in 0..200");
-    if (o->target_cosine > 0 && o->target_sqnr_db > 0)
-        return qd_fail(error, QD_ERR_INVALID, "target_cosine and target_sqnr_db can't both be given: one must be 0");
-    if (o->epochs_kept < 1 || o->epochs_kept > 64)
-        return qd_fail(error, QD_ERR_INVALID, "epochs_kept must lie in 1..64");
-    return QD_OK;
-}
-
 enum qd_status qd_engine_create(const struct qd_engine_options *options, struct qd_engine **out, struct qd_error *error)
 {
     struct qd_engine *engine = qd_calloc(1, sizeof *engine);

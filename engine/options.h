@@ -3,6 +3,7 @@
 #ifndef QD_ENGINE_OPTIONS_H
 #define QD_ENGINE_OPTIONS_H
 
+#include "base/status.h"
 #include "engine/quant/observers.h"
 
 #include <stdbool.h>
@@ -85,5 +86,41 @@ struct qd_quant_options {
 
 /* The documented defaults. [any] */
 struct qd_quant_options qd_quant_defaults(void);
+
+/* ------------------------------------------------------------------ by name */
+
+/* Each option once: what configuration, PATCH /quantization and the state file call it, where it stands in struct
+ * qd_quant_options, and what it may be. */
+enum qd_quant_kind { QD_QUANT_WORD, QD_QUANT_BOOL, QD_QUANT_INT, QD_QUANT_COUNT, QD_QUANT_REAL };
+
+struct qd_quant_option {
+    const char *key; /* in the configuration and in state files */
+    const char *group,
+        *name; /* in PATCH: {group: {name: value}}, or {name: value}; name NULL: set while loading only */
+    enum qd_quant_kind kind;
+    size_t offset;
+    const char *(*word_of)(int value); /* of words */
+    bool (*value_of)(const char *word, int *value);
+    unsigned words;    /* the values that are allowed, a bit each */
+    double low, high;  /* of numbers, both inclusive unless ... */
+    bool above, below; /* ... low, high itself is not allowed */
+};
+
+extern const struct qd_quant_option qd_quant_table[];
+extern const size_t qd_quant_table_count;
+
+/* A word, or with word == NULL a number; true and false are 1 and 0. */
+struct qd_quant_value {
+    const char *word;
+    double number;
+};
+
+/* NULL: there is none. [any] */
+const struct qd_quant_option *qd_quant_option_by_key(const char *key);
+const struct qd_quant_option *qd_quant_option_by_name(const char *group, const char *name); /* group may be NULL */
+struct qd_quant_value qd_quant_option_get(const struct qd_quant_option *option, const struct qd_quant_options *options);
+/* Errors: INVALID, in a sentence with the key; *options is as before. [any] */
+enum qd_status qd_quant_option_set(const struct qd_quant_option *option, struct qd_quant_value value,
+                                   struct qd_quant_options *options, struct qd_error *error) QD_MUST_CHECK;
 
 #endif

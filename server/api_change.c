@@ -5,11 +5,11 @@
 #include "base/mem.h"
 #include "server/audit.h"
 #include "server/job.h"
+#include "server/quant_options.h"
 #include "server/routes.h"
 #include "server/serve.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <string.h>
 
 /* The handler's state of one request; freed with the request, which the job keeps alive. */
@@ -43,15 +43,6 @@ static enum qd_status bad_value(const char *key, struct qd_error *error)
     return qd_fail(error, QD_ERR_INVALID, "'%.60s' has a value that it can't have", key);
 }
 
-/* One number option, which qd_change_create checks against its bounds. */
-static enum qd_status take_number(const json_t *value, const char *key, double *out, struct qd_error *error)
-{
-    if (!json_is_number(value))
-        return bad_value(key, error);
-    *out = json_number_value(value);
-    return QD_OK;
-}
-
 static enum qd_status take_pin(struct change_state *s, const char *node, const json_t *value, struct qd_error *error)
 {
     struct qd_layer_pin pin = {.node = node};
@@ -66,144 +57,19 @@ static enum qd_status take_pin(struct change_state *s, const char *node, const j
     return QD_OK;
 }
 
-/* A word for the whole model, or an object of nodes. */
-static enum qd_status take_precision(struct change_state *s, const json_t *value, struct qd_error *error)
+static enum qd_status take_key(struct change_state *s, const char *key, json_t *value, struct qd_error *error)
 {
     const char *node;
     json_t *word;
-    if (json_is_string(value))
-        return qd_precision_from(json_string_value(value), &s->options.precision) ? QD_OK
-                                                                                  : bad_value("precision", error);
-    if (!json_is_object(value))
-        return bad_value("precision", error);
-    json_object_foreach((json_t *)(uintptr_t)value, node, word)
+    if (strcmp(key, "precision") != 0 || !json_is_object(value)) /* a value for the whole model */
+        return qd_quant_options_take(key, value, &s->options, error);
+    json_object_foreach(value, node, word)
     {
         enum qd_status status = take_pin(s, node, word, error);
         if (status)
             return status;
     }
     return QD_OK;
-}
-
-/* Is it {"<key>": <integer>}? The bounds are qd_change_create's to check. */
-static bool one_integer(const json_t *value, const char *key, int *out)
-{
-    const json_t *number = json_object_get(value, key);
-    if (!json_is_integer(number) || json_object_size(value) != 1)
-        return false;
-    const json_int_t n = json_integer_value(number);
-    *out = n < 0 || n > 64 ? 0 : (int)n;
-    return true;
-}
-
-/* {"scheme": "..."} or {"granularity": "..."}: an object of one known key. */
-static enum qd_status only_key(const char *key, const json_t *value, const char *inner, const char **out,
-                               struct qd_error *error)
-{
-    const json_t *word = json_object_get(value, inner);
-    if (!json_is_object(value) || json_object_size(value) != 1 || !json_is_string(word))
-        return bad_value(key, error);
-    *out = json_string_value(word);
-    return QD_OK;
-}
-
-static enum qd_status take_activation(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    const char *word;
-    if (one_integer(value, "fake_bits", &s->options.fake_activation_bits))
-        return QD_OK;
-    if (json_object_get(value, "granularity")) {
-        enum qd_status status = only_key("activation", value, "granularity", &word, error);
-        return status || qd_granularity_from(word, &s->options.activation_granularity) ? status
-                                                                                       : bad_value("activation", error);
-    }
-    enum qd_status status = only_key("activation", value, "scheme", &word, error);
-    return status || qd_scheme_from(word, &s->options.activation_scheme) ? status : bad_value("activation", error);
-}
-
-static enum qd_status take_weights(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    const char *word;
-    if (one_integer(value, "bits", &s->options.weight_bits) ||
-        one_integer(value, "fake_bits", &s->options.fake_weight_bits))
-        return QD_OK;
-    if (json_object_get(value, "scheme")) {
-        enum qd_status status = only_key("weights", value, "scheme", &word, error);
-        return status || qd_scheme_from(word, &s->options.weight_scheme) ? status : bad_value("weights", error);
-    }
-    enum qd_status status = only_key("weights", value, "granularity", &word, error);
-    return status || qd_granularity_from(word, &s->options.weight_granularity) ? status : bad_value("weights", error);
-}
-
-static enum qd_status take_mode(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    return json_is_string(value) && qd_mode_from(json_string_value(value), &s->options.mode) ? QD_OK
-                                                                                             : bad_value("mode", error);
-}
-
-static enum qd_status take_guard(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    bool known = json_is_string(value) && qd_guard_from(json_string_value(value), &s->options.guard);
-    return known ? QD_OK : bad_value("guard", error);
-}
-
-static enum qd_status take_constant(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    return take_number(value, "averaging_constant", &s->options.averaging_constant, error);
-}
-
-static enum qd_status take_tolerance(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    return take_number(value, "guard_tolerance", &s->options.guard_tolerance, error);
-}
-
-static enum qd_status take_target(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    return take_number(value, "target_cosine", &s->options.target_cosine, error);
-}
-
-static enum qd_status take_smoothing(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    s->options.smoothing = json_is_true(value);
-    if (!s->options.smoothing)
-        s->options.smoothed_count = 0; /* turned on again, it is found anew */
-    return json_is_boolean(value) ? QD_OK : bad_value("smoothing", error);
-}
-
-static enum qd_status take_bias_correction(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    s->options.bias_correction = json_is_true(value);
-    return json_is_boolean(value) ? QD_OK : bad_value("bias_correction", error);
-}
-
-static enum qd_status take_target_db(struct change_state *s, const json_t *value, struct qd_error *error)
-{
-    return take_number(value, "target_sqnr_db", &s->options.target_sqnr_db, error);
-}
-
-static const struct {
-    const char *key;
-    enum qd_status (*take)(struct change_state *s, const json_t *value, struct qd_error *error);
-} keys[] = {
-    {"mode", take_mode},
-    {"averaging_constant", take_constant},
-    {"guard", take_guard},
-    {"activation", take_activation},
-    {"guard_tolerance", take_tolerance},
-    {"precision", take_precision},
-    {"weights", take_weights},
-    {"target_cosine", take_target},
-    {"bias_correction", take_bias_correction},
-    {"smoothing", take_smoothing},
-    {"target_sqnr_db", take_target_db},
-};
-
-static enum qd_status take_key(struct change_state *s, const char *key, const json_t *value, struct qd_error *error)
-{
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (strcmp(keys[i].key, key) == 0)
-            return keys[i].take(s, value, error);
-    return qd_fail(error, QD_ERR_INVALID, "'%.60s' is no option that can be changed", key);
 }
 
 static enum qd_status read_body(struct change_state *s, struct qd_error *error)
@@ -228,6 +94,8 @@ static enum qd_status read_body(struct change_state *s, struct qd_error *error)
         if (status)
             return status;
     }
+    if (!s->options.smoothing)
+        s->options.smoothed_count = 0; /* turned on again, it is found anew */
     return QD_OK;
 }
 

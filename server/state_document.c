@@ -2,6 +2,7 @@
 #include "server/state_document.h"
 
 #include "base/mem.h"
+#include "server/quant_options.h"
 #include "server/state_biases.h"
 
 #include <inttypes.h>
@@ -76,45 +77,6 @@ static json_t *layers_json(const struct qd_model *model)
     return list;
 }
 
-/* Words and numbers that differ from the configuration's. */
-static json_t *overrides_json(const struct qd_quant_options *base, const struct qd_quant_options *now)
-{
-    json_t *o = json_object();
-    if (now->mode != base->mode)
-        json_object_set_new(o, "mode", json_string(qd_mode_name(now->mode)));
-    if (now->guard != base->guard)
-        json_object_set_new(o, "guard", json_string(qd_guard_name(now->guard)));
-    if (now->precision != base->precision)
-        json_object_set_new(o, "precision", json_string(qd_precision_name(now->precision)));
-    if (now->activation_scheme != base->activation_scheme)
-        json_object_set_new(o, "activation_scheme", json_string(qd_scheme_name(now->activation_scheme)));
-    if (now->activation_granularity != base->activation_granularity)
-        json_object_set_new(o, "activation_granularity", json_string(qd_granularity_name(now->activation_granularity)));
-    if (now->weight_scheme != base->weight_scheme)
-        json_object_set_new(o, "weight_scheme", json_string(qd_scheme_name(now->weight_scheme)));
-    if (now->weight_granularity != base->weight_granularity)
-        json_object_set_new(o, "weight_granularity", json_string(qd_granularity_name(now->weight_granularity)));
-    if (now->weight_bits != base->weight_bits)
-        json_object_set_new(o, "weight_bits", json_integer(now->weight_bits));
-    if (now->smoothing != base->smoothing)
-        json_object_set_new(o, "smoothing", json_boolean(now->smoothing));
-    if (now->fake_weight_bits != base->fake_weight_bits)
-        json_object_set_new(o, "fake_weight_bits", json_integer(now->fake_weight_bits));
-    if (now->fake_activation_bits != base->fake_activation_bits)
-        json_object_set_new(o, "fake_activation_bits", json_integer(now->fake_activation_bits));
-    if (now->bias_correction != base->bias_correction)
-        json_object_set_new(o, "bias_correction", json_boolean(now->bias_correction));
-    if (now->averaging_constant != base->averaging_constant)
-        json_object_set_new(o, "averaging_constant", json_real(now->averaging_constant));
-    if (now->guard_tolerance != base->guard_tolerance)
-        json_object_set_new(o, "guard_tolerance", json_real(now->guard_tolerance));
-    if (now->target_cosine != base->target_cosine)
-        json_object_set_new(o, "target_cosine", json_real(now->target_cosine));
-    if (now->target_sqnr_db != base->target_sqnr_db)
-        json_object_set_new(o, "target_sqnr_db", json_real(now->target_sqnr_db));
-    return o;
-}
-
 static json_t *merged_json(const struct qd_model_entry *entry)
 {
     json_t *list = json_array();
@@ -137,7 +99,7 @@ json_t *qd_state_document(const struct qd_quant_options *base, const struct qd_m
     return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "quantd_state",
                      QD_STATE_VERSION, "model", entry->name, "digest", digest, "plan", plan_digest, "origin",
                      entry->origin, "epoch", count(summary.epoch), "requests", count(summary.requests), "frozen",
-                     summary.frozen, "merged", merged_json(entry), "options", overrides_json(base, &now), "pins",
+                     summary.frozen, "merged", merged_json(entry), "options", qd_quant_overrides(base, &now), "pins",
                      pins_json(&now, QD_PIN_ASKED), "accurate", pins_json(&now, QD_PIN_ACCURACY), "layers",
                      layers_json(entry->model), "tensors", tensors_json(entry->model), "biases",
                      qd_state_biases(entry->model), "smoothed", qd_state_smoothed(&now));
@@ -201,51 +163,25 @@ static const char *word_of(const json_t *object, const char *key)
     return word ? word : "";
 }
 
-static struct qd_quant_options options_of(const struct qd_quant_options *base, const json_t *root,
-                                          struct qd_layer_pin *pins)
+/* Fills *o, whose pins have room. */
+static enum qd_status options_of(const json_t *root, struct qd_quant_options *o, struct qd_layer_pin *pins,
+                                 struct qd_error *error)
 {
     static const struct {
         const char *key;
         enum qd_pin_kind kind;
     } lists[] = {{"layers", QD_PIN_TIMED}, {"accurate", QD_PIN_ACCURACY}, {"pins", QD_PIN_ASKED}}; /* the last counts */
-    struct qd_quant_options o = *base;
-    const json_t *changed = json_object_get(root, "options"), *value;
-    (void)qd_mode_from(word_of(changed, "mode"), &o.mode);
-    (void)qd_guard_from(word_of(changed, "guard"), &o.guard);
-    (void)qd_precision_from(word_of(changed, "precision"), &o.precision);
-    (void)qd_scheme_from(word_of(changed, "activation_scheme"), &o.activation_scheme);
-    (void)qd_granularity_from(word_of(changed, "activation_granularity"), &o.activation_granularity);
-    (void)qd_scheme_from(word_of(changed, "weight_scheme"), &o.weight_scheme);
-    (void)qd_granularity_from(word_of(changed, "weight_granularity"), &o.weight_granularity);
-    if (json_is_integer(value = json_object_get(changed, "weight_bits")))
-        o.weight_bits = (int)json_integer_value(value);
-    if (json_is_boolean(value = json_object_get(changed, "smoothing")))
-        o.smoothing = json_is_true(value);
-    if (json_is_integer(value = json_object_get(changed, "fake_weight_bits")))
-        o.fake_weight_bits = (int)json_integer_value(value);
-    if (json_is_integer(value = json_object_get(changed, "fake_activation_bits")))
-        o.fake_activation_bits = (int)json_integer_value(value);
-    if (json_is_boolean(value = json_object_get(changed, "bias_correction")))
-        o.bias_correction = json_is_true(value);
-    if (json_is_number(value = json_object_get(changed, "averaging_constant")))
-        o.averaging_constant = json_number_value(value);
-    if (json_is_number(value = json_object_get(changed, "guard_tolerance")))
-        o.guard_tolerance = json_number_value(value);
-    if (json_is_number(value = json_object_get(changed, "target_cosine")))
-        o.target_cosine = json_number_value(value);
-    if (json_is_number(value = json_object_get(changed, "target_sqnr_db")))
-        o.target_sqnr_db = json_number_value(value);
-    o.pins = pins;
-    o.pin_count = 0;
+    o->pins = pins;
+    o->pin_count = 0;
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++) {
         const json_t *list = json_object_get(root, lists[l].key);
         for (size_t i = 0; i < json_array_size(list); i++) {
             struct qd_layer_pin pin = {.node = word_of(json_array_get(list, i), "node"), .kind = lists[l].kind};
             if (*pin.node && qd_precision_from(word_of(json_array_get(list, i), "precision"), &pin.precision))
-                pins[o.pin_count++] = pin;
+                pins[o->pin_count++] = pin;
         }
     }
-    return o;
+    return qd_quant_overrides_read(json_object_get(root, "options"), o, error);
 }
 
 enum qd_status qd_state_document_change(struct qd_model *model, const struct qd_quant_options *base, const json_t *root,
@@ -260,10 +196,12 @@ enum qd_status qd_state_document_change(struct qd_model *model, const struct qd_
     const size_t smoothed_count = smoothed ? qd_state_smoothed_read(list, smoothed) : 0;
     enum qd_status status = pins && smoothed ? QD_OK : qd_fail(error, QD_ERR_NO_MEMORY, "no memory for its options");
     if (!status) {
-        struct qd_quant_options options = options_of(base, root, pins);
+        struct qd_quant_options options = *base;
         options.smoothed = smoothed;
         options.smoothed_count = smoothed_count;
-        status = qd_change_create(model, &options, out, error);
+        status = options_of(root, &options, pins, error);
+        if (!status)
+            status = qd_change_create(model, &options, out, error);
     }
     qd_state_smoothed_free(smoothed, smoothed_count);
     qd_free(pins);

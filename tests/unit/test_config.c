@@ -78,19 +78,38 @@ static void test_quantization_defaults_are_the_engines(void **state)
     struct qd_quant_options mine, engines = qd_quant_defaults();
     assert_int_equal(qd_config_defaults(&config, &error), QD_OK);
     qd_config_quant(&config, &mine);
-    assert_int_equal(mine.mode, engines.mode);
-    assert_int_equal(mine.guard, engines.guard);
-    assert_int_equal(mine.precision, engines.precision);
-    assert_int_equal(mine.activation_scheme, engines.activation_scheme);
-    assert_int_equal(mine.weight_scheme, engines.weight_scheme);
-    assert_int_equal(mine.weight_granularity, engines.weight_granularity);
-    assert_int_equal(mine.compat, engines.compat);
-    assert_true(mine.averaging_constant == engines.averaging_constant && mine.max_step == engines.max_step);
-    assert_true(mine.guard_tolerance == engines.guard_tolerance);
-    assert_true(mine.publish_tolerance == engines.publish_tolerance);
-    assert_int_equal(mine.min_observations, engines.min_observations);
-    assert_int_equal(mine.epochs_kept, engines.epochs_kept);
+    for (size_t i = 0; i < qd_quant_table_count; i++) {
+        struct qd_quant_value a = qd_quant_option_get(&qd_quant_table[i], &mine),
+                              b = qd_quant_option_get(&qd_quant_table[i], &engines);
+        assert_true(a.number == b.number);
+        assert_string_equal(a.word ? a.word : "", b.word ? b.word : "");
+    }
     qd_config_clear(&config);
+}
+
+/* Each option of the engine has its row, and what the row allows the engine takes. */
+static void test_the_engine_takes_what_the_rows_allow(void **state)
+{
+    (void)state;
+    struct qd_quant_options q = qd_quant_defaults();
+    for (size_t i = 0; i < qd_quant_table_count; i++) {
+        const struct qd_quant_option *engines = &qd_quant_table[i];
+        const struct qd_option *row = qd_option_by_key(engines->key, strlen(engines->key));
+        assert_non_null(row);
+        assert_int_equal(row->words != NULL, engines->kind == QD_QUANT_WORD);
+        assert_int_equal(row->kind == QD_OPTION_IS_BOOL, engines->kind == QD_QUANT_BOOL);
+        if (engines->kind == QD_QUANT_WORD || engines->kind == QD_QUANT_BOOL)
+            continue;
+        struct qd_error error;
+        assert_true(row->low == engines->low && row->above == engines->above && row->high <= engines->high);
+        assert_int_equal(qd_quant_option_set(engines, (struct qd_quant_value){.number = row->high}, &q, &error), QD_OK);
+        assert_true(qd_quant_option_get(engines, &q).number == row->high);
+        assert_int_equal(qd_quant_option_set(engines, (struct qd_quant_value){.number = -1}, &q, &error),
+                         QD_ERR_INVALID);
+        assert_non_null(strstr(error.text, engines->key));
+        assert_int_equal(qd_quant_option_set(engines, (struct qd_quant_value){.word = "many"}, &q, &error),
+                         QD_ERR_INVALID);
+    }
 }
 
 /* Every word of the table reaches the engine as itself. */
@@ -100,9 +119,8 @@ static void test_the_engine_knows_every_word(void **state)
     unsigned tried = 0;
     for (size_t i = 0; i < qd_option_count; i++) {
         const struct qd_option *option = &qd_options[i];
-        static const char *const keys =
-            "mode guard precision activation_scheme weight_scheme weight_granularity compat";
-        if (!option->words || !strstr(keys, option->key))
+        const struct qd_quant_option *engines = option->key ? qd_quant_option_by_key(option->key) : NULL;
+        if (!option->words || !engines)
             continue;
         for (const char *word = option->words; *word; word += *word == '|') {
             size_t length = strcspn(word, "|");
@@ -114,20 +132,13 @@ static void test_the_engine_knows_every_word(void **state)
             snprintf(json, sizeof json, "{\"%s\":\"%s\"}", option->key, text);
             assert_int_equal(qd_config_parse("f", json, strlen(json), &config, &error), QD_OK);
             qd_config_quant(&config, &q);
-            const char *there = strcmp(option->key, "mode") == 0                ? qd_mode_name(q.mode)
-                                : strcmp(option->key, "guard") == 0             ? qd_guard_name(q.guard)
-                                : strcmp(option->key, "compat") == 0            ? qd_compat_name(q.compat)
-                                : strcmp(option->key, "precision") == 0         ? qd_precision_name(q.precision)
-                                : strcmp(option->key, "activation_scheme") == 0 ? qd_scheme_name(q.activation_scheme)
-                                : strcmp(option->key, "weight_scheme") == 0     ? qd_scheme_name(q.weight_scheme)
-                                                                            : qd_granularity_name(q.weight_granularity);
-            assert_string_equal(there, text);
+            assert_string_equal(qd_quant_option_get(engines, &q).word, text);
             qd_config_clear(&config);
             word += length;
             tried++;
         }
     }
-    assert_int_equal(tried, 22);
+    assert_int_equal(tried, 25);
 }
 
 static void write_file(char *path, const char *text)
@@ -375,6 +386,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_quantization_defaults_are_the_engines),
+        cmocka_unit_test(test_the_engine_takes_what_the_rows_allow),
         cmocka_unit_test(test_the_engine_knows_every_word),
         cmocka_unit_test(test_flag_before_environment_before_file_before_default),
         cmocka_unit_test(test_models_of_the_environment),
