@@ -12,9 +12,7 @@
 
 struct qd_change {
     struct qd_model *model;          /* borrowed */
-    struct qd_quant_options options; /* its pins are `pins` */
-    struct qd_layer_pin *pins;
-    struct qd_smoothed_tensor *smoothed;
+    struct qd_quant_options options; /* a copy of its own */
     struct qd_plan *plan;
     struct qd_learner *learner;
     uint64_t *step_macs;
@@ -26,63 +24,8 @@ struct qd_change {
 
 /* ------------------------------------------------------------------ pins */
 
-enum qd_status qd_pins_copy(const struct qd_quant_options *options, struct qd_layer_pin **out, struct qd_error *error)
-{
-    struct qd_layer_pin *pins = qd_calloc(options->pin_count, sizeof *pins);
-    bool good = pins != NULL;
-    for (size_t i = 0; good && i < options->pin_count; i++) {
-        pins[i] = options->pins[i];
-        pins[i].node = qd_strndup(options->pins[i].node, strlen(options->pins[i].node));
-        good = pins[i].node != NULL;
-    }
-    if (good) {
-        *out = pins;
-        return QD_OK;
-    }
-    qd_pins_free(&pins, options->pin_count);
-    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the options");
-}
-
-void qd_pins_free(struct qd_layer_pin **pins, size_t count)
-{
-    for (size_t i = 0; *pins && i < count; i++)
-        qd_free((void *)(uintptr_t)(*pins)[i].node);
-    qd_free(*pins);
-    *pins = NULL;
-}
-
-enum qd_status qd_smoothed_copy(const struct qd_quant_options *options, struct qd_smoothed_tensor **out,
-                                struct qd_error *error)
-{
-    struct qd_smoothed_tensor *copies = qd_calloc(options->smoothed_count, sizeof *copies);
-    bool good = copies != NULL;
-    for (size_t i = 0; good && i < options->smoothed_count; i++) {
-        const struct qd_smoothed_tensor *from = &options->smoothed[i];
-        float *s = qd_calloc(from->columns, sizeof *s);
-        if (s && from->columns)
-            memcpy(s, from->s, from->columns * sizeof *s);
-        copies[i] = (struct qd_smoothed_tensor){qd_strndup(from->tensor, strlen(from->tensor)), from->columns, s};
-        good = s && copies[i].tensor;
-    }
-    if (good) {
-        *out = copies;
-        return QD_OK;
-    }
-    qd_smoothed_free(&copies, options->smoothed_count);
-    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the options");
-}
-
-void qd_smoothed_free(struct qd_smoothed_tensor **smoothed, size_t count)
-{
-    for (size_t i = 0; *smoothed && i < count; i++) {
-        qd_free((void *)(uintptr_t)(*smoothed)[i].tensor);
-        qd_free((void *)(uintptr_t)(*smoothed)[i].s);
-    }
-    qd_free(*smoothed);
-    *smoothed = NULL;
-}
-
-/* Each pin must fit a node, of the graph or of a body within it: a name with a slip in it would do nothing for ever. */
+/* Each pin and rule must fit a node, of the graph or of a body within it: a name with a slip in it would do nothing for
+ * ever. */
 static bool fits_a_node(const struct qd_graph *graph, const char *pattern)
 {
     for (int n = 0; n < graph->node_count; n++) {
@@ -94,6 +37,13 @@ static bool fits_a_node(const struct qd_graph *graph, const char *pattern)
                 return true;
     }
     return false;
+}
+
+static enum qd_status check_node(const struct qd_model *model, const char *pattern, struct qd_error *error)
+{
+    if (fits_a_node(model->graph, pattern))
+        return QD_OK;
+    return qd_fail(error, QD_ERR_NOT_FOUND, "the model has no node '%.100s'", pattern);
 }
 
 static struct qd_pin plan_pin(const struct qd_layer_pin *pin)
@@ -129,6 +79,51 @@ static struct qd_pin *plan_pins(const struct qd_quant_options *options, int *cou
             pins[(*count)++] = plan_pin(&options->pins[i]);
     }
     return pins;
+}
+
+/* ------------------------------------------------------------------ rules */
+
+/* A rule in the plan's words. */
+static struct qd_plan_rule plan_rule(const struct qd_layer_rule *rule)
+{
+    static const int modes[] = {
+        [QD_MODE_EMA] = QD_SITE_EMA, [QD_MODE_REQUEST] = QD_SITE_REQUEST, [QD_MODE_STATIC] = QD_SITE_STATIC};
+    static const int guards[] = {[QD_GUARD_WIDEN] = QD_GUARDED_WIDEN,
+                                 [QD_GUARD_CLIP] = QD_GUARDED_CLIP,
+                                 [QD_GUARD_REJECT] = QD_GUARDED_REJECT,
+                                 [QD_GUARD_ESCALATE] = QD_GUARDED_ESCALATE};
+    static const int rows[] = {
+        [QD_PER_TENSOR] = QD_ROWS_NEVER, [QD_PER_ROW] = QD_ROWS_ALWAYS, [QD_GRANULARITY_AUTO] = QD_ROWS_AUTO};
+    static const int symmetric[] = {[QD_ASYMMETRIC] = false, [QD_SYMMETRIC] = true};
+    static const int asymmetric[] = {[QD_ASYMMETRIC] = true, [QD_SYMMETRIC] = false};
+    static const int per_tensor[] = {[QD_PER_TENSOR] = true, [QD_PER_CHANNEL] = false};
+    static const struct {
+        size_t offset;
+        enum qd_rule_kind kind;
+        const int *values; /* NULL: the value itself */
+    } kinds[] = {
+        {offsetof(struct qd_quant_options, mode), QD_RULE_MODE, modes},
+        {offsetof(struct qd_quant_options, guard), QD_RULE_GUARD, guards},
+        {offsetof(struct qd_quant_options, activation_scheme), QD_RULE_SYMMETRIC, symmetric},
+        {offsetof(struct qd_quant_options, activation_granularity), QD_RULE_ROWS, rows},
+        {offsetof(struct qd_quant_options, weight_scheme), QD_RULE_WEIGHTS_ASYMMETRIC, asymmetric},
+        {offsetof(struct qd_quant_options, weight_granularity), QD_RULE_WEIGHTS_PER_TENSOR, per_tensor},
+        {offsetof(struct qd_quant_options, weight_bits), QD_RULE_WEIGHT_BITS, NULL}, /* the last: it ends the search */
+    };
+    size_t k = 0;
+    while (k + 1 < sizeof kinds / sizeof kinds[0] && kinds[k].offset != rule->option->offset)
+        k++;
+    return (struct qd_plan_rule){rule->node, kinds[k].kind,
+                                 kinds[k].values ? kinds[k].values[rule->value] : rule->value};
+}
+
+static bool may_escalate(const struct qd_quant_options *options)
+{
+    bool may = options->guard == QD_GUARD_ESCALATE;
+    for (size_t i = 0; i < options->rule_count; i++)
+        may |= options->rules[i].option->offset == offsetof(struct qd_quant_options, guard) &&
+               options->rules[i].value == QD_GUARD_ESCALATE;
+    return may;
 }
 
 /* ------------------------------------------------------------------ compiling */
@@ -223,6 +218,7 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
     int pin_count;
     struct qd_pin *pins = plan_pins(options, &pin_count);
     struct qd_smoothed *smoothed = qd_calloc(options->smoothed_count, sizeof *smoothed);
+    struct qd_plan_rule *rules = qd_calloc(options->rule_count, sizeof *rules);
     const struct qd_plan_options wanted = {
         .fp32 = options->precision == QD_FP32 && pin_count == 0,
         .symmetric = options->activation_scheme == QD_SYMMETRIC,
@@ -238,6 +234,8 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         .fake_activation_bits = options->fake_activation_bits,
         .pins = pins,
         .pin_count = pin_count,
+        .rules = rules,
+        .rule_count = (int)options->rule_count,
         .smoothed = smoothed,
         .smoothed_count = options->smoothing ? (int)options->smoothed_count : 0,
         .request_bytes = model->engine->request_bytes,
@@ -245,13 +243,17 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
     for (size_t i = 0; smoothed && i < options->smoothed_count; i++)
         smoothed[i] = (struct qd_smoothed){options->smoothed[i].tensor, options->smoothed[i].columns,
                                            options->smoothed[i].s};
-    enum qd_status status = pins && smoothed ? QD_OK : qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
+    for (size_t i = 0; rules && i < options->rule_count; i++)
+        rules[i] = plan_rule(&options->rules[i]);
+    enum qd_status status = pins && smoothed && rules ? QD_OK
+                                                      : qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
     for (size_t i = 0; !status && i < options->pin_count; i++)
-        if (!fits_a_node(model->graph, options->pins[i].node))
-            status = qd_fail(error, QD_ERR_NOT_FOUND, "the model has no node '%.100s'", options->pins[i].node);
+        status = check_node(model, options->pins[i].node, error);
+    for (size_t i = 0; !status && i < options->rule_count; i++)
+        status = check_node(model, options->rules[i].node, error);
     *plan = NULL;
     struct qd_plan *twin = NULL; /* stays with the model: no request is to wait for it */
-    if (!status && options->guard == QD_GUARD_ESCALATE && !wanted.fp32)
+    if (!status && may_escalate(options) && !wanted.fp32)
         status = qd_model_plan_fp32(model, &twin, error);
     qd_plan_unref(&twin);
     if (!status)
@@ -262,6 +264,7 @@ enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_op
         qd_model_release_weights(model); /* the packed ones are what requests read */
     if (status && *plan)
         qd_plan_unref(plan);
+    qd_free(rules);
     qd_free(smoothed);
     qd_free(pins);
     return status;
@@ -306,12 +309,7 @@ enum qd_status qd_change_create(struct qd_model *model, const struct qd_quant_op
     if (!change)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the options");
     change->model = model;
-    change->options = *options;
-    status = qd_pins_copy(options, &change->pins, error);
-    change->options.pins = change->pins;
-    if (!status)
-        status = qd_smoothed_copy(options, &change->smoothed, error);
-    change->options.smoothed = change->smoothed;
+    status = qd_options_copy(options, &change->options, error);
     if (!status)
         status = qd_model_compile(model, &change->options, &change->plan, &change->step_macs, error);
     if (!status) {
@@ -355,9 +353,6 @@ enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error
     qd_means_destroy(&model->means);
     qd_free(model->utilization);
     qd_free(model->accuracy.layers);
-    qd_pins_free(&model->pins, model->options.pin_count);
-    qd_smoothed_free(&model->smoothed, model->options.smoothed_count);
-    model->smoothed = c->smoothed;
     model->means = c->means;
     model->plan = c->plan;
     model->learner = c->learner;
@@ -365,8 +360,8 @@ enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error
     model->utilization = c->utilization;
     model->accuracy = (struct qd_accuracy){.layers = c->layers};
     model->smoothing_tried &= model->options.smoothing && c->options.smoothing;
+    qd_options_free(&model->options);
     model->options = c->options;
-    model->pins = c->pins;
     qd_free(c->old_site);
     qd_free(c);
     *change = NULL;
@@ -381,8 +376,7 @@ void qd_change_discard(struct qd_change **change)
         return;
     qd_learner_destroy(&c->learner);
     qd_plan_unref(&c->plan);
-    qd_pins_free(&c->pins, c->options.pin_count);
-    qd_smoothed_free(&c->smoothed, c->options.smoothed_count);
+    qd_options_free(&c->options);
     qd_means_destroy(&c->means);
     qd_free(c->utilization);
     qd_free(c->layers);

@@ -92,13 +92,14 @@ static struct qd_given fixed_of(const struct qd_site *site)
 enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct qd_plan *plan, struct qd_learner **out)
 {
     const size_t sites = (size_t)plan->site_count;
-    bool *wide = qd_calloc(sites, sizeof *wide);
-    int *bits = qd_calloc(sites, sizeof *bits);
-    struct qd_given *fixed = qd_calloc(sites, sizeof *fixed);
-    for (size_t i = 0; wide && bits && fixed && i < sites; i++) {
-        wide[i] = plan->sites[i].wide;
-        bits[i] = plan->sites[i].bits;
-        fixed[i] = fixed_of(&plan->sites[i]);
+    struct qd_learner_site *of = qd_calloc(sites, sizeof *of);
+    for (size_t i = 0; of && i < sites; i++) {
+        const struct qd_site *site = &plan->sites[i];
+        of[i] = (struct qd_learner_site){.wide = site->wide,
+                                         .symmetric = site->symmetric,
+                                         .bits = site->bits,
+                                         .mode = site->mode,
+                                         .fixed = fixed_of(site)};
     }
     const struct qd_learner_rules rules = {
         .range = qd_range_rules_of(o),
@@ -106,15 +107,10 @@ enum qd_status qd_model_learner(const struct qd_quant_options *o, const struct q
         .min_observations = o->min_observations,
         .epochs_kept = o->epochs_kept,
         .always_own_range = o->mode == QD_MODE_REQUEST,
-        .symmetric = o->activation_scheme == QD_SYMMETRIC,
-        .wide = wide,
-        .bits = bits,
-        .fixed = fixed,
+        .sites = of,
     };
-    enum qd_status status = wide && bits && fixed ? qd_learner_create(&rules, sites, out) : QD_ERR_NO_MEMORY;
-    qd_free(fixed);
-    qd_free(wide);
-    qd_free(bits);
+    enum qd_status status = of ? qd_learner_create(&rules, sites, out) : QD_ERR_NO_MEMORY;
+    qd_free(of);
     return status;
 }
 
@@ -154,13 +150,8 @@ static enum qd_status create(struct qd_engine *engine, const char *name, const s
     pthread_mutex_init(&model->fp32_lock, NULL);
     pthread_mutex_init(&model->choices_lock, NULL);
     model->engine = engine;
-    model->options = *options;
     model->name = qd_strndup(name, strlen(name));
-    status = qd_pins_copy(options, &model->pins, error);
-    model->options.pins = model->pins;
-    if (!status)
-        status = qd_smoothed_copy(options, &model->smoothed, error);
-    model->options.smoothed = model->smoothed;
+    status = qd_options_copy(options, &model->options, error);
     if (!model->name || status) {
         qd_model_unref(&model);
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model");
@@ -220,8 +211,7 @@ void qd_model_unref(struct qd_model **model)
         qd_learner_destroy(&m->older[i].learner);
         qd_plan_unref(&m->older[i].plan);
     }
-    qd_pins_free(&m->pins, m->options.pin_count);
-    qd_smoothed_free(&m->smoothed, m->options.smoothed_count);
+    qd_options_free(&m->options);
     qd_learner_destroy(&m->learner);
     qd_plan_unref(&m->plan_fp32);
     qd_plan_unref(&m->plan);

@@ -200,6 +200,10 @@ struct qd_step_report {
     const char *reason;   /* why this precision, one phrase */
     bool pinned, follows; /* the precision was given; it is only that of its neighbours */
     double sqnr_db;       /* of the layer alone, by shadow runs; NaN: not measured */
+    bool reads;           /* integers: mode, guard (of one range for a tensor) and granularity are theirs */
+    enum qd_mode mode;
+    enum qd_guard guard;
+    enum qd_granularity activation_granularity;
     enum qd_scheme activation_scheme, weight_scheme;
     enum qd_granularity weight_granularity;
     int weight_bits;                   /* 0: no weights */

@@ -96,7 +96,7 @@ void qd_export_range(const struct qd_export *export, size_t i, struct qd_export_
 {
     const struct qd_site *site = &export->plan->sites[i];
     const struct qd_site_params *params = &export->epoch->sites[i];
-    const bool symmetric = export->plan->options.symmetric && !site->wide;
+    const bool symmetric = site->symmetric && !site->wide;
     const int32_t offset = symmetric ? QD_CARRIER_OFFSET : 0;
     *out = (struct qd_export_range){.name = site->name,
                                     .ready = params->ready,

@@ -69,7 +69,7 @@ enum qd_status qd_model_ranges_set(struct qd_model *model, const struct qd_range
                                "tensor '%.128s' is quantized row by row: it can have a range under the activation "
                                "granularity 'tensor'",
                                entries[e].tensor)
-                     : qd_given_read(&entries[e], plan->options.symmetric, &given[site], error);
+                     : qd_given_read(&entries[e], plan->sites[site].symmetric, &given[site], error);
     }
     if (!status && count && qd_learner_give(model->learner, given) != QD_OK)
         status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the model's ranges");
@@ -80,7 +80,7 @@ enum qd_status qd_model_ranges_set(struct qd_model *model, const struct qd_range
 bool qd_model_range_given(const struct qd_model *model, size_t i, struct qd_range_given *out)
 {
     const struct qd_given *given = qd_learner_given(model->learner, i);
-    const int32_t offset = model->plan->options.symmetric ? QD_CARRIER_OFFSET : 0;
+    const int32_t offset = model->plan->sites[i].symmetric ? QD_CARRIER_OFFSET : 0;
     *out = (struct qd_range_given){.tensor = model->plan->sites[i].name,
                                    .learn = !given->set,
                                    .cuts = given->cuts,

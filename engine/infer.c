@@ -187,12 +187,21 @@ static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error
     return QD_OK;
 }
 
+static bool escalates(const struct qd_infer *infer, int site)
+{
+    const int rule = infer->plan->sites[site].guard;
+    return rule < 0 ? infer->guard == QD_GUARD_ESCALATE : rule == QD_GUARDED_ESCALATE;
+}
+
 /* Under the guard `escalate` a request can end in full precision: what that needs is made now, while it may fail. */
 static enum qd_status prepare_twin(struct qd_infer *infer, const struct qd_shape *shapes, struct qd_error *error)
 {
+    int site = 0;
     qd_shaped_unref(&infer->twin_shaped); /* of an attempt that failed */
     qd_plan_unref(&infer->twin_plan);
-    if (infer->guard != QD_GUARD_ESCALATE || infer->plan->site_count == 0)
+    while (site < infer->plan->site_count && !escalates(infer, site))
+        site++;
+    if (site == infer->plan->site_count)
         return QD_OK;
     enum qd_status status = qd_model_plan_fp32(infer->model, &infer->twin_plan, error);
     return status ? status : qd_plan_shape(infer->twin_plan, shapes, &infer->twin_shaped, error);
@@ -228,14 +237,14 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
         [QD_GUARD_WIDEN] = QD_GUARDED_WIDEN,
         [QD_GUARD_CLIP] = QD_GUARDED_CLIP,
         [QD_GUARD_REJECT] = QD_GUARDED_REJECT,
-        [QD_GUARD_ESCALATE] = QD_GUARDED_WIDEN, /* what is observed behind the site stays near the truth */
+        [QD_GUARD_ESCALATE] = QD_GUARDED_ESCALATE,
     };
     qd_lane_release(&infer->lane); /* of an attempt that failed */
     infer->lane = (struct qd_lane){
         .plan = infer->plan,
         .shaped = infer->shaped,
         .epoch = infer->epoch,
-        .rules = {actions[infer->guard], infer->guard_tolerance, infer->base->options.symmetric},
+        .rules = {actions[infer->guard], infer->guard_tolerance},
         .tap = infer->calibration ? &infer->tap : NULL,
         .arena = infer->arena,
     };
@@ -251,7 +260,7 @@ void qd_infer_set_deadline(struct qd_infer *infer, uint64_t deadline_ns) { infer
 static bool was_guarded(const struct qd_infer *infer)
 {
     for (int i = 0; i < infer->plan->site_count; i++)
-        if (infer->lane.guarded[i])
+        if (infer->lane.guarded[i] && escalates(infer, i))
             return true;
     return false;
 }

@@ -84,7 +84,7 @@ static void take_states(const struct qd_plan *plan, const struct qd_range_state 
                 intake->sites[i] = (struct qd_site_params){
                     .lo = states[s].epoch_lo, .hi = states[s].epoch_hi, .ready = states[s].ready};
                 if (!states[s].is_given ||
-                    qd_given_read(&states[s].given, plan->options.symmetric, &intake->given[i], &unsound) != QD_OK)
+                    qd_given_read(&states[s].given, plan->sites[i].symmetric, &intake->given[i], &unsound) != QD_OK)
                     intake->given[i] = (struct qd_given){.set = false};
                 intake->found++;
                 break;

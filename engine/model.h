@@ -50,11 +50,9 @@ struct qd_averaging {
 
 struct qd_model {
     struct qd_ref ref;
-    struct qd_engine *engine;            /* borrowed */
-    struct qd_quant_options options;     /* its pins are `pins` */
-    struct qd_layer_pin *pins;           /* owned, and so are their names */
-    struct qd_smoothed_tensor *smoothed; /* the same */
-    bool smoothing_tried;                /* not to be tried again by itself [loop] */
+    struct qd_engine *engine;        /* borrowed */
+    struct qd_quant_options options; /* a copy of its own */
+    bool smoothing_tried;            /* not to be tried again by itself [loop] */
     char *name;
     struct qd_file file;            /* mapped, or bytes == NULL when the bytes are the caller's */
     struct qd_externals *externals; /* of a model from a file */
@@ -107,14 +105,11 @@ struct qd_infer {
 enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, struct qd_error *error) QD_MUST_CHECK;
 /* Checks options; errors as qd_change_create's. */
 enum qd_status qd_options_check(const struct qd_quant_options *options, struct qd_error *error) QD_MUST_CHECK;
-/* Copies of pins and their names; NULL with *error when memory is out. qd_pins_free takes NULL. */
-enum qd_status qd_pins_copy(const struct qd_quant_options *options, struct qd_layer_pin **out,
-                            struct qd_error *error) QD_MUST_CHECK;
-void qd_pins_free(struct qd_layer_pin **pins, size_t count);
-/* The same for what is smoothed. */
-enum qd_status qd_smoothed_copy(const struct qd_quant_options *options, struct qd_smoothed_tensor **out,
-                                struct qd_error *error) QD_MUST_CHECK;
-void qd_smoothed_free(struct qd_smoothed_tensor **smoothed, size_t count);
+/* With copies of its lists and their names, which qd_options_free frees and empties. Errors: NO_MEMORY, then *out has
+ * no lists. */
+enum qd_status qd_options_copy(const struct qd_quant_options *from, struct qd_quant_options *out,
+                               struct qd_error *error) QD_MUST_CHECK;
+void qd_options_free(struct qd_quant_options *options);
 /* A plan for these options, layers chosen by time when the precision is auto; *macs lies in its arena. [any] */
 enum qd_status qd_model_compile(struct qd_model *model, const struct qd_quant_options *options, struct qd_plan **plan,
                                 uint64_t **macs, struct qd_error *error) QD_MUST_CHECK;

@@ -31,6 +31,86 @@ struct qd_quant_options qd_quant_defaults(void)
     };
 }
 
+/* ------------------------------------------------------------------ lists */
+
+static char *copied(const char *name) { return qd_strndup(name, strlen(name)); }
+
+static bool copy_pins(const struct qd_quant_options *from, struct qd_quant_options *out)
+{
+    struct qd_layer_pin *pins = qd_calloc(from->pin_count, sizeof *pins);
+    bool good = pins != NULL;
+    for (size_t i = 0; good && i < from->pin_count; i++) {
+        pins[i] = from->pins[i];
+        good = (pins[i].node = copied(from->pins[i].node)) != NULL;
+    }
+    out->pins = pins;
+    out->pin_count = pins ? from->pin_count : 0;
+    return good;
+}
+
+static bool copy_rules(const struct qd_quant_options *from, struct qd_quant_options *out)
+{
+    struct qd_layer_rule *rules = qd_calloc(from->rule_count, sizeof *rules);
+    bool good = rules != NULL;
+    for (size_t i = 0; good && i < from->rule_count; i++) {
+        rules[i] = from->rules[i];
+        good = (rules[i].node = copied(from->rules[i].node)) != NULL;
+    }
+    out->rules = rules;
+    out->rule_count = rules ? from->rule_count : 0;
+    return good;
+}
+
+static bool copy_smoothed(const struct qd_quant_options *from, struct qd_quant_options *out)
+{
+    struct qd_smoothed_tensor *smoothed = qd_calloc(from->smoothed_count, sizeof *smoothed);
+    bool good = smoothed != NULL;
+    for (size_t i = 0; good && i < from->smoothed_count; i++) {
+        const struct qd_smoothed_tensor *one = &from->smoothed[i];
+        float *s = qd_calloc(one->columns, sizeof *s);
+        if (s && one->columns)
+            memcpy(s, one->s, one->columns * sizeof *s);
+        smoothed[i] = (struct qd_smoothed_tensor){copied(one->tensor), one->columns, s};
+        good = s && smoothed[i].tensor;
+    }
+    out->smoothed = smoothed;
+    out->smoothed_count = smoothed ? from->smoothed_count : 0;
+    return good;
+}
+
+enum qd_status qd_options_copy(const struct qd_quant_options *from, struct qd_quant_options *out,
+                               struct qd_error *error)
+{
+    *out = *from;
+    const bool pins = copy_pins(from, out), rules = copy_rules(from, out), smoothed = copy_smoothed(from, out);
+    if (pins && rules && smoothed)
+        return QD_OK;
+    qd_options_free(out);
+    return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for the options");
+}
+
+/* What the lists hold is const to their readers. */
+static void release(const void *owned) { qd_free((void *)(uintptr_t)owned); }
+
+void qd_options_free(struct qd_quant_options *o)
+{
+    for (size_t i = 0; i < o->pin_count; i++)
+        release(o->pins[i].node);
+    for (size_t i = 0; i < o->rule_count; i++)
+        release(o->rules[i].node);
+    for (size_t i = 0; i < o->smoothed_count; i++) {
+        release(o->smoothed[i].tensor);
+        release(o->smoothed[i].s);
+    }
+    release(o->pins);
+    release(o->rules);
+    release(o->smoothed);
+    o->pins = NULL;
+    o->rules = NULL;
+    o->smoothed = NULL;
+    o->pin_count = o->rule_count = o->smoothed_count = 0;
+}
+
 /* ------------------------------------------------------------------ the table */
 
 #define WORDS(noun)                                                                                                    \
@@ -58,15 +138,16 @@ WORDS(compat)
 #define BOUND(lo, hi) .low = (lo), .high = (hi)
 
 const struct qd_quant_option qd_quant_table[] = {
-    {AT(mode), .name = "mode", OF(mode, ALL)},
-    {AT(guard), .name = "guard", OF(guard, ALL)},
+    {AT(mode), .name = "mode", OF(mode, ALL), .layers = true},
+    {AT(guard), .name = "guard", OF(guard, ALL), .layers = true},
     {AT(precision), .name = "precision", OF(precision, ALL)},
-    {AT(activation_scheme), .group = "activation", .name = "scheme", OF(scheme, ALL)},
-    {AT(activation_granularity), .group = "activation", .name = "granularity", OF(granularity, ~BIT(QD_PER_CHANNEL))},
-    {AT(weight_scheme), .group = "weights", .name = "scheme", OF(scheme, ALL)},
+    {AT(activation_scheme), .group = "activation", .name = "scheme", OF(scheme, ALL), .layers = true},
+    {AT(activation_granularity), .group = "activation", .name = "granularity", OF(granularity, ~BIT(QD_PER_CHANNEL)),
+     .layers = true},
+    {AT(weight_scheme), .group = "weights", .name = "scheme", OF(scheme, ALL), .layers = true},
     {AT(weight_granularity), .group = "weights", .name = "granularity",
-     OF(granularity, BIT(QD_PER_TENSOR) | BIT(QD_PER_CHANNEL))},
-    {AT(weight_bits), .group = "weights", .name = "bits", .kind = QD_QUANT_INT, BOUND(8, 16)},
+     OF(granularity, BIT(QD_PER_TENSOR) | BIT(QD_PER_CHANNEL)), .layers = true},
+    {AT(weight_bits), .group = "weights", .name = "bits", .kind = QD_QUANT_INT, BOUND(8, 16), .layers = true},
     {AT(fake_weight_bits), .group = "weights", .name = "fake_bits", .kind = QD_QUANT_INT, BOUND(2, 8)},
     {AT(fake_activation_bits), .group = "activation", .name = "fake_bits", .kind = QD_QUANT_INT, BOUND(2, 8)},
     {AT(smoothing), .name = "smoothing", .kind = QD_QUANT_BOOL},
@@ -203,6 +284,26 @@ enum qd_status qd_quant_option_set(const struct qd_quant_option *option, struct 
     return QD_OK;
 }
 
+enum qd_status qd_layer_rule_set(struct qd_layer_rule *rule, const struct qd_quant_option *option,
+                                 struct qd_quant_value value, struct qd_error *error)
+{
+    int word = 0;
+    if (!option->layers)
+        return qd_fail(error, QD_ERR_INVALID, "%s is an option of the whole model, not of single layers", option->key);
+    enum qd_status status = check_value(option, value, &word, error);
+    rule->option = option;
+    rule->value = option->kind == QD_QUANT_WORD ? word : (int)value.number;
+    return status;
+}
+
+struct qd_quant_value qd_layer_rule_get(const struct qd_layer_rule *rule)
+{
+    if (rule->option->kind != QD_QUANT_WORD)
+        return (struct qd_quant_value){.number = rule->value};
+    const char *word = rule->option->word_of(rule->value);
+    return (struct qd_quant_value){.word = word ? word : ""};
+}
+
 enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_error *error)
 {
     int word;
@@ -213,6 +314,12 @@ enum qd_status qd_options_check(const struct qd_quant_options *o, struct qd_erro
     for (size_t i = 0; i < qd_quant_table_count; i++) {
         enum qd_status status = check_value(&qd_quant_table[i], qd_quant_option_get(&qd_quant_table[i], o), &word,
                                             error);
+        if (status)
+            return status;
+    }
+    for (size_t i = 0; i < o->rule_count; i++) {
+        struct qd_layer_rule rule = o->rules[i];
+        enum qd_status status = qd_layer_rule_set(&rule, rule.option, qd_layer_rule_get(&rule), error);
         if (status)
             return status;
     }

@@ -45,6 +45,13 @@ struct qd_layer_pin {
     enum qd_pin_kind kind;
 };
 
+/* An option that single layers have other than the model: engine/options.c says which can (`layers`). */
+struct qd_layer_rule {
+    const char *node; /* the node's name, or a pattern with * and ? */
+    const struct qd_quant_option *option;
+    int value; /* of words their enum's */
+};
+
 /* Columns of a tensor that are divided by s, and its layers' weights multiplied, before they are quantized. */
 struct qd_smoothed_tensor {
     const char *tensor;
@@ -80,6 +87,8 @@ struct qd_quant_options {
     uint32_t epochs_kept;      /* how many epochs can be replayed, 1..64 */
     const struct qd_layer_pin *pins; /* the last that fits a node counts; borrowed during calls, models keep copies */
     size_t pin_count;
+    const struct qd_layer_rule *rules; /* the last of an option that fits a node counts; borrowed and copied as pins */
+    size_t rule_count;
     const struct qd_smoothed_tensor *smoothed; /* what is smoothed; borrowed and copied as pins */
     size_t smoothed_count;
 };
@@ -104,6 +113,7 @@ struct qd_quant_option {
     unsigned words;    /* the values that are allowed, a bit each */
     double low, high;  /* of numbers, both inclusive unless ... */
     bool above, below; /* ... low, high itself is not allowed */
+    bool layers;       /* a rule can say it of single layers */
 };
 
 extern const struct qd_quant_option qd_quant_table[];
@@ -122,5 +132,9 @@ struct qd_quant_value qd_quant_option_get(const struct qd_quant_option *option, 
 /* Errors: INVALID, in a sentence with the key; *options is as before. [any] */
 enum qd_status qd_quant_option_set(const struct qd_quant_option *option, struct qd_quant_value value,
                                    struct qd_quant_options *options, struct qd_error *error) QD_MUST_CHECK;
+/* A rule's option and value, and back; its node is not touched. Errors: INVALID. [any] */
+enum qd_status qd_layer_rule_set(struct qd_layer_rule *rule, const struct qd_quant_option *option,
+                                 struct qd_quant_value value, struct qd_error *error) QD_MUST_CHECK;
+struct qd_quant_value qd_layer_rule_get(const struct qd_layer_rule *rule);
 
 #endif

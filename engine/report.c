@@ -1,6 +1,7 @@
 /* Reports: what was learned and what the plan is, in the words of engine/engine.h; and test data files. */
 #include "engine/model.h"
 #include "engine/plan/control.h"
+#include "engine/plan/place.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,6 +11,22 @@
 static enum qd_mode mode_in_force(const struct qd_model *model)
 {
     return qd_learner_frozen(model->learner) ? QD_MODE_STATIC : model->options.mode;
+}
+
+/* A site by its rule and its file; given ranges apart. */
+static enum qd_mode site_mode(const struct qd_model *model, const struct qd_site *site)
+{
+    if (site->rows || site->own || site->mode == QD_SITE_REQUEST)
+        return QD_MODE_REQUEST;
+    if (site->fixed || site->mode == QD_SITE_STATIC || qd_learner_frozen(model->learner))
+        return QD_MODE_STATIC;
+    return site->mode == QD_SITE_EMA ? QD_MODE_EMA : model->options.mode;
+}
+
+static enum qd_mode mode_of(const struct qd_model *model, size_t site)
+{
+    const struct qd_given *given = qd_learner_static(model->learner, site);
+    return !given->set ? site_mode(model, &model->plan->sites[site]) : given->own ? QD_MODE_REQUEST : QD_MODE_STATIC;
 }
 
 void qd_model_ranges(const struct qd_model *model, struct qd_ranges_summary *out)
@@ -30,13 +47,10 @@ void qd_model_range(const struct qd_model *model, size_t i, struct qd_range_repo
     const struct qd_site *site = &model->plan->sites[i];
     const struct qd_range *range = qd_learner_range(model->learner, i);
     const struct qd_qparams *qp = &qd_learner_current(model->learner)->sites[i].qp;
-    bool symmetric = site->wide || model->plan->options.symmetric;
+    bool symmetric = site->wide || site->symmetric;
     *out = (struct qd_range_report){
         .name = site->name,
-        .mode = qd_learner_static(model->learner, i)->own   ? QD_MODE_REQUEST
-                : qd_learner_static(model->learner, i)->set ? QD_MODE_STATIC
-                : site->rows                                ? QD_MODE_REQUEST
-                                                            : mode_in_force(model),
+        .mode = mode_of(model, i),
         .scheme = symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
         .dtype = site->wide  ? QD_I16
                  : symmetric ? QD_I8
@@ -100,7 +114,7 @@ static enum qd_precision step_precision(const struct qd_step *step)
 
 void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
 {
-    const struct qd_plan *plan = model->plan;
+    const struct qd_plan *plan = model->plan, *owner;
     *out = (struct qd_plan_report){
         .digest = plan->digest,
         .steps = qd_plan_all_steps(plan),
@@ -110,7 +124,35 @@ void qd_model_plan(const struct qd_model *model, struct qd_plan_report *out)
         .nodes = (size_t)model->graph->node_count,
     };
     for (size_t i = 0; i < out->steps; i++)
-        out->macs[step_precision(qd_plan_any_step(plan, i))] += model->step_macs[i];
+        out->macs[step_precision(qd_plan_any_step(plan, i, &owner))] += model->step_macs[i];
+}
+
+/* The first integers that a step reads, or makes for the one that does. */
+static int input_site(const struct qd_plan *plan, const struct qd_step *step)
+{
+    const bool own = step->kind == QD_STEP_OP || step->kind == QD_STEP_LINEAR;
+    for (int i = 0; own && i < step->in_count; i++)
+        if (step->in[i] != QD_NO_VALUE && plan->slots[step->in[i]].site >= 0)
+            return plan->slots[step->in[i]].site;
+    return own ? -1 : step->site;
+}
+
+static void report_input(const struct qd_model *model, const struct qd_plan *plan, const struct qd_step *step,
+                         struct qd_step_report *out)
+{
+    static const enum qd_guard guards[] = {[QD_GUARDED_CLIP] = QD_GUARD_CLIP,
+                                           [QD_GUARDED_WIDEN] = QD_GUARD_WIDEN,
+                                           [QD_GUARDED_ESCALATE] = QD_GUARD_ESCALATE,
+                                           [QD_GUARDED_REJECT] = QD_GUARD_REJECT};
+    const int id = input_site(plan, step);
+    const struct qd_site *site = &plan->sites[id < 0 ? 0 : id];
+    if (id < 0)
+        return;
+    out->reads = true;
+    out->mode = plan == model->plan ? mode_of(model, (size_t)id) : site_mode(model, site);
+    out->guard = site->guard < 0 ? model->options.guard : guards[site->guard];
+    out->activation_granularity = site->rows ? QD_PER_ROW : QD_PER_TENSOR;
+    out->activation_scheme = site->wide || site->symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC;
 }
 
 void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report *out)
@@ -126,9 +168,11 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         [QD_STEP_DEQUANTIZE] = "this node reads floats",
         [QD_STEP_FAKE_ROWS] = "this node reads what integers stand for, each row by its own range",
         [QD_STEP_RELAYOUT] = "this node wants the other layout"};
-    const struct qd_plan *plan = model->plan;
-    const struct qd_step *step = qd_plan_any_step(plan, i);
-    bool main = step >= plan->steps && step < plan->steps + plan->step_count; /* else of a body */
+    const struct qd_plan *plan;
+    const struct qd_step *step = qd_plan_any_step(model->plan, i, &plan);
+    const struct qd_linear_spec spec = step->unit ? qd_place_spec(plan, step->unit, step->int8, step->int16)
+                                                  : (struct qd_linear_spec){0};
+    const bool main = plan == model->plan; /* else a body */
     bool own = step->kind == QD_STEP_OP || step->kind == QD_STEP_LINEAR || step->kind == QD_STEP_CONTROL;
     *out = (struct qd_step_report){
         .node = step->node ? step->node->name : "",
@@ -140,18 +184,19 @@ void qd_model_step(const struct qd_model *model, size_t i, struct qd_step_report
         .follows = !own || step->follows,
         .sqnr_db = main ? qd_squares_db(&model->accuracy.layers[step - plan->steps]) : (double)NAN,
         .activation_scheme = step->int16 || plan->options.symmetric ? QD_SYMMETRIC : QD_ASYMMETRIC,
-        .weight_granularity = plan->options.weights_per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
+        .weight_granularity = spec.per_tensor ? QD_PER_TENSOR : QD_PER_CHANNEL,
         .weight_scheme = step->linear && qd_linear_asymmetric(step->linear) ? QD_ASYMMETRIC : QD_SYMMETRIC,
         .weight_bits = step->kind != QD_STEP_LINEAR ? 0
                        : step->fake                 ? plan->options.fake_weight_bits
                        : step->int8                 ? 8
-                       : step->int16                ? plan->options.weight_bits
+                       : step->int16                ? spec.weight_bits
                                                     : 32,
         .macs = model->step_macs[i],
         .int8_us = (double)step->int8_us,
         .int16_us = (double)step->int16_us,
         .fp32_us = (double)step->fp32_us,
     };
+    report_input(model, plan, step, out);
 }
 
 enum qd_status qd_tensor_proto_read(const void *bytes, size_t size, struct qd_tensor *out, char *name, size_t name_room,

@@ -70,14 +70,16 @@ static struct qd_qparams scale_for(const struct qd_shadow *s, int site, const st
     if (!isfinite(lo) || !isfinite(hi))
         lo = hi = 0;
     const bool wide = s->plan->sites[site].wide;
+    const int rule = s->plan->sites[site].guard;
+    const bool widens = rule < 0 ? s->widens : rule != QD_GUARDED_CLIP;
     if (params->ready) {
         const double out = fmax(params->lo - lo, hi - params->hi), width = params->hi - params->lo;
-        if (params->cuts || !s->widens || !(out > (wide ? 0 : s->guard_tolerance) * width))
+        if (params->cuts || !widens || !(out > (wide ? 0 : s->guard_tolerance) * width))
             return params->qp;
         lo = fmin(lo, params->lo);
         hi = fmax(hi, params->hi);
     }
-    return wide ? qd_qparams_from_range_s16(lo, hi) : qd_qparams_from_range(lo, hi, s->plan->options.symmetric);
+    return wide ? qd_qparams_from_range_s16(lo, hi) : qd_qparams_from_range(lo, hi, s->plan->sites[site].symmetric);
 }
 
 static void *take(struct qd_shadow *s, size_t bytes) { return qd_arena_alloc_raw(s->step_arena, bytes + 1); }

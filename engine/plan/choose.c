@@ -117,7 +117,9 @@ static enum qd_status time_twin(const struct bench *b, const struct qd_step *ste
     struct qd_linear *twin;
     struct qd_linear_spec spec = qd_unit_spec(&b->plan->graph, step->unit);
     spec.int8 = false;
-    spec.weight_bits = taken == QD_I16 ? b->plan->options.weight_bits : 0;
+    spec.weight_bits = taken == QD_I16
+                           ? qd_plan_rule(b->plan, step->node, QD_RULE_WEIGHT_BITS, b->plan->options.weight_bits)
+                           : 0;
     enum qd_status status = qd_linear_create(&spec, b->plan->kernels, b->arena, &twin, error);
     if (!status)
         *ns = time_linear(b, step, twin, taken);

@@ -214,16 +214,18 @@ size_t qd_plan_all_steps(const struct qd_plan *plan)
     return count;
 }
 
-const struct qd_step *qd_plan_any_step(const struct qd_plan *plan, size_t index)
+const struct qd_step *qd_plan_any_step(const struct qd_plan *plan, size_t index, const struct qd_plan **owner)
 {
     for (int s = 0; s < plan->step_count; s++) {
         const struct qd_control *control = plan->steps[s].control;
-        if (index-- == 0)
+        if (index-- == 0) {
+            *owner = plan;
             return &plan->steps[s];
+        }
         for (int b = 0; control && b < control->branch_count; b++) {
             size_t inner = qd_plan_all_steps(control->branches[b].plan);
             if (index < inner)
-                return qd_plan_any_step(control->branches[b].plan, index);
+                return qd_plan_any_step(control->branches[b].plan, index, owner);
             index -= inner;
         }
     }

@@ -81,7 +81,7 @@ enum qd_status qd_control_infer(const struct qd_step *step, struct qd_tensor *sl
 /* The steps of a plan with those of bodies, each body's behind the step that has it: how many, and the one of an index.
  */
 size_t qd_plan_all_steps(const struct qd_plan *plan);
-const struct qd_step *qd_plan_any_step(const struct qd_plan *plan, size_t index);
+const struct qd_step *qd_plan_any_step(const struct qd_plan *plan, size_t index, const struct qd_plan **owner);
 /* Multiply-adds of each of them, of bodies under the shapes they were asked for last; 0 where shapes aren't known. */
 void qd_plan_all_macs(const struct qd_plan *plan, const struct qd_shaped *shaped, uint64_t *macs);
 

@@ -171,14 +171,14 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
         break;
     case QD_STEP_QUANTIZE_ROWS:
         qd_convert_quantize_rows(plan->kernels, in, out, step->by, lane->slots[step->out[1]].data,
-                                 plan->options.symmetric, observe, plan->parallel);
+                                 plan->sites[step->site].symmetric, observe, plan->parallel);
         break;
     case QD_STEP_DEQUANTIZE:
         qd_convert_dequantize(plan->kernels, in, out, in_qp, scratch, plan->parallel);
         break;
     case QD_STEP_FAKE_ROWS:
-        qd_convert_fake_rows(plan->kernels, in, out, plan->options.symmetric, plan->sites[step->site].bits, observe,
-                             scratch, plan->parallel);
+        qd_convert_fake_rows(plan->kernels, in, out, plan->sites[step->site].symmetric, plan->sites[step->site].bits,
+                             observe, scratch, plan->parallel);
         break;
     case QD_STEP_RELAYOUT:
         qd_convert_relayout(plan->kernels, in, out, plan->parallel);
@@ -210,14 +210,15 @@ static struct qd_qparams own_scale(const struct qd_lane *lane, int site, double 
 {
     const struct qd_site *at = &lane->plan->sites[site];
     return at->wide ? qd_qparams_from_range_s16(lo, hi)
-                    : qd_qparams_from_range_bits(lo, hi, lane->rules.symmetric && !at->own, at->bits);
+                    : qd_qparams_from_range_bits(lo, hi, at->symmetric && !at->own, at->bits);
 }
 
 /* With 16 bits even a single value that is cut costs more than all rounding: under `widen` none ever is. */
 static bool cut_words(const struct qd_lane *lane, int site)
 {
     const struct qd_observation *seen = &lane->observations[site];
-    return lane->plan->sites[site].wide && lane->rules.action == QD_GUARDED_WIDEN &&
+    const enum qd_guard_action guard = qd_lane_guard(lane, site);
+    return lane->plan->sites[site].wide && guard != QD_GUARDED_CLIP && guard != QD_GUARDED_REJECT &&
            (seen->clipped_low || seen->clipped_high);
 }
 
@@ -246,12 +247,13 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
         pass(lane, step, NULL, scratch);
     } else if (finite && !site->cuts && (excess(seen, site) > lane->rules.tolerance || cut_words(lane, step->site))) {
         lane->guarded[step->site] += excess(seen, site) > lane->rules.tolerance;
-        if (lane->rules.action == QD_GUARDED_REJECT) {
+        const enum qd_guard_action guard = qd_lane_guard(lane, step->site);
+        if (guard == QD_GUARDED_REJECT) {
             lane->status = qd_fail(&lane->error, QD_ERR_OUT_OF_RANGE,
                                    "tensor '%s' left its learned range [%.9g, %.9g]: it reached [%.9g, %.9g]",
                                    lane->plan->sites[step->site].name, site->lo, site->hi, (double)seen->min,
                                    (double)seen->max);
-        } else if (lane->rules.action == QD_GUARDED_WIDEN) {
+        } else if (guard != QD_GUARDED_CLIP) {
             double lo = seen->min < site->lo ? seen->min : site->lo, hi = seen->max > site->hi ? seen->max : site->hi;
             *qp = own_scale(lane, step->site, lo, hi);
             pass(lane, step, NULL, scratch);

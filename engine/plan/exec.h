@@ -7,8 +7,6 @@
 #include "engine/plan/plan.h"
 #include "engine/quant/epoch.h"
 
-enum qd_guard_action { QD_GUARDED_WIDEN, QD_GUARDED_CLIP, QD_GUARDED_REJECT };
-
 struct qd_lane;
 
 /* Looks at a lane right after one of its operators or linear steps has run. */
@@ -17,9 +15,8 @@ struct qd_probe {
 };
 
 struct qd_exec_rules {
-    enum qd_guard_action action;
-    double tolerance; /* share of the width in force */
-    bool symmetric;   /* scheme of scales made for one request */
+    enum qd_guard_action action; /* of sites whose readers' rules say nothing */
+    double tolerance;            /* share of the width in force */
 };
 
 /* Looks at the tensors of a request as soon as each is there. [worker] */
@@ -56,6 +53,12 @@ struct qd_lane {
     uint64_t deadline_ns;                /* CLOCK_MONOTONIC, looked at between iterations; 0: none */
 };
 
+/* What the guard does at a site of the lane's plan. */
+static inline enum qd_guard_action qd_lane_guard(const struct qd_lane *lane, int site)
+{
+    const int rule = lane->plan->sites[site].guard;
+    return rule < 0 ? lane->rules.action : (enum qd_guard_action)rule;
+}
 /* Makes the lane's arrays in its arena, takes a workspace and binds the inputs (by graph.inputs; dtype QD_NONE = the
  * default's). Errors: NO_MEMORY. The caller releases the lane in any case. */
 enum qd_status qd_lane_bind(struct qd_lane *lane, const struct qd_tensor *inputs, struct qd_error *error) QD_MUST_CHECK;

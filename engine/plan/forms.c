@@ -226,10 +226,27 @@ static bool others_want_integers(const struct finder *f, int value)
     return false;
 }
 
+static bool is_matrix_layer(const struct finder *f, int u)
+{
+    return f->units[u].linear && f->forms->int8[u] && !qd_linear_node_is_conv(node_of(f, u));
+}
+
+/* Of a value: what the rules of the matrix layers that read it say, else the plan's. */
+static enum qd_rows_rule rows_rule(const struct finder *f, int value)
+{
+    int rule = -1;
+    for (int u = 0; f->plan->options.rule_count && u < f->unit_count; u++) {
+        const int own = is_matrix_layer(f, u) && node_of(f, u)->in[0] == value
+                            ? qd_plan_rule(f->plan, node_of(f, u), QD_RULE_ROWS, -1)
+                            : -1;
+        rule = own > rule ? own : rule;
+    }
+    return rule < 0 ? f->plan->options.rows : (enum qd_rows_rule)rule;
+}
+
 static enum qd_status choose_rows(struct finder *f)
 {
-    const enum qd_rows_rule rule = f->plan->options.rows;
-    if (rule == QD_ROWS_NEVER)
+    if (f->plan->options.rows == QD_ROWS_NEVER && !f->plan->options.rule_count)
         return QD_OK;
     const struct qd_dims *dims = qd_dims_find(&f->plan->graph, f->plan->arena);
     if (!dims)
@@ -237,18 +254,21 @@ static enum qd_status choose_rows(struct finder *f)
     for (int u = 0; u < f->unit_count; u++) { /* attention, whose rows are tokens */
         const struct qd_node *node = node_of(f, u);
         if (!f->units[u].linear && f->forms->int8[u] && (f->forms->ops[u]->flags & QD_OP_ROWS_INSIDE) &&
-            !f->forms->fixed[node->in[0]] && !f->forms->fixed[node->in[1]]) {
+            !f->forms->fixed[node->in[0]] && !f->forms->fixed[node->in[1]] &&
+            qd_plan_rule(f->plan, node, QD_RULE_ROWS, (int)f->plan->options.rows) != QD_ROWS_NEVER) {
             f->forms->rows[u] = true;
             f->forms->wants[u] = 0;
         }
     }
     for (int u = 0; u < f->unit_count; u++) {
         const struct qd_node *node = node_of(f, u);
-        if (!f->units[u].linear || !f->forms->int8[u] || qd_linear_node_is_conv(node) || f->forms->fixed[node->in[0]])
+        if (!is_matrix_layer(f, u) || f->forms->fixed[node->in[0]])
             continue;
         const int rank = dims[node->in[0]].rank;
+        const enum qd_rows_rule rule = rows_rule(f, node->in[0]);
         const bool tokens = rank >= 3 || (rank < 0 && qd_node_is(node, "MatMul"));
-        f->forms->rows[u] = (rule == QD_ROWS_ALWAYS || tokens) && !others_want_integers(f, node->in[0]);
+        f->forms->rows[u] = (rule == QD_ROWS_ALWAYS || (rule == QD_ROWS_AUTO && tokens)) &&
+                            !others_want_integers(f, node->in[0]);
     }
     return QD_OK;
 }

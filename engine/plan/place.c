@@ -4,6 +4,7 @@
 #include "engine/ops/round_trip.h"
 #include "engine/plan/control.h"
 #include "engine/plan/forms.h"
+#include "engine/plan/rules.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +60,7 @@ static int add_site(struct placer *p, int value)
     p->plan->sites[id] = (struct qd_site){.name = p->plan->graph.values[value].name,
                                           .value = value,
                                           .slot = -1,
+                                          .guard = -1,
                                           .bits = few ? p->plan->options.fake_activation_bits : 8};
     if (trip && !trip->own)
         p->plan->sites[id].fixed = &trip->qp;
@@ -270,9 +272,11 @@ struct qd_linear_spec qd_place_spec(const struct qd_plan *plan, const struct qd_
 {
     struct qd_linear_spec spec = qd_unit_spec(&plan->graph, unit);
     spec.int8 = int8;
-    spec.weight_bits = int16 ? plan->options.weight_bits : 0;
-    spec.per_tensor = plan->options.weights_per_tensor;
-    spec.asymmetric = plan->options.weights_asymmetric;
+    const struct qd_plan_options *o = &plan->options;
+    const struct qd_node *node = &plan->graph.nodes[unit->node];
+    spec.weight_bits = int16 ? qd_plan_rule(plan, node, QD_RULE_WEIGHT_BITS, o->weight_bits) : 0;
+    spec.per_tensor = qd_plan_rule(plan, node, QD_RULE_WEIGHTS_PER_TENSOR, o->weights_per_tensor);
+    spec.asymmetric = qd_plan_rule(plan, node, QD_RULE_WEIGHTS_ASYMMETRIC, o->weights_asymmetric);
     return spec;
 }
 
@@ -575,5 +579,7 @@ enum qd_status qd_place(struct qd_plan *plan, const struct qd_unit *units, int u
                                                                                               : place_op(&p, u);
     if (!status)
         status = place_outputs(&p);
+    if (!status)
+        qd_rules_apply(plan);
     return status ? status : list_consumers(&p);
 }

@@ -9,6 +9,7 @@
 #include "engine/plan/place.h"
 #include "engine/plan/pointwise.h"
 #include "engine/plan/qdq.h"
+#include "engine/plan/rules.h"
 #include "engine/plan/work.h"
 
 #include <fnmatch.h>
@@ -119,6 +120,8 @@ static uint32_t digest(const struct qd_plan *plan)
         const struct qd_step *step = &plan->steps[i];
         snprintf(text, sizeof text, "%d %d %d %d", step->kind, step->int8, step->int16, step->site);
         hash = hash_text(hash_text(hash_text(hash, text), step->node ? step->node->name : ""), step->fused);
+        if (*qd_rules_digest(plan, step, text, sizeof text))
+            hash = hash_text(hash, text);
         for (size_t c = 0; step->kind == QD_STEP_LINEAR && step->by && c < qd_linear_inputs(step->linear); c++) {
             uint32_t bits;
             memcpy(&bits, &step->by[c], sizeof bits);
@@ -151,6 +154,8 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
     enum qd_status status = qd_arena_create(64 << 10, &plan->arena);
     if (status)
         status = qd_fail(error, status, "no memory to compile the model");
+    if (!status)
+        status = qd_rules_copy(plan, error);
     if (!status)
         status = copy_graph(plan, graph, error);
     if (!status)

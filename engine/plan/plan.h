@@ -10,6 +10,7 @@
 #include "engine/ops/linear.h"
 #include "engine/ops/op.h"
 #include "engine/plan/workspace.h"
+#include "engine/quant/epoch.h"
 
 #include <pthread.h>
 
@@ -73,6 +74,14 @@ struct qd_step {
     const struct qd_control *control;
 };
 
+/* What happens when a request leaves the range in force by more than is tolerated. */
+enum qd_guard_action {
+    QD_GUARDED_CLIP,
+    QD_GUARDED_WIDEN,
+    QD_GUARDED_ESCALATE, /* as WIDEN, and the request is answered in FP32 by who runs it (engine/infer.c) */
+    QD_GUARDED_REJECT,
+};
+
 struct qd_site {
     const char *name;             /* of the tensor; of one in a body: "<node>.<body>/<tensor>" */
     int value;                    /* the tensor it is named after; -1: in a body */
@@ -81,6 +90,9 @@ struct qd_site {
     int consumer_count;
     int bits;                       /* of its integers, 2..8, where it isn't wide */
     bool wide;                      /* 16 bits (equation (4)), else 8 */
+    bool symmetric;                 /* the scheme, where it isn't wide */
+    enum qd_site_mode mode;         /* what its readers' rules say */
+    int guard;                      /* the same: enum qd_guard_action, -1: nothing */
     bool smoothed;                  /* of rows: what is observed was divided by s */
     bool rows;                      /* each row has its own scale: what is observed is shown, not used */
     bool own;                       /* the file wants each request's own range, of u8 */
@@ -101,6 +113,24 @@ struct qd_pin {
     bool int8, int16, fake; /* none of them: FP32 */
     bool asked;             /* else a choice of ours */
     const char *reason;     /* one phrase, static */
+};
+
+/* What rules can say of single layers. The first four are of the tensors that a layer reads: of all readers' rules the
+ * largest value counts. */
+enum qd_rule_kind {
+    QD_RULE_MODE,      /* enum qd_site_mode */
+    QD_RULE_GUARD,     /* enum qd_guard_action */
+    QD_RULE_SYMMETRIC, /* its integers: bool */
+    QD_RULE_ROWS,      /* enum qd_rows_rule */
+    QD_RULE_WEIGHTS_PER_TENSOR,
+    QD_RULE_WEIGHTS_ASYMMETRIC,
+    QD_RULE_WEIGHT_BITS,
+};
+
+struct qd_plan_rule {
+    const char *node; /* its name, or a pattern as of fnmatch(3) */
+    enum qd_rule_kind kind;
+    int value;
 };
 
 /* Which matrix layers have their input quantized row by row. AUTO: those of tensors with three dimensions or more,
@@ -129,6 +159,8 @@ struct qd_plan_options {
     int choice_count;
     const struct qd_pin *pins; /* the last that fits a node counts; read while compiling */
     int pin_count;
+    const struct qd_plan_rule *rules; /* the last of a kind that fits a node counts; the plan keeps a copy */
+    int rule_count;
     const struct qd_smoothed *smoothed; /* read while compiling */
     int smoothed_count;
     size_t request_bytes; /* most that tensors of one request, or what is known of them beforehand, may take */
@@ -178,6 +210,8 @@ struct qd_plan *qd_plan_ref(struct qd_plan *plan);
 void qd_plan_unref(struct qd_plan **plan);
 /* While compiling: the pin of a node, or NULL. */
 const struct qd_pin *qd_plan_pin(const struct qd_plan *plan, const struct qd_node *node);
+/* What the rules say of a node, else `otherwise`. */
+int qd_plan_rule(const struct qd_plan *plan, const struct qd_node *node, enum qd_rule_kind kind, int otherwise);
 /* While compiling: what timing said of a node of plan->graph, or NULL. */
 const struct qd_choice *qd_plan_choice(const struct qd_plan *plan, const struct qd_node *node);
 

@@ -9,12 +9,10 @@
 struct qd_learner {
     struct qd_learner_rules rules;
     size_t site_count;
-    struct qd_range *ranges; /* [site_count] */
-    struct qd_given *given;  /* [site_count] */
-    struct qd_given *fixed;  /* [site_count] the model's own, where none is given */
-    bool *wide;              /* [site_count] */
-    int *bits;               /* [site_count] */
-    struct qd_epoch **kept;  /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
+    struct qd_range *ranges;       /* [site_count] */
+    struct qd_given *given;        /* [site_count] */
+    struct qd_learner_site *sites; /* [site_count] */
+    struct qd_epoch **kept;        /* ring of rules.epochs_kept; epoch `id` lies at id % epochs_kept */
     uint64_t newest, requests;
     bool frozen;
     struct qd_biases *biases; /* a reference, or NULL */
@@ -68,20 +66,22 @@ void qd_epoch_unref(struct qd_epoch **epoch)
 /* Ours, or the other library's where it has one. Zero included: that changes none of them. */
 static struct qd_qparams scale_of(const struct qd_learner *learner, size_t site, double lo, double hi)
 {
-    const struct qd_observer_rules *other = &learner->rules.range.observer;
+    const struct qd_learner_site *at = &learner->sites[site];
+    struct qd_observer_rules other = learner->rules.range.observer;
     struct qd_observer observer = {(float)lo, (float)hi};
     struct qd_qparams qp;
-    if (learner->wide[site])
+    if (at->wide)
         return qd_qparams_from_range_s16(lo, hi);
-    if (learner->bits[site] != 8 || other->compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, other, &qp))
-        qp = qd_qparams_from_range_bits(lo, hi, learner->rules.symmetric, learner->bits[site]);
+    other.symmetric = at->symmetric;
+    if (at->bits != 8 || other.compat == QD_COMPAT_QUANTD || !qd_observer_qparams(&observer, &other, &qp))
+        qp = qd_qparams_from_range_bits(lo, hi, at->symmetric, at->bits);
     return qp;
 }
 
 static struct qd_site_params given_params(const struct qd_learner *learner, size_t site, const struct qd_given *given)
 {
     return (struct qd_site_params){
-        .qp = given->exact && !learner->wide[site] && learner->bits[site] == 8
+        .qp = given->exact && !learner->sites[site].wide && learner->sites[site].bits == 8
                   ? given->qp
                   : scale_of(learner, site, given->lo, given->hi),
         .lo = given->lo < 0 ? given->lo : 0,
@@ -89,6 +89,13 @@ static struct qd_site_params given_params(const struct qd_learner *learner, size
         .ready = !given->own,
         .cuts = given->cuts,
     };
+}
+
+/* Is each request served by its own range, whatever the site has learned? */
+static bool own_range(const struct qd_learner *learner, size_t i, bool frozen)
+{
+    const enum qd_site_mode mode = learner->sites[i].mode;
+    return mode == QD_SITE_REQUEST || (mode == QD_SITE_AS_ALL && learner->rules.always_own_range && !frozen);
 }
 
 static struct qd_site_params site_params(const struct qd_learner *learner, size_t i, bool frozen)
@@ -103,7 +110,7 @@ static struct qd_site_params site_params(const struct qd_learner *learner, size_
     site.lo = range->lo < 0 ? range->lo : 0;
     site.hi = range->hi > 0 ? range->hi : 0;
     site.qp = scale_of(learner, i, site.lo, site.hi);
-    site.ready = frozen || (!learner->rules.always_own_range && range->n >= learner->rules.min_observations);
+    site.ready = (frozen || range->n >= learner->rules.min_observations) && !own_range(learner, i, frozen);
     return site;
 }
 
@@ -141,21 +148,14 @@ enum qd_status qd_learner_create(const struct qd_learner_rules *rules, size_t si
     learner->site_count = site_count;
     learner->ranges = qd_calloc(site_count, sizeof *learner->ranges);
     learner->given = qd_calloc(site_count, sizeof *learner->given);
-    learner->fixed = qd_calloc(site_count, sizeof *learner->fixed);
+    learner->sites = qd_calloc(site_count, sizeof *learner->sites);
     learner->kept = qd_calloc(rules->epochs_kept, sizeof(struct qd_epoch *));
-    learner->wide = qd_calloc(site_count, sizeof *learner->wide);
-    learner->bits = qd_calloc(site_count, sizeof *learner->bits);
-    if (!learner->ranges || !learner->given || !learner->fixed || !learner->kept || !learner->wide || !learner->bits)
+    if (!learner->ranges || !learner->given || !learner->sites || !learner->kept)
         goto fail;
     for (size_t i = 0; i < site_count; i++)
-        learner->bits[i] = rules->bits ? rules->bits[i] : 8;
-    for (size_t i = 0; rules->wide && i < site_count; i++)
-        learner->wide[i] = rules->wide[i];
-    for (size_t i = 0; rules->fixed && i < site_count; i++)
-        learner->fixed[i] = rules->fixed[i];
-    learner->rules.wide = NULL; /* the caller's */
-    learner->rules.fixed = NULL;
-    learner->rules.bits = NULL;
+        learner->sites[i] = rules->sites ? rules->sites[i]
+                                         : (struct qd_learner_site){.bits = 8, .symmetric = rules->symmetric};
+    learner->rules.sites = NULL; /* the caller's */
     status = publish(learner, false);
     if (status)
         goto fail;
@@ -174,10 +174,8 @@ void qd_learner_destroy(struct qd_learner **learner)
         qd_epoch_unref(&(*learner)->kept[i]);
     qd_free((*learner)->kept);
     qd_free((*learner)->given);
-    qd_free((*learner)->fixed);
+    qd_free((*learner)->sites);
     qd_free((*learner)->ranges);
-    qd_free((*learner)->wide);
-    qd_free((*learner)->bits);
     qd_biases_unref(&(*learner)->biases);
     qd_free(*learner);
     *learner = NULL;
@@ -189,7 +187,7 @@ enum qd_status qd_learner_continue(struct qd_learner *learner, const struct qd_l
         if (old_site[i] >= 0) {
             learner->ranges[i] = old->ranges[old_site[i]];
             learner->given[i] = old->given[old_site[i]];
-            learner->given[i].exact &= learner->rules.symmetric == old->rules.symmetric;
+            learner->given[i].exact &= learner->sites[i].symmetric == old->sites[old_site[i]].symmetric;
         }
     for (uint32_t i = 0; i < learner->rules.epochs_kept; i++)
         qd_epoch_unref(&learner->kept[i]);
@@ -206,6 +204,7 @@ static void serve_by(struct qd_learner *learner, const struct qd_site_params *si
         if (qd_learner_static(learner, i)->set)
             continue;
         now->sites[i] = sites[i];
+        now->sites[i].ready &= learner->sites[i].mode != QD_SITE_REQUEST;
         now->sites[i].qp = scale_of(learner, i, sites[i].lo, sites[i].hi);
     }
 }
@@ -254,9 +253,10 @@ enum qd_status qd_learner_adopt(struct qd_learner *learner, const struct qd_rang
 }
 
 /* Has the range left what the epoch in force was made from, or has the site just warmed up? */
-static bool moved(const struct qd_learner *learner, const struct qd_site_params *now, const struct qd_range *range)
+static bool moved(const struct qd_learner *learner, size_t i, const struct qd_site_params *now)
 {
-    if (range->n == 0 || learner->rules.always_own_range)
+    const struct qd_range *range = &learner->ranges[i];
+    if (range->n == 0 || own_range(learner, i, false))
         return false;
     if (!now->ready)
         return range->n >= learner->rules.min_observations;
@@ -272,12 +272,13 @@ void qd_learner_fold(struct qd_learner *learner, const struct qd_observation *ob
     const struct qd_epoch *epoch = qd_learner_current(learner);
     bool changed = false;
     for (size_t i = 0; i < learner->site_count; i++) {
-        if (learner->frozen || qd_learner_static(learner, i)->set) {
+        const bool stays = learner->sites[i].mode == QD_SITE_STATIC && epoch->sites[i].ready;
+        if (learner->frozen || stays || qd_learner_static(learner, i)->set) {
             qd_range_count(&learner->ranges[i], &observations[i], guarded[i], now_unix_ms);
             continue;
         }
         qd_range_fold(&learner->ranges[i], &learner->rules.range, &observations[i], guarded[i], now_unix_ms);
-        changed |= moved(learner, &epoch->sites[i], &learner->ranges[i]);
+        changed |= moved(learner, i, &epoch->sites[i]);
     }
     if (changed && publish(learner, false) != QD_OK)
         return; /* the epoch in force stays; `moved` will be true again */
@@ -309,7 +310,7 @@ const struct qd_given *qd_learner_given(const struct qd_learner *learner, size_t
 
 const struct qd_given *qd_learner_static(const struct qd_learner *learner, size_t site)
 {
-    return learner->given[site].set ? &learner->given[site] : &learner->fixed[site];
+    return learner->given[site].set ? &learner->given[site] : &learner->sites[site].fixed;
 }
 
 enum qd_status qd_learner_give(struct qd_learner *learner, const struct qd_given *given)

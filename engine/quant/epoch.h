@@ -51,17 +51,30 @@ struct qd_epoch {
 struct qd_epoch *qd_epoch_ref(struct qd_epoch *epoch); /* [any] */
 void qd_epoch_unref(struct qd_epoch **epoch);          /* [any] clears the pointer */
 
+/* What a rule says of how one site is served; of several the largest counts. */
+enum qd_site_mode {
+    QD_SITE_AS_ALL, /* nothing */
+    QD_SITE_STATIC, /* it learns until it is ready; what it has learned then stays */
+    QD_SITE_EMA,
+    QD_SITE_REQUEST, /* each request by its own range, also while the learner is frozen */
+};
+
+struct qd_learner_site {
+    bool wide;      /* carried in 16 bits */
+    bool symmetric; /* else: the scheme */
+    int bits;       /* and of the integers, 2..8 */
+    enum qd_site_mode mode;
+    struct qd_given fixed; /* what the model itself gives, where nothing else is */
+};
+
 struct qd_learner_rules {
     struct qd_range_rules range;
-    double publish_tolerance;  /* share of the width */
-    uint32_t min_observations; /* before a site is ready */
-    uint32_t epochs_kept;      /* >= 1 */
-    bool always_own_range;     /* mode `request`: no site ever gets ready */
-    bool symmetric;            /* scheme of the sites */
-    const bool *wide;          /* [sites] those carried in 16 bits, copied; NULL: none */
-    const struct qd_given
-        *fixed;      /* [sites] what the model itself gives, where nothing else is; copied; NULL: nothing */
-    const int *bits; /* [sites] of the integers, 2..8, copied; not read where wide; NULL: 8 */
+    double publish_tolerance;            /* share of the width */
+    uint32_t min_observations;           /* before a site is ready */
+    uint32_t epochs_kept;                /* >= 1 */
+    bool always_own_range;               /* mode `request`: no site ever gets ready */
+    bool symmetric;                      /* scheme of the sites, where `sites` is NULL: then they learn, in 8 bits */
+    const struct qd_learner_site *sites; /* [sites] copied */
 };
 
 struct qd_learner;

@@ -48,8 +48,9 @@ static void run_in_dirty_memory(struct qd_model *model, float *x, int rubbish, f
 {
     struct qd_shape shape = {4, {2, 3, 10, 10}};
     struct qd_tensor input = {.dtype = QD_F32, .shape = shape, .data = x};
-    struct qd_lane lane = {
-        .plan = model->plan, .epoch = qd_learner_current(model->learner), .rules = {.tolerance = 0.25}};
+    struct qd_lane lane = {.plan = model->plan,
+                           .epoch = qd_learner_current(model->learner),
+                           .rules = {.action = QD_GUARDED_WIDEN, .tolerance = 0.25}};
     struct qd_lane *lanes[] = {&lane};
     assert_int_equal(qd_plan_shape(model->plan, &shape, &lane.shaped, NULL), QD_OK);
     assert_int_equal(qd_arena_create(64 << 10, &lane.arena), QD_OK);

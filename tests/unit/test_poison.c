@@ -57,16 +57,16 @@ static void check(const struct qd_learner *learner, bool wide_first)
 
 static void run(enum qd_compat compat, bool symmetric, bool own_range, const int *bits)
 {
-    const bool wide[SITES] = {true};
+    struct qd_learner_site sites[SITES];
+    for (int i = 0; i < SITES; i++)
+        sites[i] = (struct qd_learner_site){.wide = i == 0, .symmetric = symmetric, .bits = bits ? bits[i] : 8};
     const struct qd_learner_rules rules = {
         .range = {.averaging_constant = 0.01, .max_step = 2, .observer = {compat, symmetric, 0.01f}},
         .publish_tolerance = 0.01,
         .min_observations = 8,
         .epochs_kept = 2,
         .always_own_range = own_range,
-        .symmetric = symmetric,
-        .wide = wide,
-        .bits = bits,
+        .sites = sites,
     };
     const uint32_t guarded[SITES] = {0};
     struct qd_learner *learner;
