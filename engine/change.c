@@ -286,7 +286,7 @@ enum qd_status qd_model_plan_fp32(struct qd_model *model, struct qd_plan **out, 
 
 void qd_model_forget_fp32(struct qd_model *model)
 {
-    if (model->options.guard == QD_GUARD_ESCALATE)
+    if (may_escalate(&model->options))
         return;
     pthread_mutex_lock(&model->fp32_lock);
     qd_plan_unref(&model->plan_fp32);
