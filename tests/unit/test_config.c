@@ -104,7 +104,7 @@ static void test_the_engine_takes_what_the_rows_allow(void **state)
         assert_true(row->low == engines->low && row->above == engines->above && row->high <= engines->high);
         assert_int_equal(qd_quant_option_set(engines, (struct qd_quant_value){.number = row->high}, &q, &error), QD_OK);
         assert_true(qd_quant_option_get(engines, &q).number == row->high);
-        assert_int_equal(qd_quant_option_set(engines, (struct qd_quant_value){.number = -1}, &q, &error),
+        assert_int_equal(qd_quant_option_set(engines, (struct qd_quant_value){.number = -2}, &q, &error),
                          QD_ERR_INVALID);
         assert_non_null(strstr(error.text, engines->key));
         assert_int_equal(qd_quant_option_set(engines, (struct qd_quant_value){.word = "many"}, &q, &error),
