@@ -216,14 +216,29 @@ void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane)
     lane->probe = averaging->mean ? &averaging->probe : NULL;
 }
 
-void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging)
+/* Means are not winsorised as ranges are: a request far from what a tensor's range has learned is left out. */
+static bool is_foreign(const struct qd_learner *learner, const struct qd_observation *seen, size_t sites)
+{
+    for (size_t i = 0; i < sites; i++) {
+        const struct qd_range *range = qd_learner_range(learner, i);
+        const double width = range->hi - range->lo;
+        if (seen[i].nonfinite || (range->n > 0 && seen[i].elems > 0 &&
+                                  ((double)seen[i].min < range->lo - width || (double)seen[i].max > range->hi + width)))
+            return true;
+    }
+    return false;
+}
+
+void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging, const struct qd_observation *seen)
 {
     struct qd_means *means = model->means;
+    if (is_foreign(model->learner, seen, (size_t)model->plan->site_count))
+        return;
     means->requests++;
     for (size_t i = 0; i < means->count; i++) {
         struct layer_means *layer = &means->layers[i];
-        const float *seen = averaging->mean[i];
-        if (!seen)
+        const float *mine = averaging->mean[i];
+        if (!mine)
             continue;
         layer->size = size_of(&model->plan->steps[i]);
         if (!layer->mean)
@@ -231,7 +246,7 @@ void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging)
         const double c = model->options.averaging_constant, first = 1 / (double)(layer->n + 1),
                      weight = c > first ? c : first;
         for (size_t k = 0; layer->mean && k < layer->size; k++)
-            layer->mean[k] += (float)(weight * ((double)seen[k] - (double)layer->mean[k]));
+            layer->mean[k] += (float)(weight * ((double)mine[k] - (double)layer->mean[k]));
         layer->n += layer->mean != NULL;
         if (averaging->sample[i])
             keep_sample(layer, averaging->sample[i], qd_linear_inputs(model->plan->steps[i].linear));

@@ -339,7 +339,7 @@ void qd_infer_finish(struct qd_infer *infer)
         return;
     }
     if (infer->averaging.mean)
-        qd_means_fold(model, &infer->averaging);
+        qd_means_fold(model, &infer->averaging, infer->lane.observations);
     qd_learner_fold(model->learner, infer->lane.observations, infer->lane.guarded, unix_ms());
     memcpy(model->utilization, infer->lane.utilization, (size_t)model->plan->site_count * sizeof *model->utilization);
 }

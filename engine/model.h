@@ -140,10 +140,11 @@ struct qd_columns_seen {
     int sample_count;
 };
 bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, int step, struct qd_columns_seen *out);
-/* Is the next request to be averaged? [loop] Its lane, bound: looks from now on. [worker] Folds what it saw. [loop] */
+/* Is the next request to be averaged? [loop] Its lane, bound: looks from now on. [worker] Folds what it saw, unless
+ * `seen` (by site) is far from the ranges learned before. [loop] */
 bool qd_means_wanted(const struct qd_model *model);
 void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane);
-void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging);
+void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging, const struct qd_observation *seen);
 struct qd_range_rules qd_range_rules_of(const struct qd_quant_options *options);
 enum qd_status qd_model_learner(const struct qd_quant_options *options, const struct qd_plan *plan,
                                 struct qd_learner **out) QD_MUST_CHECK;

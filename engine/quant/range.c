@@ -73,9 +73,14 @@ void qd_range_fold(struct qd_range *range, const struct qd_range_rules *rules, c
         range->hi = max;
     } else {
         double rate = qd_range_rate(rules, range->n), width = qd_range_width(range->lo, range->hi);
-        double limit = width > 0 ? rate * rules->max_step * width : INFINITY;
-        range->lo = step(range->lo, min, rate, limit);
-        range->hi = step(range->hi, max, rate, limit);
+        double far = width > 0 ? rules->max_step * width : INFINITY;
+        bool low = min<range->lo - far, high = max> range->hi + far;
+        if (!low || range->far_low)
+            range->lo = step(range->lo, min, rate, rate * far);
+        if (!high || range->far_high)
+            range->hi = step(range->hi, max, rate, rate * far);
+        range->far_low = low;
+        range->far_high = high;
     }
     range->n++;
 }

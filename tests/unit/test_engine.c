@@ -351,12 +351,7 @@ static void test_nonfinite(void **state)
             assert_int_equal(after.nonfinite - before.nonfinite, isfinite(bad[i]) ? 0 : 1);
             assert_true(isfinite(after.ema_min) && isfinite(after.ema_max) && isfinite(after.scale));
             assert_true(isfinite(after.observed_min) && isfinite(after.observed_max));
-            double width = before.ema_max - before.ema_min;
-            double up = after.ema_max - before.ema_max, down = before.ema_min - after.ema_min;
-            double limit = 2 * width / (double)(before.observations + 1) + 1e-9; /* winsorised: c_n max_step widths */
-            assert_true(up <= (bad[i] == 1e30f ? limit : 0) && down <= (bad[i] == -1e30f ? limit : 0));
-            assert_true(bad[i] != 1e30f || up > 0.9 * limit);
-            assert_true(bad[i] != -1e30f || down > 0.9 * limit);
+            assert_true(after.ema_max <= before.ema_max && after.ema_min >= before.ema_min); /* one moves nothing */
             for (int l = 0; l < 3; l++)
                 qd_infer_destroy(&lanes[l]);
             ask(n.model, x, alone, false, QD_PRECISION_AUTO, 0);

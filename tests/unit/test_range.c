@@ -69,14 +69,39 @@ static void test_equations_5_and_6_after_warm_up(void **state)
     assert_true(range.lo > -2.01 && range.hi < 6.02);
 }
 
-/* Width 8, c_n = .01, max_step = 2: no bound moves by more than .16, whatever one request brings. */
-static void test_one_outlier_is_winsorised(void **state)
+/* Width 8, c_n = .01, max_step = 2: one request far out moves nothing, and of several in a row each .16 at most. */
+static void test_outliers_are_winsorised(void **state)
 {
     (void)state;
     struct qd_range range = {.lo = -2, .hi = 6, .n = 500, .updated_unix_ms = 1};
-    fold(&range, -1e30f, 1e30f);
-    assert_true(fabs(range.lo - -2.16) < 1e-12);
-    assert_true(fabs(range.hi - 6.16) < 1e-12);
+    fold(&range, -2, 1e30f);
+    assert_true(range.lo == -2 && range.hi == 6);
+    fold(&range, -1e30f, 1e30f); /* the first so low, the second so high */
+    assert_true(range.lo == -2 && fabs(range.hi - 6.16) < 1e-12);
+    fold(&range, -2, 6.16f);
+    fold(&range, -2, 1e30f);
+    assert_true(range.hi < 6.1601);
+    struct qd_range edge = {.lo = -2, .hi = 6, .n = 500, .updated_unix_ms = 1};
+    fold(&edge, -2, 22); /* two widths beyond: not far */
+    assert_true(fabs(edge.hi - 6.16) < 1e-12);
+}
+
+/* A fifth of the observations a hundred times too large: the width grows by less than an eighth (1 dB) on average. */
+static void test_poison_hardly_widens(void **state)
+{
+    (void)state;
+    struct qd_range range = {0};
+    uint64_t random = 88172645463325252u;
+    double sum = 0;
+    for (int i = 0; i < 20000; i++) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        const float by = i > 8 && random % 5 == 0 ? 100 : 1;
+        fold(&range, -1 * by, 3 * by);
+        sum += range.hi - range.lo;
+    }
+    assert_true(sum / 20000 < 4 * 1.122);
 }
 
 /* Width counts zero in: [5, 5] has width 5, so a range that never held zero can still move. */
@@ -163,7 +188,8 @@ int main(void)
         cmocka_unit_test(test_warm_up_is_a_plain_mean),
         cmocka_unit_test(test_rate_falls_to_the_constant_and_stays),
         cmocka_unit_test(test_equations_5_and_6_after_warm_up),
-        cmocka_unit_test(test_one_outlier_is_winsorised),
+        cmocka_unit_test(test_outliers_are_winsorised),
+        cmocka_unit_test(test_poison_hardly_widens),
         cmocka_unit_test(test_width_includes_zero),
         cmocka_unit_test(test_nonfinite_values_never_enter),
         cmocka_unit_test(test_counting_moves_no_average),
