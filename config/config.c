@@ -28,6 +28,8 @@ void qd_config_clear(struct qd_config *config)
         enum qd_option_kind kind = qd_options[i].kind;
         if (kind == QD_OPTION_IS_WORD || kind == QD_OPTION_IS_ADDRESS || kind == QD_OPTION_IS_ANY)
             qd_free(*(char **)((char *)config + qd_options[i].offset));
+        else if (kind == QD_OPTION_IS_RULES)
+            qd_option_free_rules(config, &qd_options[i]);
     }
     memset(config, 0, sizeof *config);
 }
@@ -334,6 +336,7 @@ bool qd_config_value(const struct qd_config *config, const char *key, const char
         return true;
     case QD_OPTION_IS_GROUP:
     case QD_OPTION_IS_MODELS:
+    case QD_OPTION_IS_RULES:
     case QD_OPTION_IS_ONE_MINUS:
         break;
     }
@@ -345,23 +348,24 @@ bool qd_config_value(const struct qd_config *config, const char *key, const char
 static const char *value_name(const struct qd_option *option)
 {
     static const char *const names[] = {
-        [QD_OPTION_IS_U32] = " N",
-        [QD_OPTION_IS_U64] = " N",
-        [QD_OPTION_IS_REAL] = " X",
-        [QD_OPTION_IS_WORD] = " WORD",
-        [QD_OPTION_IS_ADDRESS] = " ADDR:PORT",
-        [QD_OPTION_IS_ANY] = " DIR",
+        [QD_OPTION_IS_U32] = "N",
+        [QD_OPTION_IS_U64] = "N",
+        [QD_OPTION_IS_REAL] = "X",
+        [QD_OPTION_IS_WORD] = "WORD",
+        [QD_OPTION_IS_ADDRESS] = "ADDR:PORT",
+        [QD_OPTION_IS_ANY] = "DIR",
         [QD_OPTION_IS_BOOL] = "",
-        [QD_OPTION_IS_MODELS] = " NAME=FILE",
-        [QD_OPTION_IS_ONE_MINUS] = " X",
+        [QD_OPTION_IS_MODELS] = "NAME=FILE",
+        [QD_OPTION_IS_RULES] = "",
+        [QD_OPTION_IS_ONE_MINUS] = "X",
     };
-    return names[option->kind];
+    return option->wanted ? option->wanted : names[option->kind];
 }
 
 static void print_row(FILE *out, const char *flag, const char *value, const char *help)
 {
     char left[80];
-    snprintf(left, sizeof left, "--%s%s", flag, value);
+    snprintf(left, sizeof left, "--%s%s%s", flag, *value ? " " : "", value);
     fprintf(out, "  %-28s%s%s\n", left, strlen(left) > 27 ? "\n                              " : "", help);
 }
 
@@ -376,7 +380,7 @@ void qd_config_print_help(FILE *out)
           "environment.\n\n",
           out);
     for (size_t i = 0; i < SPECIALS; i++)
-        print_row(out, specials[i].flag, specials[i].action == QD_CONFIG_SERVE ? " FILE" : "", specials[i].help);
+        print_row(out, specials[i].flag, specials[i].action == QD_CONFIG_SERVE ? "FILE" : "", specials[i].help);
     for (size_t i = 0; i < qd_option_count; i++) {
         const struct qd_option *option = &qd_options[i];
         if (option->kind == QD_OPTION_IS_GROUP) {

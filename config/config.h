@@ -18,6 +18,12 @@ struct qd_config_model {
     char *file;
 };
 
+/* An option of quantization for a part of what is served. */
+struct qd_config_rule {
+    char *where; /* a model, or a layer */
+    char *option, *value;
+};
+
 /* One field per row of the table. Words, text and lists are owned by the struct. */
 struct qd_config {
 #define QD_OPTION_GROUP(title)
@@ -30,6 +36,9 @@ struct qd_config {
 #define QD_OPTION_MODELS(key, flag, help)                                                                              \
     struct qd_config_model *key;                                                                                       \
     size_t key##_count;
+#define QD_OPTION_RULES(key, flag, wanted, help)                                                                       \
+    struct qd_config_rule *key;                                                                                        \
+    size_t key##_count;
 #define QD_OPTION_ONE_MINUS(key, of, help)
 #include "config/options.def"
 #undef QD_OPTION_GROUP
@@ -40,6 +49,7 @@ struct qd_config {
 #undef QD_OPTION_WORD
 #undef QD_OPTION_TEXT
 #undef QD_OPTION_MODELS
+#undef QD_OPTION_RULES
 #undef QD_OPTION_ONE_MINUS
 };
 

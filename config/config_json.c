@@ -32,6 +32,9 @@ static const char *wanted_type(const struct qd_option *option, const json_t *val
     case QD_OPTION_IS_MODELS:
         *fits = json_is_object(value);
         return "an object of {\"name\": \"file\"}";
+    case QD_OPTION_IS_RULES:
+        *fits = json_is_object(value);
+        return "an object of objects of options";
     default:
         *fits = json_is_string(value);
         return "a string";
@@ -54,6 +57,45 @@ static enum qd_status set_models(struct qd_layer *layer, const struct qd_option 
     return QD_OK;
 }
 
+/* A value as a flag would have it. */
+static const char *text_of(const json_t *value, char *text, size_t room)
+{
+    if (json_is_string(value))
+        return json_string_value(value);
+    if (json_is_boolean(value))
+        return json_is_true(value) ? "true" : "false";
+    if (json_is_integer(value))
+        snprintf(text, room, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else
+        snprintf(text, room, "%.17g", json_real_value(value));
+    return text;
+}
+
+/* {"conv1": {"guard": "clip"}} */
+static enum qd_status set_rules(struct qd_layer *layer, const struct qd_option *option, const json_t *rules)
+{
+    const char *where, *key;
+    json_t *options, *value;
+    char text[64];
+    json_object_foreach((json_t *)(uintptr_t)rules, where, options)
+    {
+        if (!json_is_object(options))
+            return qd_layer_fail(layer, option, "\"%.60s\" must be an object of options, is %s", where,
+                                 type_name(options));
+        json_object_foreach(options, key, value)
+        {
+            if (json_is_object(value) || json_is_array(value) || json_is_null(value))
+                return qd_layer_fail(layer, option, "%.40s of \"%.60s\" can't be %s", key, where, type_name(value));
+            const char *as_text = text_of(value, text, sizeof text);
+            enum qd_status status = qd_layer_add_rule(layer, option, where, strlen(where), key, strlen(key), as_text,
+                                                      strlen(as_text));
+            if (status)
+                return status;
+        }
+    }
+    return QD_OK;
+}
+
 static enum qd_status set_value(struct qd_layer *layer, const struct qd_option *option, const json_t *value)
 {
     char text[64];
@@ -64,16 +106,8 @@ static enum qd_status set_value(struct qd_layer *layer, const struct qd_option *
     if (!fits)
         return qd_layer_fail(layer, option, "must be %s, is %s", wanted, type_name(value));
     if (json_is_object(value))
-        return set_models(layer, option, value);
-    if (json_is_string(value))
-        return qd_layer_set(layer, option, json_string_value(value));
-    if (json_is_boolean(value))
-        return qd_layer_set(layer, option, json_is_true(value) ? "true" : "false");
-    if (json_is_integer(value))
-        snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-    else
-        snprintf(text, sizeof text, "%.17g", json_real_value(value));
-    return qd_layer_set(layer, option, text);
+        return (option->kind == QD_OPTION_IS_RULES ? set_rules : set_models)(layer, option, value);
+    return qd_layer_set(layer, option, text_of(value, text, sizeof text));
 }
 
 static enum qd_status unknown_key(const struct qd_layer *layer, const char *key)
@@ -150,6 +184,8 @@ static json_t *schema_property(const struct qd_option *option)
         property = json_pack("{s:s, s:o}", "type", "string", "enum", schema_words(option->words));
     else if (option->kind == QD_OPTION_IS_MODELS)
         property = json_pack("{s:s, s:{s:s}}", "type", "object", "additionalProperties", "type", "string");
+    else if (option->kind == QD_OPTION_IS_RULES)
+        property = json_pack("{s:s, s:{s:s}}", "type", "object", "additionalProperties", "type", "object");
     else if (option->kind == QD_OPTION_IS_BOOL)
         property = json_pack("{s:s}", "type", "boolean");
     else if (option->kind == QD_OPTION_IS_ADDRESS || option->kind == QD_OPTION_IS_ANY)

@@ -40,6 +40,14 @@ const struct qd_option qd_options[] = {
     {.key = #name, .help = text, .kind = QD_OPTION_IS_##check, FIELD(name), .fallback = value},
 #define QD_OPTION_MODELS(name, one, text)                                                                              \
     {.key = #name, .help = text, .kind = QD_OPTION_IS_MODELS, FIELD(name), .flag = one},
+#define QD_OPTION_RULES(name, one, form, text)                                                                         \
+    {.key = #name,                                                                                                     \
+     .help = text,                                                                                                     \
+     .kind = QD_OPTION_IS_RULES,                                                                                       \
+     FIELD(name),                                                                                                      \
+     .flag = one,                                                                                                      \
+     .count = offsetof(struct qd_config, name##_count),                                                                \
+     .wanted = form},
 #define QD_OPTION_ONE_MINUS(name, target, text)                                                                        \
     {.key = #name,                                                                                                     \
      .help = text,                                                                                                     \
@@ -203,15 +211,39 @@ static enum qd_status set_models(struct qd_layer *layer, const struct qd_option 
     return QD_OK;
 }
 
+/* WHERE:OPTION=VALUE, several with commas between in the environment. A node's name may have colons. */
+static enum qd_status set_rules(struct qd_layer *layer, const struct qd_option *option, const char *text)
+{
+    const bool list = layer->source == QD_LAYER_ENVIRONMENT;
+    do {
+        const size_t piece = list ? strcspn(text, ",") : strlen(text);
+        size_t colon = piece, equals;
+        while (colon > 0 && text[colon - 1] != ':')
+            colon--;
+        for (equals = colon; equals < piece && text[equals] != '=';)
+            equals++;
+        if (colon < 2 || equals == piece)
+            return qd_layer_fail(layer, option, "must be %s, is \"%.*s\"", option->wanted,
+                                 (int)(piece < 60 ? piece : 60), text);
+        enum qd_status status = qd_layer_add_rule(layer, option, text, colon - 1, text + colon, equals - colon,
+                                                  text + equals + 1, piece - equals - 1);
+        if (status)
+            return status;
+        text += piece;
+    } while (*text++ == ',');
+    return QD_OK;
+}
+
 enum qd_status qd_layer_set(struct qd_layer *layer, const struct qd_option *option, const char *text)
 {
     static enum qd_status (*const setters[])(struct qd_layer *, const struct qd_option *, const char *) = {
         [QD_OPTION_IS_BOOL] = set_bool,   [QD_OPTION_IS_U32] = set_number,    [QD_OPTION_IS_U64] = set_number,
         [QD_OPTION_IS_REAL] = set_number, [QD_OPTION_IS_WORD] = set_word,     [QD_OPTION_IS_ADDRESS] = set_text,
         [QD_OPTION_IS_ANY] = set_text,    [QD_OPTION_IS_MODELS] = set_models, [QD_OPTION_IS_ONE_MINUS] = set_number,
+        [QD_OPTION_IS_RULES] = set_rules,
     };
-    if (option->kind == QD_OPTION_IS_MODELS)
-        return setters[option->kind](layer, option, text); /* notes itself, model by model */
+    if (option->kind == QD_OPTION_IS_MODELS || option->kind == QD_OPTION_IS_RULES)
+        return setters[option->kind](layer, option, text); /* notes itself, one by one */
     enum qd_status status = qd_layer_note(layer, option);
     return status ? status : setters[option->kind](layer, option, text);
 }
@@ -268,6 +300,51 @@ enum qd_status qd_layer_add_model(struct qd_layer *layer, const struct qd_option
         return no_memory(layer);
     }
     grown[config->models_count++] = model;
+    return QD_OK;
+}
+
+static void free_rule(struct qd_config_rule *rule)
+{
+    qd_free(rule->where);
+    qd_free(rule->option);
+    qd_free(rule->value);
+}
+
+void qd_option_free_rules(struct qd_config *config, const struct qd_option *option)
+{
+    struct qd_config_rule **list = (struct qd_config_rule **)((char *)config + option->offset);
+    size_t *count = (size_t *)((char *)config + option->count);
+    for (size_t i = 0; i < *count; i++)
+        free_rule(&(*list)[i]);
+    qd_free(*list);
+    *list = NULL;
+    *count = 0;
+}
+
+enum qd_status qd_layer_add_rule(struct qd_layer *layer, const struct qd_option *option, const char *where,
+                                 size_t where_length, const char *key, size_t key_length, const char *value,
+                                 size_t value_length)
+{
+    struct qd_config_rule **list = (struct qd_config_rule **)((char *)layer->config + option->offset);
+    size_t *count = (size_t *)((char *)layer->config + option->count);
+    if (!where_length || !qd_option_by_key(key, key_length))
+        return qd_layer_fail(layer, option, "must be %s with an option of this list, is \"%.*s\" for \"%.*s\"",
+                             option->wanted, (int)(key_length < 60 ? key_length : 60), key,
+                             (int)(where_length < 60 ? where_length : 60), where);
+    if (!layer->setters[option - qd_options])
+        qd_option_free_rules(layer->config, option);
+    layer->setters[option - qd_options] = option;
+    struct qd_config_rule *grown = qd_realloc(*list, *count + 1, sizeof *grown);
+    if (!grown)
+        return no_memory(layer);
+    *list = grown;
+    struct qd_config_rule rule = {qd_strndup(where, where_length), qd_strndup(key, key_length),
+                                  qd_strndup(value, value_length)};
+    if (!rule.where || !rule.option || !rule.value) {
+        free_rule(&rule);
+        return no_memory(layer);
+    }
+    grown[(*count)++] = rule;
     return QD_OK;
 }
 

@@ -15,6 +15,7 @@ enum qd_option_kind {
     QD_OPTION_IS_ADDRESS,
     QD_OPTION_IS_ANY,
     QD_OPTION_IS_MODELS,
+    QD_OPTION_IS_RULES,
     QD_OPTION_IS_ONE_MINUS,
 };
 
@@ -28,6 +29,8 @@ struct qd_option {
     const char *fallback; /* as text; NULL: none of its own */
     const char *flag;     /* when it isn't the key */
     const char *of;       /* ONE_MINUS: the key it stands for */
+    size_t count;         /* RULES: offset of their number */
+    const char *wanted;   /* RULES: their form as text */
 };
 
 extern const struct qd_option qd_options[];
@@ -61,6 +64,11 @@ enum qd_status qd_layer_set(struct qd_layer *layer, const struct qd_option *opti
 /* One model of a list; the first one of a layer drops what lower layers listed. */
 enum qd_status qd_layer_add_model(struct qd_layer *layer, const struct qd_option *option, const char *name,
                                   size_t name_length, const char *file, size_t file_length) QD_MUST_CHECK;
+/* One rule of a list; the first one of a layer drops what lower layers listed. */
+enum qd_status qd_layer_add_rule(struct qd_layer *layer, const struct qd_option *option, const char *where,
+                                 size_t where_length, const char *key, size_t key_length, const char *value,
+                                 size_t value_length) QD_MUST_CHECK;
+void qd_option_free_rules(struct qd_config *config, const struct qd_option *option);
 /* Notes that this layer sets the row's field. Errors: INVALID when another spelling of it already has. */
 enum qd_status qd_layer_note(struct qd_layer *layer, const struct qd_option *option) QD_MUST_CHECK;
 

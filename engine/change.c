@@ -3,6 +3,7 @@
 #include "engine/model.h"
 #include "engine/plan/choose.h"
 #include "engine/plan/control.h"
+#include "engine/plan/rules.h"
 
 #include <fnmatch.h>
 #include <string.h>

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "server/audit.h"
 #include "server/job.h"
+#include "server/layers.h"
 #include "server/quant_options.h"
 #include "server/routes.h"
 #include "server/serve.h"
@@ -18,9 +19,9 @@ struct change_state {
     struct qd_http_request *request;
     struct qd_model_entry *entry;
     struct qd_model *model; /* a reference */
-    json_t *body;           /* names in the pins point into it */
+    json_t *body;           /* names in the lists point into it */
     struct qd_quant_options options;
-    struct qd_layer_pin *pins; /* of the model now, then those of the body */
+    struct qd_layers layers; /* of the model now, then those of the body */
     struct qd_change *change;
     struct qd_error error; /* of the worker's part */
     enum qd_status status;
@@ -32,44 +33,40 @@ static void free_state(void *state)
     qd_change_discard(&s->change);
     qd_model_unref(&s->model);
     json_decref(s->body);
-    qd_free(s->pins);
+    qd_layers_free(&s->layers);
     qd_free(s);
 }
 
 /* ------------------------------------------------------------------ the body */
 
-static enum qd_status bad_value(const char *key, struct qd_error *error)
+/* {"conv1": ...}: each name with what stands there. */
+static enum qd_status take_layers(struct change_state *s, const char *key, json_t *layers, struct qd_error *error)
 {
-    return qd_fail(error, QD_ERR_INVALID, "'%.60s' has a value that it can't have", key);
-}
-
-static enum qd_status take_pin(struct change_state *s, const char *node, const json_t *value, struct qd_error *error)
-{
-    struct qd_layer_pin pin = {.node = node};
-    if (!json_is_string(value) || !qd_precision_from(json_string_value(value), &pin.precision))
-        return bad_value(node, error);
-    size_t kept = 0; /* what was said of this node before counts no more */
-    for (size_t i = 0; i < s->options.pin_count; i++)
-        if (strcmp(s->pins[i].node, node) != 0)
-            s->pins[kept++] = s->pins[i];
-    s->pins[kept++] = pin;
-    s->options.pin_count = kept;
+    const bool words = strcmp(key, "precision") == 0;
+    const char *node;
+    json_t *value;
+    json_object_foreach(layers, node, value)
+    {
+        struct qd_layer_pin pin = {.node = node};
+        enum qd_status status = !words ? qd_layers_take(&s->layers, node, value, error)
+                                : json_is_string(value) && qd_precision_from(json_string_value(value), &pin.precision)
+                                    ? qd_layers_pin(&s->layers, pin, error)
+                                    : qd_fail(error, QD_ERR_INVALID, "'%.60s' has a precision that it can't have",
+                                              node);
+        if (status)
+            return status;
+    }
     return QD_OK;
 }
 
 static enum qd_status take_key(struct change_state *s, const char *key, json_t *value, struct qd_error *error)
 {
-    const char *node;
-    json_t *word;
-    if (strcmp(key, "precision") != 0 || !json_is_object(value)) /* a value for the whole model */
-        return qd_quant_options_take(key, value, &s->options, error);
-    json_object_foreach(value, node, word)
-    {
-        enum qd_status status = take_pin(s, node, word, error);
-        if (status)
-            return status;
-    }
-    return QD_OK;
+    const bool layers = strcmp(key, "layers") == 0;
+    if (layers && !json_is_object(value))
+        return qd_fail(error, QD_ERR_INVALID, "'layers' must be an object of names of nodes");
+    if (layers || (strcmp(key, "precision") == 0 && json_is_object(value)))
+        return take_layers(s, key, value, error);
+    return qd_quant_options_take(key, value, &s->options, error);
 }
 
 static enum qd_status read_body(struct change_state *s, struct qd_error *error)
@@ -80,20 +77,16 @@ static enum qd_status read_body(struct change_state *s, struct qd_error *error)
     s->body = json_loadb((const char *)s->request->body, s->request->body_bytes, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(s->body))
         return qd_fail(error, QD_ERR_INVALID, "the body must be a JSON object of options");
-    const json_t *precision = json_object_get(s->body, "precision");
-    const size_t room = s->options.pin_count + (json_is_object(precision) ? json_object_size(precision) : 0);
-    s->pins = qd_calloc(room + 1, sizeof *s->pins);
-    if (!s->pins)
-        return qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for a request");
-    if (s->options.pin_count)
-        memcpy(s->pins, s->options.pins, s->options.pin_count * sizeof *s->pins);
-    s->options.pins = s->pins;
+    enum qd_status status = qd_layers_begin(&s->layers, &s->options, error);
+    if (status)
+        return status;
     json_object_foreach(s->body, key, value)
     {
-        enum qd_status status = take_key(s, key, value, error);
+        status = take_key(s, key, value, error);
         if (status)
             return status;
     }
+    qd_layers_use(&s->layers, &s->options);
     if (!s->options.smoothing)
         s->options.smoothed_count = 0; /* turned on again, it is found anew */
     return QD_OK;

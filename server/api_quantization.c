@@ -2,9 +2,11 @@
 #include "server/api.h"
 
 #include "server/audit.h"
+#include "server/layers.h"
 #include "server/routes.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* "a,b" as ["a","b"] */
@@ -23,6 +25,12 @@ static void write_names(struct qd_text *out, const char *names)
     qd_text_puts(out, "]");
 }
 
+/* ,"key":"word", or null */
+static void write_word(struct qd_text *out, const char *key, const char *word)
+{
+    qd_text_printf(out, word ? ",\"%s\":\"%s\"" : ",\"%s\":null", key, word);
+}
+
 static void write_step(struct qd_text *out, const struct qd_step_report *step)
 {
     qd_text_puts(out, "{\"node\":");
@@ -33,10 +41,11 @@ static void write_step(struct qd_text *out, const struct qd_step_report *step)
     write_names(out, step->fused);
     qd_text_printf(out, ",\"precision\":\"%s\",\"reason\":", qd_precision_name(step->precision));
     qd_text_json_string(out, step->reason ? step->reason : "");
-    if (step->precision == QD_FP32)
-        qd_text_puts(out, ",\"scheme\":null");
-    else
-        qd_text_printf(out, ",\"scheme\":\"%s\"", qd_scheme_name(step->activation_scheme));
+    write_word(out, "scheme", step->precision == QD_FP32 ? NULL : qd_scheme_name(step->activation_scheme));
+    const bool rows = step->activation_granularity == QD_PER_ROW; /* nothing to guard */
+    write_word(out, "mode", step->reads ? qd_mode_name(step->mode) : NULL);
+    write_word(out, "guard", step->reads && !rows ? qd_guard_name(step->guard) : NULL);
+    write_word(out, "granularity", step->reads ? qd_granularity_name(step->activation_granularity) : NULL);
     if (step->weight_bits)
         qd_text_printf(out, ",\"weights\":{\"scheme\":\"%s\",\"granularity\":\"%s\",\"bits\":%d}",
                        qd_scheme_name(step->weight_scheme), qd_granularity_name(step->weight_granularity),
@@ -66,6 +75,17 @@ static void write_correction(struct qd_text *out, const struct qd_model *model)
                    qd_model_options(model).smoothing ? "true" : "false", qd_model_smoothed(model));
 }
 
+static void write_layers(struct qd_text *out, const struct qd_model *model)
+{
+    const struct qd_quant_options options = qd_model_options(model);
+    json_t *layers = qd_layers_json(&options);
+    char *text = json_dumps(layers, JSON_COMPACT);
+    qd_text_puts(out, ",\"layers\":");
+    qd_text_puts(out, text ? text : "{}");
+    free(text);
+    json_decref(layers);
+}
+
 void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry *entry)
 {
     struct qd_plan_report plan;
@@ -86,6 +106,7 @@ void qd_api_write_quantization(struct qd_text *out, const struct qd_model_entry 
                    plan.model_file_bytes, plan.packed_bytes, plan.macs[QD_INT8], plan.macs[QD_INT16],
                    plan.macs[QD_FP32], plan.macs[QD_FAKE], plan.nodes, plan.opset);
     write_correction(out, entry->model);
+    write_layers(out, entry->model);
     qd_text_puts(out, ",\"changes\":");
     qd_audit_write(out, entry);
     qd_text_puts(out, "}");

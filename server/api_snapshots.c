@@ -168,8 +168,7 @@ static enum qd_status make(struct keep_state *s, struct qd_error *error)
 {
     enum qd_status status = read_name(s->request, s->name, error);
     if (!status)
-        status = qd_snapshots_make(s->entry, qd_repository_options(s->request->server->repository), s->name,
-                                   &s->document, &s->text, error);
+        status = qd_snapshots_make(s->entry, s->name, &s->document, &s->text, error);
     if (!status)
         s->bytes = strlen(s->text);
     return status;

@@ -118,8 +118,7 @@ static void run_jobs(struct qd_job *const *jobs, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         struct adopt_state *s = state_of(jobs[i]);
-        s->status = qd_state_document_change(s->model, qd_repository_options(s->request->server->repository),
-                                             s->document, &s->change, &s->error);
+        s->status = qd_state_document_change(s->model, &s->entry->base, s->document, &s->change, &s->error);
     }
 }
 
@@ -193,7 +192,7 @@ void qd_handle_state(struct qd_http_request *request)
         qd_http_fail(request, &error);
         return;
     }
-    json_t *document = qd_state_document(qd_repository_options(request->server->repository), entry);
+    json_t *document = qd_state_document(entry);
     qd_api_respond_document(request, document);
     json_decref(document);
 }

@@ -96,11 +96,11 @@ static enum qd_status from_state(const struct task *task, struct qd_engine *engi
     enum qd_status status = QD_OK;
     if (uv_loop_init(&loop) != 0)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for an event loop");
-    status = qd_repository_create(engine, &task->quant, &repository, error);
+    status = qd_repository_create(engine, &task->quant, NULL, &repository, error);
     if (!status)
         status = qd_repository_add_file(repository, task->name, task->file, error);
     if (!status)
-        status = qd_state_create(&loop, repository, task->state_dir, &task->quant, 3600, &state, error);
+        status = qd_state_create(&loop, repository, task->state_dir, 3600, &state, error);
     if (!status) {
         struct qd_model *model = qd_repository_at(repository, 0)->model;
         qd_state_restore(state);

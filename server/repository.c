@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "server/audit.h"
 #include "server/history.h"
+#include "server/quant_options.h"
 #include "server/snapshots.h"
 
 #include <dirent.h>
@@ -24,6 +25,7 @@
 struct qd_repository {
     struct qd_engine *engine; /* borrowed */
     struct qd_quant_options options;
+    const struct qd_config *config;  /* borrowed, or NULL */
     struct qd_model_entry **entries; /* pointers, so that entries don't move */
     size_t count, room;
 };
@@ -35,7 +37,7 @@ const char *qd_model_state_name(enum qd_model_state state)
 }
 
 enum qd_status qd_repository_create(struct qd_engine *engine, const struct qd_quant_options *options,
-                                    struct qd_repository **out, struct qd_error *error)
+                                    const struct qd_config *config, struct qd_repository **out, struct qd_error *error)
 {
     struct qd_repository *repository = qd_calloc(1, sizeof *repository);
     *out = NULL;
@@ -43,6 +45,7 @@ enum qd_status qd_repository_create(struct qd_engine *engine, const struct qd_qu
         return qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for the models' table");
     repository->engine = engine;
     repository->options = *options;
+    repository->config = config;
     *out = repository;
     return QD_OK;
 }
@@ -59,6 +62,7 @@ void qd_repository_destroy(struct qd_repository **repository)
         qd_audit_free(&r->entries[i]->audit);
         if (r->entries[i]->model)
             qd_model_unref(&r->entries[i]->model);
+        qd_layers_free(&r->entries[i]->layers);
         qd_free(r->entries[i]);
     }
     qd_free(r->entries);
@@ -91,10 +95,6 @@ struct qd_model_entry *qd_repository_find(struct qd_repository *repository, cons
 
 size_t qd_repository_count(const struct qd_repository *repository) { return repository->count; }
 struct qd_model_entry *qd_repository_at(struct qd_repository *repository, size_t i) { return repository->entries[i]; }
-const struct qd_quant_options *qd_repository_options(const struct qd_repository *repository)
-{
-    return &repository->options;
-}
 const struct qd_engine *qd_repository_engine(const struct qd_repository *repository) { return repository->engine; }
 
 bool qd_repository_ready(const struct qd_repository *repository)
@@ -171,11 +171,13 @@ static enum qd_status load(struct qd_repository *repository, const char *name, c
     enum qd_status status = new_entry(repository, name, &entry, error);
     if (status)
         return status;
-    if (path)
-        status = qd_model_load_file(repository->engine, name, path, &repository->options, &entry->model, &reason);
-    else
-        status = qd_model_load_memory(repository->engine, name, bytes, size, &repository->options, &entry->model,
-                                      &reason);
+    entry->base = repository->options;
+    if (repository->config)
+        status = qd_config_quant_of(repository->config, name, &entry->layers, &entry->base, &reason);
+    if (!status && path)
+        status = qd_model_load_file(repository->engine, name, path, &entry->base, &entry->model, &reason);
+    else if (!status)
+        status = qd_model_load_memory(repository->engine, name, bytes, size, &entry->base, &entry->model, &reason);
     entry->load_ns = monotonic_ns() - start;
     entry->state = status ? QD_STATE_UNAVAILABLE : QD_STATE_READY;
     if (status) {

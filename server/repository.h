@@ -4,7 +4,9 @@
 #ifndef QD_SERVER_REPOSITORY_H
 #define QD_SERVER_REPOSITORY_H
 
+#include "config/config.h"
 #include "engine/engine.h"
+#include "server/layers.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -63,11 +65,13 @@ struct qd_audit;
 struct qd_model_entry {
     char name[QD_MODEL_NAME_BYTES + 1];
     enum qd_model_state state;
-    struct qd_error reason; /* why it is UNAVAILABLE; text "" otherwise */
-    struct qd_model *model; /* a reference; NULL unless READY */
-    double shadow_due;      /* grows by shadow_rate a request; at 1 one is measured */
-    bool changing;          /* another plan is being compiled */
-    bool correcting;        /* other biases, or a smoothed plan, are being made */
+    struct qd_quant_options base; /* of the configuration: what it was loaded with */
+    struct qd_layers layers;      /* whose lists these are */
+    struct qd_error reason;       /* why it is UNAVAILABLE; text "" otherwise */
+    struct qd_model *model;       /* a reference; NULL unless READY */
+    double shadow_due;            /* grows by shadow_rate a request; at 1 one is measured */
+    bool changing;                /* another plan is being compiled */
+    bool correcting;              /* other biases, or a smoothed plan, are being made */
     double unsmoothed; /* measured cosine before the plan was smoothed, which is still to be judged; 0: nothing is */
     bool keeping;      /* a snapshot is being written or removed */
     bool saving;       /* its state file is being written */
@@ -92,8 +96,10 @@ struct qd_model_entry {
 
 struct qd_repository;
 
+/* Models are loaded with `options` and what `config` (borrowed; NULL: nothing) says of them and their layers. */
 enum qd_status qd_repository_create(struct qd_engine *engine, const struct qd_quant_options *options,
-                                    struct qd_repository **out, struct qd_error *error) QD_MUST_CHECK;
+                                    const struct qd_config *config, struct qd_repository **out,
+                                    struct qd_error *error) QD_MUST_CHECK;
 void qd_repository_destroy(struct qd_repository **repository);
 
 /* ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$ */
@@ -118,8 +124,6 @@ size_t qd_repository_count(const struct qd_repository *repository);
 struct qd_model_entry *qd_repository_at(struct qd_repository *repository, size_t i);
 /* True when no model is LOADING and at least one is READY. */
 bool qd_repository_ready(const struct qd_repository *repository);
-/* Of the configuration: what models are loaded with. */
-const struct qd_quant_options *qd_repository_options(const struct qd_repository *repository);
 const struct qd_engine *qd_repository_engine(const struct qd_repository *repository);
 
 /* What one request took, in nanoseconds. */

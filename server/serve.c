@@ -107,6 +107,8 @@ static void on_signal(uv_signal_t *handle, int number)
 
 /* ------------------------------------------------------------------ starting */
 
+static bool is_served(void *ctx, const char *name) { return qd_repository_find(ctx, name, strlen(name)) != NULL; }
+
 static enum qd_status load_models(struct qd_server *server, struct qd_error *error)
 {
     const struct qd_config *config = server->config;
@@ -117,7 +119,7 @@ static enum qd_status load_models(struct qd_server *server, struct qd_error *err
         status = qd_repository_add_directory(server->repository, config->model_repository, error);
     if (!status && config->models_count == 0 && !config->model_repository[0])
         status = qd_repository_add_builtin(server->repository, error);
-    return status;
+    return status ? status : qd_config_check_models(config, is_served, server->repository, error);
 }
 
 static void after_jobs(void *ctx)
@@ -140,13 +142,13 @@ static enum qd_status start(struct daemon *d, unsigned *port, struct qd_error *e
     if (status)
         return status;
     qd_config_quant(config, &quant);
-    status = qd_repository_create(server->engine, &quant, &server->repository, error);
+    status = qd_repository_create(server->engine, &quant, config, &server->repository, error);
     if (!status)
         status = qd_metrics_create(&server->metrics, error);
     if (!status)
         status = load_models(server, error);
     if (!status)
-        status = qd_state_create(&d->loop, server->repository, config->state_dir, &quant, config->state_interval_s,
+        status = qd_state_create(&d->loop, server->repository, config->state_dir, config->state_interval_s,
                                  &server->state, error);
     if (!status) {
         qd_state_restore(server->state);

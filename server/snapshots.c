@@ -56,8 +56,8 @@ static enum qd_status has_room(const struct qd_model_entry *entry, const char *n
     return QD_OK;
 }
 
-enum qd_status qd_snapshots_make(const struct qd_model_entry *entry, const struct qd_quant_options *base,
-                                 const char *name, json_t **document, char **text, struct qd_error *error)
+enum qd_status qd_snapshots_make(const struct qd_model_entry *entry, const char *name, json_t **document, char **text,
+                                 struct qd_error *error)
 {
     struct timespec now;
     *document = NULL;
@@ -71,7 +71,7 @@ enum qd_status qd_snapshots_make(const struct qd_model_entry *entry, const struc
     if (status)
         return status;
     clock_gettime(CLOCK_REALTIME, &now);
-    *document = qd_state_document(base, entry);
+    *document = qd_state_document(entry);
     if (*document && json_object_set_new(*document, "snapshot", json_string(name)) == 0 &&
         json_object_set_new(*document, "created_unix_ms",
                             json_integer((json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000)) == 0)

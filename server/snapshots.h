@@ -28,8 +28,7 @@ const struct qd_snapshot *qd_snapshots_baseline(const struct qd_model_entry *ent
 
 /* The document of a snapshot made now and its file's text (qd_free'd by the caller). Errors: INVALID (name), CONFLICT
  * (the name is taken, or there are as many as there may be), NO_MEMORY. */
-enum qd_status qd_snapshots_make(const struct qd_model_entry *entry, const struct qd_quant_options *base,
-                                 const char *name, json_t **document, char **text,
+enum qd_status qd_snapshots_make(const struct qd_model_entry *entry, const char *name, json_t **document, char **text,
                                  struct qd_error *error) QD_MUST_CHECK;
 /* Adds it; takes the document over, also when it fails. Errors: CONFLICT, NO_MEMORY. */
 enum qd_status qd_snapshots_add(struct qd_model_entry *entry, json_t *document, size_t bytes, bool persisted,

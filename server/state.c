@@ -18,7 +18,6 @@
 
 struct qd_state {
     struct qd_repository *repository;
-    struct qd_quant_options options; /* of the configuration: what differs from them is an override */
     char directory[QD_STATE_PATH_BYTES];
     uv_timer_t timer;
     size_t writing; /* files under way */
@@ -104,9 +103,9 @@ static bool changed(struct qd_model_entry *entry)
     return !same;
 }
 
-static char *text_of(const struct qd_state *state, const struct qd_model_entry *entry)
+static char *text_of(const struct qd_model_entry *entry)
 {
-    json_t *document = qd_state_document(&state->options, entry);
+    json_t *document = qd_state_document(entry);
     char *text = qd_state_text(document);
     json_decref(document);
     return text;
@@ -117,7 +116,7 @@ static void save(struct qd_state *state, struct qd_model_entry *entry, bool wait
     if (entry->state != QD_STATE_READY || entry->saving || !changed(entry))
         return;
     struct writing *w = qd_calloc(1, sizeof *w);
-    if (!w || !(w->text = text_of(state, entry)) || !qd_state_path(state, entry, "", w->path)) {
+    if (!w || !(w->text = text_of(entry)) || !qd_state_path(state, entry, "", w->path)) {
         qd_log(QD_LOG_WARNING, "the state of model '%s' can't be written: no memory", entry->name);
         qd_free(w ? w->text : NULL);
         qd_free(w);
@@ -145,33 +144,32 @@ static void on_timer(uv_timer_t *timer)
 /* ------------------------------------------------------------------ from the disk */
 
 /* The plan of the file, unless the model has it already. */
-static enum qd_status restore_plan(const struct qd_state *state, struct qd_model_entry *entry, const json_t *root,
-                                   struct qd_error *error)
+static enum qd_status restore_plan(struct qd_model_entry *entry, const json_t *root, struct qd_error *error)
 {
     struct qd_change *change = NULL;
     const bool same = qd_state_document_has_plan(entry->model, root) &&
                       json_object_size(json_object_get(root, "options")) == 0 &&
                       json_array_size(json_object_get(root, "pins")) == 0 &&
+                      json_array_size(json_object_get(root, "rules")) == 0 &&
                       json_array_size(json_object_get(root, "smoothed")) == 0 &&
                       json_array_size(json_object_get(root, "accurate")) == 0;
     if (same)
         return QD_OK;
-    enum qd_status status = qd_state_document_change(entry->model, &state->options, root, &change, error);
+    enum qd_status status = qd_state_document_change(entry->model, &entry->base, root, &change, error);
     if (!status)
         status = qd_change_adopt(&change, error);
     qd_change_discard(&change);
     return status;
 }
 
-static enum qd_status restore(const struct qd_state *state, struct qd_model_entry *entry, const json_t *root,
-                              struct qd_error *error)
+static enum qd_status restore(struct qd_model_entry *entry, const json_t *root, struct qd_error *error)
 {
     const uint64_t epoch = qd_state_document_count(root, "epoch");
     struct qd_range_state *ranges = NULL;
     size_t n = 0, restored = 0;
     enum qd_status status = qd_state_document_check(root, entry->model, error);
     if (!status)
-        status = restore_plan(state, entry, root, error);
+        status = restore_plan(entry, root, error);
     if (!status)
         status = qd_state_document_ranges(root, &ranges, &n, error);
     if (!status)
@@ -199,7 +197,7 @@ void qd_state_restore(struct qd_state *state)
             continue;
         char *text = qd_state_file_read(path, &phrase);
         json_t *root = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-        if (text && restore(state, entry, root, &error))
+        if (text && restore(entry, root, &error))
             phrase = error.text;
         else if (text)
             phrase = NULL;
@@ -216,8 +214,7 @@ void qd_state_restore(struct qd_state *state)
 /* ------------------------------------------------------------------ life */
 
 enum qd_status qd_state_create(uv_loop_t *loop, struct qd_repository *repository, const char *directory,
-                               const struct qd_quant_options *options, uint32_t interval_s, struct qd_state **out,
-                               struct qd_error *error)
+                               uint32_t interval_s, struct qd_state **out, struct qd_error *error)
 {
     *out = NULL;
     if (!*directory)
@@ -229,7 +226,6 @@ enum qd_status qd_state_create(uv_loop_t *loop, struct qd_repository *repository
     if (!state)
         return qd_fail(error, QD_ERR_NO_MEMORY, "out of memory for the models' state");
     state->repository = repository;
-    state->options = *options;
     snprintf(state->directory, sizeof state->directory, "%s", directory);
     uv_timer_init(loop, &state->timer);
     state->timer.data = state;

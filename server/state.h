@@ -14,8 +14,7 @@ struct qd_state;
 
 /* `directory` must exist; "" keeps nothing. Errors: IO when it can't be written to, NO_MEMORY. */
 enum qd_status qd_state_create(uv_loop_t *loop, struct qd_repository *repository, const char *directory,
-                               const struct qd_quant_options *options, uint32_t interval_s, struct qd_state **out,
-                               struct qd_error *error) QD_MUST_CHECK;
+                               uint32_t interval_s, struct qd_state **out, struct qd_error *error) QD_MUST_CHECK;
 /* Every READY model goes on from its file, when there is one. What can't be used is said in one warning. */
 void qd_state_restore(struct qd_state *state);
 /* Writes what has changed, waits for writes under way, closes its handle with the loop's next turns. */

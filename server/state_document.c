@@ -2,6 +2,7 @@
 #include "server/state_document.h"
 
 #include "base/mem.h"
+#include "server/layers.h"
 #include "server/quant_options.h"
 #include "server/state_biases.h"
 
@@ -62,6 +63,32 @@ static json_t *pins_json(const struct qd_quant_options *options, enum qd_pin_kin
     return list;
 }
 
+/* What somebody asked for that the configuration doesn't; what it does and somebody took back is "auto". */
+static json_t *asked_json(const struct qd_quant_options *base, const struct qd_quant_options *now)
+{
+    json_t *theirs = pins_json(base, QD_PIN_ASKED), *mine = pins_json(now, QD_PIN_ASKED), *list = json_array();
+    json_t *pin, *other;
+    size_t i, j;
+    json_array_foreach(theirs, i, pin)
+    {
+        bool kept = false;
+        json_array_foreach(mine, j, other)
+            kept |= json_equal(json_object_get(other, "node"), json_object_get(pin, "node"));
+        if (!kept)
+            json_array_append_new(list, pin_json(json_string_value(json_object_get(pin, "node")), QD_PRECISION_AUTO));
+    }
+    json_array_foreach(mine, i, pin)
+    {
+        bool same = false;
+        json_array_foreach(theirs, j, other) same |= json_equal(other, pin);
+        if (!same)
+            json_array_append(list, pin);
+    }
+    json_decref(theirs);
+    json_decref(mine);
+    return list;
+}
+
 /* The precision of every layer with weights, whoever chose it: the same plan comes of it again. */
 static json_t *layers_json(const struct qd_model *model)
 {
@@ -86,8 +113,9 @@ static json_t *merged_json(const struct qd_model_entry *entry)
     return list;
 }
 
-json_t *qd_state_document(const struct qd_quant_options *base, const struct qd_model_entry *entry)
+json_t *qd_state_document(const struct qd_model_entry *entry)
 {
+    const struct qd_quant_options *base = &entry->base;
     struct qd_ranges_summary summary;
     struct qd_plan_report plan;
     const struct qd_quant_options now = qd_model_options(entry->model);
@@ -96,13 +124,14 @@ json_t *qd_state_document(const struct qd_quant_options *base, const struct qd_m
     qd_model_plan(entry->model, &plan);
     snprintf(digest, sizeof digest, "%016" PRIx64, qd_model_digest(entry->model));
     snprintf(plan_digest, sizeof plan_digest, "%08" PRIx32, plan.digest);
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "quantd_state",
-                     QD_STATE_VERSION, "model", entry->name, "digest", digest, "plan", plan_digest, "origin",
-                     entry->origin, "epoch", count(summary.epoch), "requests", count(summary.requests), "frozen",
-                     summary.frozen, "merged", merged_json(entry), "options", qd_quant_overrides(base, &now), "pins",
-                     pins_json(&now, QD_PIN_ASKED), "accurate", pins_json(&now, QD_PIN_ACCURACY), "layers",
-                     layers_json(entry->model), "tensors", tensors_json(entry->model), "biases",
-                     qd_state_biases(entry->model), "smoothed", qd_state_smoothed(&now));
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "quantd_state", QD_STATE_VERSION, "model", entry->name, "digest", digest, "plan", plan_digest,
+                     "origin", entry->origin, "epoch", count(summary.epoch), "requests", count(summary.requests),
+                     "frozen", summary.frozen, "merged", merged_json(entry), "options", qd_quant_overrides(base, &now),
+                     "pins", asked_json(base, &now), "rules", qd_layers_overrides(base, &now), "accurate",
+                     pins_json(&now, QD_PIN_ACCURACY), "layers", layers_json(entry->model), "tensors",
+                     tensors_json(entry->model), "biases", qd_state_biases(entry->model), "smoothed",
+                     qd_state_smoothed(&now));
 }
 
 /* ------------------------------------------------------------------ from JSON */
@@ -163,48 +192,58 @@ static const char *word_of(const json_t *object, const char *key)
     return word ? word : "";
 }
 
-/* Fills *o, whose pins have room. */
-static enum qd_status options_of(const json_t *root, struct qd_quant_options *o, struct qd_layer_pin *pins,
-                                 struct qd_error *error)
+static enum qd_status take_pins(struct qd_layers *layers, const json_t *list, enum qd_pin_kind kind,
+                                struct qd_error *error)
 {
-    static const struct {
-        const char *key;
-        enum qd_pin_kind kind;
-    } lists[] = {{"layers", QD_PIN_TIMED}, {"accurate", QD_PIN_ACCURACY}, {"pins", QD_PIN_ASKED}}; /* the last counts */
-    o->pins = pins;
-    o->pin_count = 0;
-    for (size_t l = 0; l < sizeof lists / sizeof *lists; l++) {
-        const json_t *list = json_object_get(root, lists[l].key);
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            struct qd_layer_pin pin = {.node = word_of(json_array_get(list, i), "node"), .kind = lists[l].kind};
-            if (*pin.node && qd_precision_from(word_of(json_array_get(list, i), "precision"), &pin.precision))
-                pins[o->pin_count++] = pin;
-        }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct qd_layer_pin pin = {.node = word_of(json_array_get(list, i), "node"), .kind = kind};
+        if (!*pin.node || !qd_precision_from(word_of(json_array_get(list, i), "precision"), &pin.precision))
+            continue;
+        enum qd_status status = qd_layers_pin(layers, pin, error);
+        if (status)
+            return status;
     }
-    return qd_quant_overrides_read(json_object_get(root, "options"), o, error);
+    return QD_OK;
+}
+
+/* Pins and rules, of which the last said counts: what the plan was made of, the configuration, what was changed. */
+static enum qd_status take_layers(struct qd_layers *layers, const struct qd_quant_options *base, const json_t *root,
+                                  struct qd_error *error)
+{
+    struct qd_quant_options rules = *base;
+    rules.pin_count = 0;
+    enum qd_status status = qd_layers_begin(layers, &rules, error);
+    if (!status)
+        status = take_pins(layers, json_object_get(root, "layers"), QD_PIN_TIMED, error);
+    if (!status)
+        status = take_pins(layers, json_object_get(root, "accurate"), QD_PIN_ACCURACY, error);
+    for (size_t i = 0; !status && i < base->pin_count; i++)
+        status = qd_layers_pin(layers, base->pins[i], error);
+    if (!status)
+        status = take_pins(layers, json_object_get(root, "pins"), QD_PIN_ASKED, error);
+    return status ? status : qd_layers_overrides_read(layers, json_object_get(root, "rules"), error);
 }
 
 enum qd_status qd_state_document_change(struct qd_model *model, const struct qd_quant_options *base, const json_t *root,
                                         struct qd_change **out, struct qd_error *error)
 {
     const json_t *list = json_object_get(root, "smoothed");
-    const size_t room = json_array_size(json_object_get(root, "pins")) +
-                        json_array_size(json_object_get(root, "accurate")) +
-                        json_array_size(json_object_get(root, "layers"));
-    struct qd_layer_pin *pins = qd_calloc(room + 1, sizeof *pins);
+    struct qd_quant_options options = *base;
+    struct qd_layers layers;
     struct qd_smoothed_tensor *smoothed = qd_calloc(json_array_size(list) + 1, sizeof *smoothed);
     const size_t smoothed_count = smoothed ? qd_state_smoothed_read(list, smoothed) : 0;
-    enum qd_status status = pins && smoothed ? QD_OK : qd_fail(error, QD_ERR_NO_MEMORY, "no memory for its options");
-    if (!status) {
-        struct qd_quant_options options = *base;
-        options.smoothed = smoothed;
-        options.smoothed_count = smoothed_count;
-        status = options_of(root, &options, pins, error);
-        if (!status)
-            status = qd_change_create(model, &options, out, error);
-    }
+    enum qd_status status = take_layers(&layers, base, root, error);
+    if (!smoothed)
+        status = qd_fail(error, QD_ERR_NO_MEMORY, "no memory for its options");
+    qd_layers_use(&layers, &options);
+    options.smoothed = smoothed;
+    options.smoothed_count = smoothed_count;
+    if (!status)
+        status = qd_quant_overrides_read(json_object_get(root, "options"), &options, error);
+    if (!status)
+        status = qd_change_create(model, &options, out, error);
     qd_state_smoothed_free(smoothed, smoothed_count);
-    qd_free(pins);
+    qd_layers_free(&layers);
     return status;
 }
 

@@ -9,8 +9,8 @@
 
 #define QD_STATE_VERSION 1
 
-/* `base`: options of the configuration; the document has what differs. NULL: out of memory. */
-json_t *qd_state_document(const struct qd_quant_options *base, const struct qd_model_entry *entry);
+/* Of options it has what differs from the configuration's. NULL: out of memory. */
+json_t *qd_state_document(const struct qd_model_entry *entry);
 
 /* Is it a state of this model, with sound bounds? For documents from outside. Errors: INVALID, UNSUPPORTED (version),
  * CONFLICT (another model). */

@@ -5,6 +5,7 @@
 #include "engine/plan/control.h"
 #include "engine/plan/convert.h"
 #include "engine/plan/fuse.h"
+#include "engine/plan/rules.h"
 
 #include <string.h>
 #include <time.h>

@@ -5,6 +5,7 @@
 
 #include "engine/plan/control.h"
 #include "engine/plan/dims.h"
+#include "engine/plan/rules.h"
 #include "engine/plan/types.h"
 
 #include <string.h>

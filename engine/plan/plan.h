@@ -115,24 +115,6 @@ struct qd_pin {
     const char *reason;     /* one phrase, static */
 };
 
-/* What rules can say of single layers. The first four are of the tensors that a layer reads: of all readers' rules the
- * largest value counts. */
-enum qd_rule_kind {
-    QD_RULE_MODE,      /* enum qd_site_mode */
-    QD_RULE_GUARD,     /* enum qd_guard_action */
-    QD_RULE_SYMMETRIC, /* its integers: bool */
-    QD_RULE_ROWS,      /* enum qd_rows_rule */
-    QD_RULE_WEIGHTS_PER_TENSOR,
-    QD_RULE_WEIGHTS_ASYMMETRIC,
-    QD_RULE_WEIGHT_BITS,
-};
-
-struct qd_plan_rule {
-    const char *node; /* its name, or a pattern as of fnmatch(3) */
-    enum qd_rule_kind kind;
-    int value;
-};
-
 /* Which matrix layers have their input quantized row by row. AUTO: those of tensors with three dimensions or more,
  * whose rows are tokens; where the rank isn't known those of MatMul, because exporters write matrices of two dimensions
  * as Gemm. */
@@ -159,7 +141,8 @@ struct qd_plan_options {
     int choice_count;
     const struct qd_pin *pins; /* the last that fits a node counts; read while compiling */
     int pin_count;
-    const struct qd_plan_rule *rules; /* the last of a kind that fits a node counts; the plan keeps a copy */
+    const struct qd_plan_rule
+        *rules; /* engine/plan/rules.h: the last of a kind that fits a node counts; the plan keeps a copy */
     int rule_count;
     const struct qd_smoothed *smoothed; /* read while compiling */
     int smoothed_count;
@@ -210,8 +193,6 @@ struct qd_plan *qd_plan_ref(struct qd_plan *plan);
 void qd_plan_unref(struct qd_plan **plan);
 /* While compiling: the pin of a node, or NULL. */
 const struct qd_pin *qd_plan_pin(const struct qd_plan *plan, const struct qd_node *node);
-/* What the rules say of a node, else `otherwise`. */
-int qd_plan_rule(const struct qd_plan *plan, const struct qd_node *node, enum qd_rule_kind kind, int otherwise);
 /* While compiling: what timing said of a node of plan->graph, or NULL. */
 const struct qd_choice *qd_plan_choice(const struct qd_plan *plan, const struct qd_node *node);
 

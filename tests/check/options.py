@@ -8,7 +8,7 @@ import subprocess
 import common
 
 ROW = re.compile(r"^QD_OPTION_(?!GROUP)[A-Z0-9_]+\((\w+),(.*)\)", re.M)
-LIST = re.compile(r'^QD_OPTION_MODELS\((\w+), "([a-z-]+)",', re.M)  # its flag is the second argument
+LIST = re.compile(r'^QD_OPTION_(?:MODELS|RULES)\((\w+), "([a-z-]+)",', re.M)  # its flag is the second argument
 TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"\s*$')
 USED = re.compile(r"\bserve\b[^\n`#]*")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
