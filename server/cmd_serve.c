@@ -1,6 +1,7 @@
 /* `quantd serve`: options in, then the daemon (server/serve.h); also --help, --print-schema and --check-config. */
 #include "config/config.h"
 #include "server/cmd.h"
+#include "server/quant_options.h"
 #include "server/serve.h"
 
 #include <stdio.h>
@@ -19,7 +20,7 @@ static int act(const struct qd_config *config, enum qd_config_action action)
             return qd_cmd_say("serve", QD_EXIT_FAILED, "%s", error.text);
         return QD_EXIT_OK;
     case QD_CONFIG_CHECK:
-        if (qd_config_check_files(config, &error))
+        if (qd_config_check_files(config, &error) || qd_config_check_rules(config, &error))
             return qd_cmd_say("serve", QD_EXIT_FAILED, "%s", error.text);
         puts("the configuration is good");
         return QD_EXIT_OK;

@@ -90,6 +90,28 @@ enum qd_status qd_config_quant_of(const struct qd_config *config, const char *mo
     return status;
 }
 
+static enum qd_status check_model(const struct qd_config *config, const char *model, struct qd_error *error)
+{
+    struct qd_quant_options options = qd_quant_defaults();
+    struct qd_layers layers;
+    enum qd_status status = qd_config_quant_of(config, model, &layers, &options, error);
+    qd_layers_free(&layers);
+    return status;
+}
+
+enum qd_status qd_config_check_rules(const struct qd_config *config, struct qd_error *error)
+{
+    char name[QD_MODEL_NAME_BYTES + 1];
+    const char *node;
+    enum qd_status status = check_model(config, "", error); /* what is said of all */
+    for (size_t i = 0; !status && i < config->model_options_count; i++)
+        status = check_model(config, config->model_options[i].where, error);
+    for (size_t i = 0; !status && i < config->layers_count; i++)
+        if (split(config->layers[i].where, name, sizeof name, &node))
+            status = check_model(config, name, error);
+    return status;
+}
+
 enum qd_status qd_config_check_models(const struct qd_config *config, bool (*has)(void *ctx, const char *name),
                                       void *ctx, struct qd_error *error)
 {

@@ -16,6 +16,8 @@ void qd_config_quant(const struct qd_config *config, struct qd_quant_options *ou
  * names from the configuration. Errors: INVALID, NO_MEMORY; the caller frees *layers in any case. */
 enum qd_status qd_config_quant_of(const struct qd_config *config, const char *model, struct qd_layers *layers,
                                   struct qd_quant_options *out, struct qd_error *error) QD_MUST_CHECK;
+/* That every option it says of models and layers is one and has a value that it can have. Errors: as above. */
+enum qd_status qd_config_check_rules(const struct qd_config *config, struct qd_error *error) QD_MUST_CHECK;
 /* That each model which the configuration says something of is there. Errors: NOT_FOUND. */
 enum qd_status qd_config_check_models(const struct qd_config *config, bool (*has)(void *ctx, const char *name),
                                       void *ctx, struct qd_error *error) QD_MUST_CHECK;
