@@ -115,13 +115,14 @@ static bool carried_in_rows(struct qd_shadow *s, const struct qd_tensor *in, str
                             const struct qd_step *step, struct qd_row_scale **scales)
 {
     const size_t elems = (size_t)qd_tensor_elems(in);
+    const int site = s->plan->slots[step->in[0]].site;
     struct qd_observation ignored = qd_observation_empty();
     *out = *in;
     out->dtype = QD_U8;
     out->data = take(s, elems);
     *scales = qd_arena_alloc(s->step_arena, elems + 1, sizeof **scales);
     if (out->data && *scales)
-        qd_convert_quantize_rows(s->plan->kernels, in, out, step->by, *scales, s->plan->options.symmetric, &ignored,
+        qd_convert_quantize_rows(s->plan->kernels, in, out, step->by, *scales, s->plan->sites[site].symmetric, &ignored,
                                  s->plan->parallel);
     return out->data && *scales;
 }

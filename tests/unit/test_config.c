@@ -193,6 +193,33 @@ static void test_models_of_the_environment(void **state)
             "environment variable QUANTD_MODELS: must be NAME=FILE, is \"b\"");
 }
 
+static void test_rules_of_models_and_layers(void **state)
+{
+    (void)state;
+    struct qd_config config;
+    struct qd_error error;
+    assert_int_equal(load(ARGS("--layer", "a:b/c=d:guard=clip", "--layer=*:mode=static"),
+                          ARGS("QUANTD_LAYERS=x:mode=ema", "QUANTD_MODEL_OPTIONS=m:guard=clip,n:weight_bits=9"),
+                          &config, &error),
+                     QD_OK);
+    assert_int_equal(config.layers_count, 2); /* a list replaces the one below */
+    assert_string_equal(config.layers[0].where, "a:b/c=d");
+    assert_string_equal(config.layers[0].option, "guard");
+    assert_string_equal(config.layers[0].value, "clip");
+    assert_int_equal(config.model_options_count, 2);
+    assert_string_equal(config.model_options[1].where, "n");
+    assert_string_equal(config.model_options[1].value, "9");
+    qd_config_clear(&config);
+    refused(ARGS("--layer", "guard=clip"), NULL, "--layer: must be NODE:OPTION=VALUE, is \"guard=clip\"");
+    refused(ARGS("--layer", ":guard=clip"), NULL, "--layer: must be NODE:OPTION=VALUE, is \":guard=clip\"");
+    refused(ARGS("--layer", "a:gard=clip"), NULL,
+            "--layer: must be NODE:OPTION=VALUE with an option of this list, is \"gard\" for \"a\"");
+    refused_file("{\"layers\": {\"a\": 1}}",
+                 "quantd.json: key \"layers\": \"a\" must be an object of options, is a number");
+    refused_file("{\"layers\": {\"a\": {\"guard\": null}}}",
+                 "quantd.json: key \"layers\": guard of \"a\" can't be null");
+}
+
 static void test_ema_decay_is_one_minus_the_constant(void **state)
 {
     (void)state;
@@ -390,6 +417,7 @@ int main(void)
         cmocka_unit_test(test_the_engine_knows_every_word),
         cmocka_unit_test(test_flag_before_environment_before_file_before_default),
         cmocka_unit_test(test_models_of_the_environment),
+        cmocka_unit_test(test_rules_of_models_and_layers),
         cmocka_unit_test(test_ema_decay_is_one_minus_the_constant),
         cmocka_unit_test(test_refusals_of_flags),
         cmocka_unit_test(test_foreign_and_empty_variables_are_left_alone),

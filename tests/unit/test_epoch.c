@@ -118,6 +118,48 @@ static void test_mode_request_never_gets_ready(void **state)
     qd_learner_destroy(&learner);
 }
 
+/* Sites of one learner, each by its own rule. */
+static void test_modes_of_single_sites(void **state)
+{
+    (void)state;
+    const struct qd_learner_site sites[] = {
+        {.bits = 8},
+        {.bits = 8, .mode = QD_SITE_STATIC},
+        {.bits = 8, .mode = QD_SITE_REQUEST},
+        {.bits = 8, .mode = QD_SITE_EMA, .symmetric = true},
+    };
+    struct qd_learner_rules rules = defaults();
+    for (int own = 0; own < 2; own++) {
+        const uint32_t guarded[4] = {0};
+        struct qd_learner *learner;
+        rules.always_own_range = own;
+        rules.sites = sites;
+        assert_int_equal(qd_learner_create(&rules, 4, &learner), QD_OK);
+        for (int i = 0; i < 40; i++) {
+            struct qd_observation o[4];
+            for (int s = 0; s < 4; s++) {
+                o[s] = qd_observation_empty();
+                o[s].min = -1;
+                o[s].max = 1 + (float)i;
+                o[s].elems = 1;
+            }
+            qd_learner_fold(learner, o, guarded, 1);
+        }
+        const struct qd_site_params *now = qd_learner_current(learner)->sites;
+        assert_int_equal(now[0].ready, !own);
+        assert_true(now[1].ready && !now[2].ready && now[3].ready);
+        assert_int_equal(qd_learner_range(learner, 1)->n, rules.min_observations);
+        assert_true(qd_learner_range(learner, 1)->hi < qd_learner_range(learner, 3)->hi);
+        assert_int_equal(qd_learner_range(learner, 2)->n, 40);
+        assert_true(now[3].qp.zero_point == 128 && now[3].qp.qmin == 1 && now[1].qp.qmin == 0);
+        size_t unseen;
+        assert_int_equal(qd_learner_freeze(learner, 4, &unseen), QD_OK);
+        now = qd_learner_current(learner)->sites;
+        assert_true(now[0].ready && now[1].ready && !now[2].ready && now[3].ready);
+        qd_learner_destroy(&learner);
+    }
+}
+
 static void test_freeze_needs_observations_and_stops_learning(void **state)
 {
     (void)state;
@@ -233,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_epoch_is_immutable_and_kept),
         cmocka_unit_test(test_zero_is_included_when_published),
         cmocka_unit_test(test_mode_request_never_gets_ready),
+        cmocka_unit_test(test_modes_of_single_sites),
         cmocka_unit_test(test_freeze_needs_observations_and_stops_learning),
         cmocka_unit_test(test_reset_forgets_but_epochs_grow),
         cmocka_unit_test(test_skipped_request_counts_guard_events_only),
