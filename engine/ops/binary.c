@@ -93,6 +93,10 @@ static double floor_mod(double x, double y)
 BINARY(mod_f32, float, float, floor_mod((double)x, (double)y))
 BINARY(mod_f64, double, double, floor_mod(x, y))
 BINARY(prelu_f32, float, float, x < 0.0f ? x * y : x)
+BINARY(prelu_i32, int32_t, int32_t, x < 0 ? (int32_t)(U(x) * U(y)) : x)
+BINARY(prelu_i64, int64_t, int64_t, x < 0 ? (int64_t)(U(x) * U(y)) : x)
+BINARY(prelu_u32, uint32_t, uint32_t, ((void)y, x)) /* nothing is below 0 */
+BINARY(prelu_u64, uint64_t, uint64_t, ((void)y, x))
 BINARY(and_bool, uint8_t, uint8_t, x &&y)
 BINARY(or_bool, uint8_t, uint8_t, x || y)
 BINARY(xor_bool, uint8_t, uint8_t, !x != !y)
@@ -145,7 +149,9 @@ static const struct binary_row rows[] = {
     {"And", COMPARES, {[QD_BOOL] = and_bool}},
     {"Or", COMPARES, {[QD_BOOL] = or_bool}},
     {"Xor", COMPARES, {[QD_BOOL] = xor_bool}},
-    {"PRelu", ONE_WAY, {[QD_F32] = prelu_f32}},
+    {"PRelu",
+     ONE_WAY,
+     {[QD_F32] = prelu_f32, [QD_I32] = prelu_i32, [QD_I64] = prelu_i64, [QD_U32] = prelu_u32, [QD_U64] = prelu_u64}},
 };
 
 static enum qd_status binary_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,

@@ -92,7 +92,7 @@ const struct qd_op qd_op_constant_of_shape = {.infer = of_shape_infer, .run = of
 
 /* ------------------------------------------------------------------ Range: start, limit, delta */
 
-#define RANGE_TYPES (QD_TYPES_FLOAT | QD_BIT(QD_F64) | QD_TYPES_INDEX)
+#define RANGE_TYPES (QD_TYPES_FLOAT | QD_BIT(QD_F64) | QD_TYPES_INDEX | QD_BIT(QD_I16))
 
 /* Elements between two integers; the distance is below 2^64, and so is the count. */
 static uint64_t range_ints(int64_t start, int64_t limit, int64_t delta)
@@ -119,7 +119,7 @@ static enum qd_status range_infer(const struct qd_call *call, struct qd_error *e
     double count = ceil((v[1] - v[0]) / v[2]);
     if (v[2] == 0)
         return qd_op_fail(call, error, QD_ERR_INVALID, "its delta is 0");
-    if (dtype == QD_I32)
+    if (dtype == QD_I32 || dtype == QD_I16)
         count = (double)range_ints((int64_t)v[0], (int64_t)v[1], (int64_t)v[2]);
     if (dtype == QD_I64)
         count = (double)range_ints(*(const int64_t *)call->in[0].data, *(const int64_t *)call->in[1].data,
@@ -145,6 +145,9 @@ static enum qd_status range_run(const struct qd_call *call, struct qd_error *err
         case QD_F64:
             ((double *)out)[i] = *(const double *)start + (double)i * *(const double *)delta;
             break;
+        case QD_I16:
+            ((int16_t *)out)[i] = (int16_t)(*(const int16_t *)start + i * *(const int16_t *)delta);
+            break;
         case QD_I32:
             ((int32_t *)out)[i] = (int32_t)(*(const int32_t *)start + i * *(const int32_t *)delta);
             break;
@@ -160,6 +163,8 @@ const struct qd_op qd_op_range = {.infer = range_infer, .run = range_run};
 
 /* ------------------------------------------------------------------ CumSum, CumProd */
 
+#define CUMULATE_TYPES (QD_TYPES_FLOAT | QD_BIT(QD_F64) | QD_TYPES_INDEX | QD_BIT(QD_U32) | QD_BIT(QD_U64))
+
 static enum qd_status cumulate_axis(const struct qd_call *call, int64_t *axis, struct qd_error *error)
 {
     if (qd_tensor_elems(&call->in[1]) != 1)
@@ -174,7 +179,7 @@ static enum qd_status cumulate_infer(const struct qd_call *call, struct qd_error
 {
     int64_t axis = 0;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, RANGE_TYPES, error)) ||
+    if (status || (status = qd_op_types(call, 0, CUMULATE_TYPES, error)) ||
         (status = qd_op_types(call, 1, QD_TYPES_INDEX, error)) ||
         (call->in[1].data && (status = cumulate_axis(call, &axis, error))))
         return status;
@@ -192,6 +197,7 @@ static enum qd_status cumulate_infer(const struct qd_call *call, struct qd_error
             out[at] = (type)(exclusive ? before : sum);                                                                \
         }                                                                                                              \
     }
+/* Of integers, signed and unsigned ones give the same bits. */
 CUMULATE(sum_f32, float, double, 0, +=)
 CUMULATE(sum_f64, double, double, 0, +=)
 CUMULATE(sum_i32, int32_t, uint32_t, 0, +=)
@@ -224,6 +230,7 @@ static enum qd_status cumulate_run(const struct qd_call *call, struct qd_error *
                                               reverse);
             break;
         case QD_I32:
+        case QD_U32:
             (product ? product_i32 : sum_i32)((const int32_t *)in->data + at, (int32_t *)out + at, n, inner, exclusive,
                                               reverse);
             break;

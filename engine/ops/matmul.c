@@ -1,4 +1,5 @@
-/* MatMul of any ranks and Gemm, of any inputs in FP32. Those with constant weights run in linear.h instead. */
+/* MatMul of any ranks and Gemm, of any inputs in FP32; MatMul of integers by plain loops. Those with constant weights
+ * run in linear.h instead. */
 #include "engine/ops/product.h"
 
 #include <string.h>
@@ -47,19 +48,20 @@ static bool matmul_fit(const struct qd_shape *a, const struct qd_shape *b, struc
     return true;
 }
 
+#define MATMUL_TYPES (QD_TYPES_FLOAT | QD_TYPES_INDEX | QD_BIT(QD_U32) | QD_BIT(QD_U64))
+
 static enum qd_status matmul_infer(const struct qd_call *call, struct qd_error *error)
 {
     struct matmul mm;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT, error)) ||
-        (status = qd_op_same_type(call, 0, 1, error)))
+    if (status || (status = qd_op_types(call, 0, MATMUL_TYPES, error)) || (status = qd_op_same_type(call, 0, 1, error)))
         return status;
     char a[160], b[160];
     if (!matmul_fit(&call->in[0].shape, &call->in[1].shape, &mm))
         return qd_op_fail(call, error, QD_ERR_SHAPE, "matrices of shape %s and %s can't be multiplied",
                           qd_shape_text(&call->in[0].shape, a, sizeof a),
                           qd_shape_text(&call->in[1].shape, b, sizeof b));
-    return qd_op_out(call, 0, QD_F32, &mm.out, error);
+    return qd_op_out(call, 0, call->in[0].dtype, &mm.out, error);
 }
 
 static size_t columns(int64_t n) { return n < COLUMNS ? (size_t)n : COLUMNS; }
@@ -67,7 +69,7 @@ static size_t columns(int64_t n) { return n < COLUMNS ? (size_t)n : COLUMNS; }
 static size_t matmul_scratch(const struct qd_call *call)
 {
     struct matmul mm;
-    if (!matmul_fit(&call->in[0].shape, &call->in[1].shape, &mm))
+    if (call->in[0].dtype != QD_F32 || !matmul_fit(&call->in[0].shape, &call->in[1].shape, &mm))
         return 0;
     return qd_op_threads(call) * qd_product_bytes(call->kernels, columns(mm.n), (size_t)mm.k);
 }
@@ -121,6 +123,26 @@ static void matmul_tasks(void *ctx, int64_t begin, int64_t end)
         }
 }
 
+/* Rows of the output, of integers: sums wrap, so signed and unsigned ones are the same. */
+#define INTEGER_ROWS(name, type)                                                                                       \
+    static void name(void *ctx, int64_t begin, int64_t end)                                                            \
+    {                                                                                                                  \
+        const struct matmul_work *w = ctx;                                                                             \
+        const struct matmul *mm = &w->mm;                                                                              \
+        for (int64_t row = begin; row < end; row++) {                                                                  \
+            int64_t batch = row / mm->m, a_row = matrix_of(&w->walk, 0, batch) * mm->m + row % mm->m;                  \
+            const type *a = (const type *)w->call->in[0].data + a_row * mm->k;                                         \
+            const type *b = (const type *)w->call->in[1].data + matrix_of(&w->walk, 1, batch) * mm->k * mm->n;         \
+            type *out = (type *)w->call->out[0].data + row * mm->n;                                                    \
+            memset(out, 0, (size_t)mm->n * sizeof *out);                                                               \
+            for (int64_t k = 0; k < mm->k; k++)                                                                        \
+                for (int64_t n = 0; n < mm->n; n++)                                                                    \
+                    out[n] += a[k] * b[k * mm->n + n];                                                                 \
+        }                                                                                                              \
+    }
+INTEGER_ROWS(rows_u32, uint32_t)
+INTEGER_ROWS(rows_u64, uint64_t)
+
 static enum qd_status matmul_run(const struct qd_call *call, struct qd_error *error)
 {
     struct matmul_work work = {.call = call, .tasks = qd_op_threads(call)};
@@ -131,6 +153,11 @@ static enum qd_status matmul_run(const struct qd_call *call, struct qd_error *er
     qd_walk_begin(&work.walk, &work.mm.batch);
     qd_walk_broadcast(&work.walk, &work.mm.a_batch);
     qd_walk_broadcast(&work.walk, &work.mm.b_batch);
+    if (call->in[0].dtype != QD_F32) {
+        int64_t rows = qd_tensor_elems(&call->out[0]) / work.mm.n;
+        qd_op_split(call, rows, 16, qd_dtype_bytes(call->in[0].dtype) == 4 ? rows_u32 : rows_u64, &work);
+        return QD_OK;
+    }
     work.blocks = (work.mm.n - 1) / COLUMNS + 1;
     int64_t pieces = qd_shape_span(&work.mm.batch, 0, work.mm.batch.rank) * work.blocks;
     work.parts = pieces < work.tasks ? (work.tasks - 1) / pieces + 1 : 1;

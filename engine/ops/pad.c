@@ -284,7 +284,7 @@ static enum qd_status tile_infer(const struct qd_call *call, struct qd_error *er
     size_t count = 0;
     struct qd_shape out = call->in[0].shape;
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_ints(call, 1, repeats, QD_MAX_RANK, &count, error)))
         return status;
     for (int i = 0; i < out.rank; i++)

@@ -421,12 +421,16 @@ const struct qd_op qd_op_reduce = {
 
 /* ------------------------------------------------------------------ ArgMax, ArgMin */
 
+#define ARG_TYPES                                                                                                      \
+    (QD_TYPES_FLOAT | QD_TYPES_INDEX | QD_BIT(QD_U8) | QD_BIT(QD_I8) | QD_BIT(QD_U16) | QD_BIT(QD_I16) |               \
+     QD_BIT(QD_U32) | QD_BIT(QD_U64))
+
 static enum qd_status arg_infer(const struct qd_call *call, struct qd_error *error)
 {
     int64_t axis = qd_attr_int(call->node, "axis", 0);
     struct qd_shape out;
     enum qd_status status = qd_op_inputs(call, 1, 1, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_FLOAT | QD_TYPES_INDEX, error)) ||
+    if (status || (status = qd_op_types(call, 0, ARG_TYPES, error)) ||
         (status = qd_op_axis(call, &axis, call->in[0].shape.rank, error)))
         return status;
     if (call->in[0].shape.dims[axis] == 0)
@@ -436,8 +440,9 @@ static enum qd_status arg_infer(const struct qd_call *call, struct qd_error *err
 }
 
 #define ARG(name, type)                                                                                                \
-    static int64_t name(const type *x, int64_t n, int64_t stride, bool most, bool last)                                \
+    static int64_t name(const void *data, int64_t first, int64_t n, int64_t stride, bool most, bool last)              \
     {                                                                                                                  \
+        const type *x = (const type *)data + first;                                                                    \
         int64_t best = 0;                                                                                              \
         for (int64_t i = 1; i < n; i++) {                                                                              \
             type v = x[i * stride], b = x[best * stride];                                                              \
@@ -447,8 +452,19 @@ static enum qd_status arg_infer(const struct qd_call *call, struct qd_error *err
         return best;                                                                                                   \
     }
 ARG(arg_f32, float)
+ARG(arg_u8, uint8_t)
+ARG(arg_i8, int8_t)
+ARG(arg_u16, uint16_t)
+ARG(arg_i16, int16_t)
+ARG(arg_u32, uint32_t)
 ARG(arg_i32, int32_t)
+ARG(arg_u64, uint64_t)
 ARG(arg_i64, int64_t)
+
+static int64_t (*const args[QD_DTYPE_COUNT])(const void *, int64_t, int64_t, int64_t, bool, bool) = {
+    [QD_F32] = arg_f32, [QD_U8] = arg_u8,   [QD_I8] = arg_i8,   [QD_U16] = arg_u16, [QD_I16] = arg_i16,
+    [QD_U32] = arg_u32, [QD_I32] = arg_i32, [QD_U64] = arg_u64, [QD_I64] = arg_i64,
+};
 
 static enum qd_status arg_run(const struct qd_call *call, struct qd_error *error)
 {
@@ -461,9 +477,7 @@ static enum qd_status arg_run(const struct qd_call *call, struct qd_error *error
     int64_t *out = call->out[0].data;
     for (int64_t o = 0, count = qd_tensor_elems(&call->out[0]); o < count; o++) {
         int64_t at = o / inner * n * inner + o % inner;
-        out[o] = in->dtype == QD_F32   ? arg_f32((const float *)in->data + at, n, inner, most, last)
-                 : in->dtype == QD_I32 ? arg_i32((const int32_t *)in->data + at, n, inner, most, last)
-                                       : arg_i64((const int64_t *)in->data + at, n, inner, most, last);
+        out[o] = args[in->dtype](in->data, at, n, inner, most, last);
     }
     return QD_OK;
 }

@@ -75,6 +75,7 @@ struct plan {
     struct qd_shape out;
     double scale[QD_MAX_RANK], roi[2][QD_MAX_RANK];
     bool touched[QD_MAX_RANK];
+    bool single; /* positions in FP32 */
 };
 
 /* A list of floats, input i: at most `room`. */
@@ -205,6 +206,7 @@ static enum qd_status make_plan(const struct qd_call *call, struct plan *plan, s
     int at = scales_input(call);
     enum qd_status status = axes_of(call, axes, &count, error);
     *plan = (struct plan){.out = *in};
+    plan->single = r->mode == NEAREST || (call->in[0].dtype != QD_F32 && !qd_carry_in(call, 0));
     for (int i = 0; i < in->rank; i++)
         plan->scale[i] = plan->roi[1][i] = 1;
     if (status)
@@ -250,6 +252,10 @@ static int64_t taps_of(const struct resize *r, double scale)
     return first < -1e8 ? 0 : 2 - 2 * (int64_t)first;
 }
 
+/* Which element is nearest, and what is cut off an integer, is decided in FP32, as the models' makers do: half a pixel
+ * is half a pixel to both. */
+static double rounded(const struct plan *plan, double at) { return plan->single ? (double)(float)at : at; }
+
 /* Where output x of an axis lies on the input. */
 static double position(const struct resize *r, const struct plan *plan, int axis, int64_t in, int64_t x)
 {
@@ -258,20 +264,22 @@ static double position(const struct resize *r, const struct plan *plan, int axis
     double length = scale * n, out = (double)plan->out.dims[axis];
     switch (r->coordinates) {
     case HALF_PIXEL_SYMMETRIC:
-        return n / 2 * (1 - out / length) + (at + 0.5) / scale - 0.5;
+        at = rounded(plan, (at + 0.5) / scale);
+        start = rounded(plan, 1 - rounded(plan, out / rounded(plan, length)));
+        return rounded(plan, rounded(plan, n / 2 * start) + at) - 0.5;
     case PYTORCH_HALF_PIXEL:
-        return out > 1 ? (at + 0.5) / scale - 0.5 : 0;
+        return out > 1 ? rounded(plan, (at + 0.5) / scale) - 0.5 : 0;
     case ALIGN_CORNERS:
-        return length == 1 || out == 1 ? 0 : at * (n - 1) / (length - 1);
+        return length == 1 || out == 1 ? 0 : rounded(plan, at * (n - 1) / (length - 1));
     case ASYMMETRIC:
-        return at / scale;
+        return rounded(plan, at / scale);
     case TF_HALF_PIXEL:
-        return (at + 0.5) / scale;
+        return rounded(plan, (at + 0.5) / scale);
     case TF_CROP:
         return out > 1 ? start * (n - 1) + at * (end - start) * (n - 1) / (out - 1) : 0.5 * (start + end) * (n - 1);
     case HALF_PIXEL:
     default:
-        return (at + 0.5) / scale - 0.5;
+        return rounded(plan, (at + 0.5) / scale) - 0.5;
     }
 }
 
@@ -350,15 +358,17 @@ static bool layout_of(const struct qd_call *call, const struct plan *plan, struc
         at->buffer[i] = at->end;
         at->end += qd_align_up(most);
     }
-    /* Real values of tensors that are carried as integers. */
+    /* Real values of tensors that are integers, or are carried as such. */
     at->real_in = at->end;
-    if (r->mode != NEAREST && call->in[0].dtype == QD_U8)
+    if (r->mode != NEAREST && call->in[0].dtype != QD_F32)
         at->end += qd_align_up((size_t)qd_tensor_elems(&call->in[0]) * sizeof(float));
     at->real_out = at->end;
-    if (r->mode != NEAREST && call->out[0].dtype == QD_U8)
+    if (r->mode != NEAREST && call->out[0].dtype != QD_F32)
         at->end += qd_align_up((size_t)qd_tensor_elems(&call->out[0]) * sizeof(float));
     return true;
 }
+
+#define LINEAR_TYPES (QD_TYPES_FLOAT | QD_BIT(QD_U8) | QD_BIT(QD_I8) | QD_BIT(QD_I32))
 
 static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
 {
@@ -366,9 +376,9 @@ static enum qd_status infer(const struct qd_call *call, struct qd_error *error)
     struct plan plan;
     struct layout at;
     int most = scales_input(call) == 2 ? 4 : scales_input(call) == 1 ? 2 : 1;
+    unsigned types = r->mode == NEAREST ? QD_TYPES_ANY : r->mode == LINEAR ? LINEAR_TYPES : QD_TYPES_FLOAT;
     enum qd_status status = qd_op_inputs(call, 1, most, error);
-    if (status || (status = qd_op_types(call, 0, r->mode == NEAREST ? QD_TYPES_ANY : QD_TYPES_FLOAT, error)) ||
-        (status = make_plan(call, &plan, error)))
+    if (status || (status = qd_op_types(call, 0, types, error)) || (status = make_plan(call, &plan, error)))
         return status;
     if (!layout_of(call, &plan, &at))
         return qd_op_fail(call, error, QD_ERR_TOO_LARGE, "the sizes in between are too large");
@@ -411,8 +421,30 @@ struct real_work {
 static void real_in(void *ctx, int64_t begin, int64_t end)
 {
     const struct real_work *w = ctx;
-    w->call->kernels->dequantize_u8((const uint8_t *)w->call->in[0].data + begin, (size_t)(end - begin),
-                                    w->call->in_qp[0], w->real + begin);
+    const void *in = w->call->in[0].data;
+    if (qd_carry_in(w->call, 0)) {
+        w->call->kernels->dequantize_u8((const uint8_t *)in + begin, (size_t)(end - begin), w->call->in_qp[0],
+                                        w->real + begin);
+        return;
+    }
+    for (int64_t i = begin; i < end; i++)
+        w->real[i] = w->call->in[0].dtype == QD_U8   ? ((const uint8_t *)in)[i]
+                     : w->call->in[0].dtype == QD_I8 ? ((const int8_t *)in)[i]
+                                                     : (float)((const int32_t *)in)[i];
+}
+
+/* Integers: what stands behind the point is cut off. */
+static void integers_out(void *ctx, int64_t begin, int64_t end)
+{
+    const struct real_work *w = ctx;
+    void *out = w->call->out[0].data;
+    for (int64_t i = begin; i < end; i++)
+        if (w->call->out[0].dtype == QD_U8)
+            ((uint8_t *)out)[i] = (uint8_t)w->real[i];
+        else if (w->call->out[0].dtype == QD_I8)
+            ((int8_t *)out)[i] = (int8_t)w->real[i];
+        else
+            ((int32_t *)out)[i] = w->real[i] >= 0x1p31f ? INT32_MAX : (int32_t)fmaxf(w->real[i], -0x1p31f);
 }
 
 static void real_out(void *ctx, int64_t begin, int64_t end, struct qd_observation *seen)
@@ -427,10 +459,11 @@ static void run_axes(const struct qd_call *call, const struct plan *plan, const 
     struct qd_shape shape = qd_memory_shape(&call->in[0]);
     char *base = call->scratch;
     struct real_work in = {call, (float *)(void *)(base + at->real_in)};
-    struct real_work out = {call, call->out_qp ? (float *)(void *)(base + at->real_out) : call->out[0].data};
+    bool real = call->out[0].dtype == QD_F32;
+    struct real_work out = {call, real ? call->out[0].data : (float *)(void *)(base + at->real_out)};
     const float *from = call->in[0].data;
     int left = 0, next = 0;
-    if (qd_carry_in(call, 0)) {
+    if (call->in[0].dtype != QD_F32) {
         qd_op_split(call, qd_tensor_elems(&call->in[0]), 16384, real_in, &in);
         from = in.real;
     }
@@ -460,6 +493,8 @@ static void run_axes(const struct qd_call *call, const struct plan *plan, const 
     }
     if (call->out_qp)
         qd_carry_split(call, qd_tensor_elems(&call->out[0]), 16384, real_out, &out);
+    else if (!real)
+        qd_op_split(call, qd_tensor_elems(&call->out[0]), 16384, integers_out, &out);
 }
 
 static enum qd_status run(const struct qd_call *call, struct qd_error *error)

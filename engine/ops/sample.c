@@ -102,7 +102,7 @@ static int taps_of(const struct sampling *s, float n, int64_t size, int64_t inde
     if (s->filter == NEAREST)
         x = rint(x);
     if (x < low || x > high) {
-        if (s->border == BORDER)
+        if (s->border == BORDER && s->filter != CUBIC) /* whose taps end at the border each */
             x = x < 0 ? 0 : last;
         else if (s->border == REFLECTION)
             x = reflect(x, low, high);

@@ -33,12 +33,17 @@ COMBINE(combine_f32, float, float)
 COMBINE(combine_f64, double, double)
 COMBINE(combine_u8, uint8_t, uint64_t)
 COMBINE(combine_i8, int8_t, uint64_t)
+COMBINE(combine_u16, uint16_t, uint64_t)
+COMBINE(combine_i16, int16_t, uint64_t)
+COMBINE(combine_u32, uint32_t, uint64_t)
+COMBINE(combine_u64, uint64_t, uint64_t)
 COMBINE(combine_i32, int32_t, uint64_t)
 COMBINE(combine_i64, int64_t, uint64_t)
 
 static void (*const combiners[QD_DTYPE_COUNT])(void *, const void *, int64_t, enum reduction) = {
-    [QD_F32] = combine_f32, [QD_F64] = combine_f64, [QD_U8] = combine_u8,
-    [QD_I8] = combine_i8,   [QD_I32] = combine_i32, [QD_I64] = combine_i64,
+    [QD_F32] = combine_f32, [QD_F64] = combine_f64, [QD_U8] = combine_u8,   [QD_I8] = combine_i8,
+    [QD_U16] = combine_u16, [QD_I16] = combine_i16, [QD_U32] = combine_u32, [QD_I32] = combine_i32,
+    [QD_U64] = combine_u64, [QD_I64] = combine_i64,
 };
 
 static void put(const struct qd_call *call, int64_t to, int64_t from, int64_t n, enum reduction how)
@@ -72,7 +77,7 @@ static enum qd_status start(const struct qd_call *call, struct qd_error *error)
 {
     int how = reduction_of(call->node);
     enum qd_status status = qd_op_inputs(call, 3, 3, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_types(call, 1, QD_TYPES_INDEX, error)) || (status = qd_op_same_type(call, 0, 2, error)))
         return status;
     if (how < 0 || (how > 0 && !combiners[call->in[0].dtype]))

@@ -442,7 +442,7 @@ static enum qd_status reverse_infer(const struct qd_call *call, struct qd_error 
     const struct qd_shape *x = &call->in[0].shape;
     int64_t time = qd_attr_int(call->node, "time_axis", 0), batch = qd_attr_int(call->node, "batch_axis", 1);
     enum qd_status status = qd_op_inputs(call, 2, 2, error);
-    if (status || (status = qd_op_types(call, 0, QD_TYPES_ANY, error)) ||
+    if (status || (status = qd_op_types(call, 0, QD_TYPES_MOVED, error)) ||
         (status = qd_op_types(call, 1, QD_BIT(QD_I64), error)))
         return status;
     if (x->rank < 2 || time < 0 || time > 1 || batch != 1 - time || call->in[1].shape.rank != 1 ||

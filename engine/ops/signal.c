@@ -250,12 +250,13 @@ static enum qd_status window_infer(const struct qd_call *call, struct qd_error *
     enum qd_status status = qd_op_inputs(call, 1, 1, error);
     if (status || (status = qd_op_scalar(call, 0, &size, error)))
         return status;
-    if (qd_attr_int(call->node, "output_datatype", 1) != 1)
-        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "only FP32 windows are made");
+    enum qd_dtype dtype = qd_dtype_from_onnx(qd_attr_int(call->node, "output_datatype", 1));
+    if (dtype != QD_F32 && dtype != QD_F64)
+        return qd_op_fail(call, error, QD_ERR_UNSUPPORTED, "only windows of FP32 and FP64 are made");
     struct qd_shape out = {1, {(int64_t)size}};
     if (!(size >= 0) || size > INT32_MAX)
         return qd_op_fail(call, error, QD_ERR_INVALID, "a window's size must not be negative");
-    return qd_op_out(call, 0, QD_F32, &out, error);
+    return qd_op_out(call, 0, dtype, &out, error);
 }
 
 static enum qd_status window_run(const struct qd_call *call, struct qd_error *error)
@@ -274,8 +275,11 @@ static enum qd_status window_run(const struct qd_call *call, struct qd_error *er
         w++;
     for (int64_t i = 0; i < n; i++) {
         double angle = period > 0 ? 2 * PI * (double)i / period : 0;
-        ((float *)call->out[0].data)[i] = (float)(windows[w].a + windows[w].b * cos(angle) +
-                                                  windows[w].c * cos(2 * angle));
+        double value = windows[w].a + windows[w].b * cos(angle) + windows[w].c * cos(2 * angle);
+        if (call->out[0].dtype == QD_F64)
+            ((double *)call->out[0].data)[i] = value;
+        else
+            ((float *)call->out[0].data)[i] = (float)value;
     }
     return status;
 }

@@ -34,9 +34,6 @@ struct unary {
     }
 
 UNARY(relu_f32, float, x < 0.0f ? 0.0f : x)
-UNARY(relu_i8, int8_t, x < 0 ? 0 : x)
-UNARY(relu_i32, int32_t, x < 0 ? 0 : x)
-UNARY(relu_i64, int64_t, x < 0 ? 0 : x)
 UNARY(leaky_relu_f32, float, x < 0.0f ? a * x : x)
 UNARY(thresholded_relu_f32, float, x > a ? x : 0.0f)
 UNARY(elu_f32, float, x < 0.0f ? a * expm1f(x) : x)
@@ -72,33 +69,38 @@ UNARY(acosh_f32, float, acoshf(x))
 UNARY(atanh_f32, float, atanhf(x))
 UNARY(not_bool, uint8_t, !x)
 
-/* Integers: through the unsigned type, because -INT_MIN has no value. */
 UNARY(abs_f32, float, fabsf(x))
-UNARY(abs_i8, int8_t, x < 0 ? 0u - (uint32_t)x : (uint32_t)x)
-UNARY(abs_i32, int32_t, x < 0 ? 0u - (uint32_t)x : (uint32_t)x)
-UNARY(abs_i64, int64_t, x < 0 ? 0u - (uint64_t)x : (uint64_t)x)
 UNARY(neg_f32, float, -x)
-UNARY(neg_i8, int8_t, 0u - (uint32_t)x)
-UNARY(neg_i32, int32_t, 0u - (uint32_t)x)
-UNARY(neg_i64, int64_t, 0u - (uint64_t)x)
 UNARY(sign_f32, float, x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : x)
-UNARY(sign_i8, int8_t, (x > 0) - (x < 0))
-UNARY(sign_i32, int32_t, (x > 0) - (x < 0))
-UNARY(sign_i64, int64_t, (x > 0) - (x < 0))
-UNARY(same_u8, uint8_t, x)
-UNARY(sign_u8, uint8_t, x > 0)
+
+/* Integers: through the unsigned type, because -INT_MIN has no value. */
+#define SIGNED_INTEGERS(type, bits)                                                                                    \
+    UNARY(relu_##bits, type, x < 0 ? 0 : x)                                                                            \
+    UNARY(abs_##bits, type, x < 0 ? 0u - (uint64_t)x : (uint64_t)x)                                                    \
+    UNARY(neg_##bits, type, 0u - (uint64_t)x)                                                                          \
+    UNARY(sign_##bits, type, (x > 0) - (x < 0))
+SIGNED_INTEGERS(int8_t, i8)
+SIGNED_INTEGERS(int16_t, i16)
+SIGNED_INTEGERS(int32_t, i32)
+SIGNED_INTEGERS(int64_t, i64)
+
+#define UNSIGNED_INTEGERS(type, bits)                                                                                  \
+    UNARY(abs_##bits, type, x)                                                                                         \
+    UNARY(sign_##bits, type, x > 0)
+UNSIGNED_INTEGERS(uint8_t, u8)
+UNSIGNED_INTEGERS(uint16_t, u16)
+UNSIGNED_INTEGERS(uint32_t, u32)
+UNSIGNED_INTEGERS(uint64_t, u64)
 
 #define ONLY_F32(f)                                                                                                    \
     {                                                                                                                  \
         [QD_F32] = f##_f32                                                                                             \
     }
-#define SIGNED(f)                                                                                                      \
-    {                                                                                                                  \
-        [QD_F32] = f##_f32, [QD_I8] = f##_i8, [QD_I32] = f##_i32, [QD_I64] = f##_i64                                   \
-    }
+#define SIGNED(f) [QD_F32] = f##_f32, [QD_I8] = f##_i8, [QD_I16] = f##_i16, [QD_I32] = f##_i32, [QD_I64] = f##_i64
+#define ALL(f)    SIGNED(f), [QD_U8] = f##_u8, [QD_U16] = f##_u16, [QD_U32] = f##_u32, [QD_U64] = f##_u64
 
 static const struct unary_row rows[] = {
-    {"Relu", NULL, NULL, 0, 0, SIGNED(relu)},
+    {"Relu", NULL, NULL, 0, 0, {SIGNED(relu)}},
     {"LeakyRelu", "alpha", NULL, 0.01f, 0, ONLY_F32(leaky_relu)},
     {"ThresholdedRelu", "alpha", NULL, 1.0f, 0, ONLY_F32(thresholded_relu)},
     {"Elu", "alpha", NULL, 1.0f, 0, ONLY_F32(elu)},
@@ -133,19 +135,9 @@ static const struct unary_row rows[] = {
     {"Acosh", NULL, NULL, 0, 0, ONLY_F32(acosh)},
     {"Atanh", NULL, NULL, 0, 0, ONLY_F32(atanh)},
     {"Not", NULL, NULL, 0, 0, {[QD_BOOL] = not_bool}},
-    {"Neg", NULL, NULL, 0, 0, SIGNED(neg)},
-    {"Abs",
-     NULL,
-     NULL,
-     0,
-     0,
-     {[QD_F32] = abs_f32, [QD_I8] = abs_i8, [QD_I32] = abs_i32, [QD_I64] = abs_i64, [QD_U8] = same_u8}},
-    {"Sign",
-     NULL,
-     NULL,
-     0,
-     0,
-     {[QD_F32] = sign_f32, [QD_I8] = sign_i8, [QD_I32] = sign_i32, [QD_I64] = sign_i64, [QD_U8] = sign_u8}},
+    {"Neg", NULL, NULL, 0, 0, {SIGNED(neg)}},
+    {"Abs", NULL, NULL, 0, 0, {ALL(abs)}},
+    {"Sign", NULL, NULL, 0, 0, {ALL(sign)}},
 };
 
 static enum qd_status unary_prepare(const struct qd_node *node, struct qd_arena *arena, void **prep,

@@ -32,7 +32,7 @@ static bool other_float(enum qd_dtype dtype) { return dtype == QD_F16 || dtype =
 /* The other floating type that an attribute names for output 0, or QD_NONE. */
 static enum qd_dtype named_float(const struct qd_node *node)
 {
-    static const char *const names[] = {"to", "dtype", "output_dtype"};
+    static const char *const names[] = {"to", "dtype", "output_dtype", "output_datatype"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         enum qd_dtype dtype = qd_dtype_from_onnx(qd_attr_int(node, names[i], 0));
         if (other_float(dtype))
