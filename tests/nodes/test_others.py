@@ -120,7 +120,7 @@ def model_of(op, inputs, constants, opset, known, gives, attributes):
         return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype),
                                              array.shape if known else [None] * array.ndim)
     feeds = {n: a for i, (n, a) in enumerate(zip(names, inputs)) if n and i not in constants}
-    graph = helper.make_graph([node], "case", [info(n, a) for n, a in feeds.items()], 
+    graph = helper.make_graph([node], "case", [info(n, a) for n, a in feeds.items()],
                               [helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(gives), None)],
                               [numpy_helper.from_array(inputs[i], names[i]) for i in constants])
     return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", opset)]), feeds
