@@ -77,26 +77,75 @@ static void softmax(struct qd_rewriter *r)
     closed(r, y);
 }
 
-static void pool(struct qd_rewriter *r)
+/* Channels stand behind everything else, or come in front of the places again. */
+static int moved_channels(struct qd_rewriter *r, int x, int rank, bool to_front)
 {
-    static const char *const kept[] = {"auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"};
-    bool last = qd_rw_get_int(r, "channels_last", 0) != 0;
-    int rank = last ? qd_rw_rank(r, qd_rw_in(r, 0)) : 0, x = opened(r);
     int64_t perm[QD_MAX_RANK], back[QD_MAX_RANK];
-    if (last && rank < 3)
-        qd_rw_fail(r, QD_ERR_UNSUPPORTED, "pools channels that are last of an unknown number of dimensions");
+    if (rank < 3) {
+        qd_rw_fail(r, QD_ERR_UNSUPPORTED, "has channels that are last of an unknown number of dimensions");
+        return x;
+    }
     for (int i = 0; i < rank; i++) {
         perm[i] = i == 0 ? 0 : i == 1 ? rank - 1 : i - 1;
         back[perm[i]] = i;
     }
+    return qd_rw_transpose(r, x, to_front ? perm : back, (size_t)rank);
+}
+
+/* How many dimensions a convolution's or a pool's input has: as its kernel says, else as far as the graph tells. */
+static int rank_by_kernel(struct qd_rewriter *r, int weights)
+{
+    const struct qd_attr *kernel = qd_rw_get_list(r, "kernel_shape", QD_ATTR_INTS);
+    int rank = weights == QD_NO_VALUE ? -1 : qd_rw_rank(r, weights);
+    return rank >= 0                                    ? rank
+           : kernel && kernel->count <= QD_MAX_RANK - 2 ? (int)kernel->count + 2
+                                                        : qd_rw_rank(r, qd_rw_in(r, 0));
+}
+
+static void keep_all(struct qd_rewriter *r, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        qd_rw_keep(r, names[i]);
+}
+
+static const char *const POOL_ATTRS[] = {"auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape",
+                                         "pads",     "strides"};
+static const char *const CONV_ATTRS[] = {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"};
+
+static void pool(struct qd_rewriter *r)
+{
+    bool last = qd_rw_get_int(r, "channels_last", 0) != 0;
+    int rank = last ? rank_by_kernel(r, QD_NO_VALUE) : 0, x = opened(r);
     if (last)
-        x = qd_rw_transpose(r, x, perm, (size_t)rank);
+        x = moved_channels(r, x, rank, true);
     int y = QD_RW(r, r->row->main, QD_RW_NEW, x);
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
-        qd_rw_keep(r, kept[i]);
+    keep_all(r, POOL_ATTRS, sizeof POOL_ATTRS / sizeof *POOL_ATTRS);
     if (last)
-        y = qd_rw_transpose(r, y, back, (size_t)rank);
+        y = moved_channels(r, y, rank, false);
     closed(r, y);
+}
+
+/* Of integers, which pooling keeps as they are. */
+static void max_pool(struct qd_rewriter *r)
+{
+    int rank = rank_by_kernel(r, QD_NO_VALUE);
+    int y = QD_RW(r, "MaxPool", QD_RW_NEW, moved_channels(r, qd_rw_in(r, 0), rank, true));
+    keep_all(r, POOL_ATTRS, sizeof POOL_ATTRS / sizeof *POOL_ATTRS);
+    y = moved_channels(r, y, rank, false);
+    QD_RW(r, "Identity", qd_rw_out(r, 0), y);
+}
+
+/* The standard's own, but for channels that may be last. */
+static void conv(struct qd_rewriter *r)
+{
+    bool last = qd_rw_get_int(r, "channels_last", 0) != 0;
+    int rank = last ? rank_by_kernel(r, qd_rw_in(r, 3)) : 0;
+    int x = last ? moved_channels(r, qd_rw_in(r, 0), rank, true) : qd_rw_in(r, 0);
+    int y = QD_RW(r, "QLinearConv", last ? QD_RW_NEW : qd_rw_out(r, 0), x, qd_rw_in(r, 1), qd_rw_in(r, 2),
+                  qd_rw_in(r, 3), qd_rw_in(r, 4), qd_rw_in(r, 5), qd_rw_in(r, 6), qd_rw_in(r, 7), qd_rw_in(r, 8));
+    keep_all(r, CONV_ATTRS, sizeof CONV_ATTRS / sizeof *CONV_ATTRS);
+    if (last)
+        QD_RW(r, "Identity", qd_rw_out(r, 0), moved_channels(r, y, rank, false));
 }
 
 static void reduce_mean(struct qd_rewriter *r)
@@ -199,10 +248,12 @@ const struct qd_contrib qd_contrib_quantized[] = {
     {"com.microsoft", "DynamicQuantizeLSTM", "LSTM", 3, 12, lstm, 0},
     {"com.microsoft", "DynamicQuantizeMatMul", "MatMulInteger", 3, 5, dynamic_matmul, 0},
     {"com.microsoft", "MatMulIntegerToFloat", "MatMulInteger", 4, 7, integer_to_float, 0},
+    {"com.microsoft", "NhwcMaxPool", "MaxPool", 1, 1, max_pool, 0},
     {"com.microsoft", "QGemm", "Gemm", 5, 9, gemm, 0},
     {"com.microsoft", "QLinearAdd", "Add", 7, 8, binary, 0},
     {"com.microsoft", "QLinearAveragePool", "AveragePool", 2, 5, pool, 0},
     {"com.microsoft", "QLinearConcat", "Concat", 1, 1 << 20, concat, 0},
+    {"com.microsoft", "QLinearConv", "QLinearConv", 8, 9, conv, 0},
     {"com.microsoft", "QLinearGlobalAveragePool", "GlobalAveragePool", 2, 5, pool, 0},
     {"com.microsoft", "QLinearLeakyRelu", "LeakyRelu", 2, 5, unary, 0},
     {"com.microsoft", "QLinearMul", "Mul", 7, 8, binary, 0},

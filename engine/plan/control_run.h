@@ -5,8 +5,12 @@
 
 #include "engine/plan/control.h"
 
-/* Iterations of all loops of one request: what bounds its time. */
+/* Iterations of all loops of one request: what bounds its time. A fuzzer under sanitizers should not wait for them. */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+#define QD_MAX_ITERATIONS ((uint64_t)1 << 12)
+#else
 #define QD_MAX_ITERATIONS ((uint64_t)1 << 20)
+#endif
 
 /* A body on its way. Its workspace is used again by each iteration; carried values live in two arenas by turns, so that
  * a value may pass through a body unchanged or change places with another. */

@@ -170,7 +170,7 @@ static void rule_gemm(struct dims_tracer *t, const struct qd_node *node, struct 
 
 static void rule_conv(struct dims_tracer *t, const struct qd_node *node, struct qd_dims *out)
 {
-    const struct qd_dims *x = dims_input(t, node, 0), *w = dims_input(t, node, 1);
+    const struct qd_dims *x = dims_input(t, node, 0), *w = dims_input(t, node, qd_node_is(node, "QLinearConv") ? 3 : 1);
     dims_all_fresh(t, out, w->rank);
     if (out->rank < 3)
         return;
@@ -193,6 +193,8 @@ static void rule_transpose(struct dims_tracer *t, const struct qd_node *node, st
     const struct qd_dims *in = dims_input(t, node, 0);
     size_t count;
     const int64_t *perm = qd_attr_ints(node, "perm", &count);
+    if (in->rank < 0 && perm && count <= QD_MAX_RANK)
+        dims_all_fresh(t, out, (int)count);
     if (in->rank < 0 || (perm && count != (size_t)in->rank))
         return;
     for (int i = 0; i < in->rank; i++)
@@ -347,6 +349,7 @@ static const struct {
     {"Not", rule_same},
     {"Or", rule_broadcast},
     {"Pow", rule_arithmetic},
+    {"QLinearConv", rule_conv},
     {"QuantizeLinear", rule_same},
     {"RMSNormalization", rule_same},
     {"Relu", rule_same},

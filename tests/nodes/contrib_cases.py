@@ -132,6 +132,20 @@ def heads(bias=True, mask=None, extra=False, past=False, keys=5, value=16, split
             {"b": f32(32 + value)} if bias else {}, outputs)
 
 
+def q_conv(last=True, signed=False):
+    kind = np.int8 if signed else np.uint8
+    x = ints(0, 100, kind, 2, 7, 6, 4) if last else ints(0, 100, kind, 2, 4, 7, 6)
+    constants = {"sx": one(.05), "zx": one(50, kind), "w": ints(-99, 99, np.int8, 6, 2, 3, 3), "sw": np.abs(f32(6)) * .01 + .005,
+                 "zw": np.zeros(6, np.int8), "sy": one(.2), "zy": one(40, kind), "b": ints(-99, 99, np.int32, 6)}
+    return ([node("QLinearConv", ["x", *constants], channels_last=int(last), group=2, pads=[1, 0, 1, 1], strides=[2, 1])],
+            {"x": x}, constants, ["y"])
+
+
+def max_pool_last():
+    return ([node("NhwcMaxPool", ["x"], kernel_shape=[2, 3], pads=[0, 1, 1, 1], strides=[2, 2], dilations=[1, 2])],
+            {"x": ints(0, 256, np.uint8, 2, 7, 8, 3)}, {}, ["y"])
+
+
 def integer_matmul(bias=True, columns=True, signed=False):
     dtype = np.int8 if signed else np.uint8
     scale = np.abs(f32(7, scale=.02)) + one(.01) if columns else one(.02)
@@ -289,6 +303,8 @@ CASES = {
     "global_pool_last": (STEP, lambda: quantized("QLinearGlobalAveragePool", channels_last=1)),
     "pool": (STEP, lambda: quantized("QLinearAveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])),
     "pool_counted": (STEP, lambda: quantized("QLinearAveragePool", kernel_shape=[2, 2], pads=[1, 0, 0, 1], count_include_pad=1)),
+    "q_conv_last": (STEP, q_conv), "q_conv": (STEP, lambda: q_conv(False)), "q_conv_signed": (STEP, lambda: q_conv(signed=True)),
+    "max_pool_last": (STEP, max_pool_last),
     "q_gemm": (STEP, q_gemm), "q_gemm_turned": (STEP, lambda: q_gemm(trans_b=1)), "q_gemm_floats": (EXACT, lambda: q_gemm(True)),
     "q_gemm_columns": (STEP, lambda: q_gemm(trans_b=1, columns=True)),
     "q_attention": (EXACT, q_attention), "q_attention_lengths": (EXACT, lambda: q_attention(True)),

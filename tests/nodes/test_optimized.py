@@ -105,9 +105,10 @@ def made(root, name, path, feeds):
                               per_channel=by_channel and form == quant.QuantFormat.QDQ)
         yield f"{name} static {form.name}", out, loose
     for kind in ("dynamic", "QDQ", "QOperator"):  # quantized, then optimized
-        out = os.path.join(root, f"{name}-{kind}-extended.onnx")
-        session(os.path.join(root, f"{name}-{kind}.onnx"), LEVELS["extended"], out)
-        yield f"{name} {kind}, extended", out, loose
+        for level in ("extended", "all"):
+            out = os.path.join(root, f"{name}-{kind}-{level}.onnx")
+            session(os.path.join(root, f"{name}-{kind}.onnx"), LEVELS[level], out)
+            yield f"{name} {kind}, {level}", out, loose
 
 
 def foreign(model):
