@@ -328,7 +328,8 @@ static enum taking takes(const struct finder *f, int u, int i)
         return f->forms->takes_over[u] ? INTEGERS : FLOATS;
     if (f->forms->real[u])
         return FLOATS;
-    if ((op->flags & QD_OP_READS_Q8) && (f->forms->channels_last[u] || (f->forms->fixed[node->in[i]] && !op->wants_q8)))
+    bool turned = f->forms->channels_last[u] && (i == 0 || (op->flags & QD_OP_ALL_CHANNELS_LAST)); /* others: sizes */
+    if ((op->flags & QD_OP_READS_Q8) && (turned || (f->forms->fixed[node->in[i]] && !op->wants_q8)))
         return q8_out ? INTEGERS : EITHER;
     bool moves = (op->flags & (QD_OP_MOVES | QD_OP_VIEW)) && node->out_count == 1 && i == 0;
     return moves && q8_out ? INTEGERS : FLOATS;
