@@ -47,7 +47,8 @@ HARDEN += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-clash-protection
 INIT := $(call cc-option,-ftrivial-auto-var-init=zero)
 endif
 SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-SAN += $(if $(FUZZER),-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined -fno-sanitize-recover=all)
+SAN += $(if $(FUZZER),-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined -fno-sanitize-recover=all \
+       -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION)
 SAN += $(if $(COVERAGE),--coverage -fprofile-update=atomic)
 LANGUAGE := -std=c11 -D_GNU_SOURCE -ffp-contract=off -I. -ffile-prefix-map=$(CURDIR)=.
 BASE_CFLAGS := $(LANGUAGE) $(OPTIMIZE) $(WARNINGS) $(HARDEN) $(SAN)

@@ -84,7 +84,7 @@ static enum qd_status add_input(struct qd_scope *scope, struct qd_text message)
     int id;
     enum qd_status status = qd_import_value_name(scope->im, message, "an input", &name);
     if (status == QD_OK)
-        status = qd_import_value_info(scope->im, message, name, &info, dim_names);
+        status = qd_import_value_info(scope->im, message, name, &info, dim_names, false);
     if (status)
         return status;
     bool known = qd_map_find(&scope->names, name, strlen(name), &id);
@@ -112,14 +112,14 @@ static bool from_zipmap(const struct qd_scope *scope, const struct qd_value *val
 }
 
 /* What the file declares of a value made by a node. The first declaration counts; constants know better. */
-static enum qd_status declare(struct qd_scope *scope, struct qd_text message, const char *name, int id)
+static enum qd_status declare(struct qd_scope *scope, struct qd_text message, const char *name, int id, bool inner)
 {
     const char *dim_names[QD_MAX_RANK] = {NULL};
     struct qd_tensor info = {.dtype = QD_F32, .shape = {.rank = 2, .dims = {-1, -1}}};
     struct qd_value *value = &scope->values[id];
     enum qd_status status = QD_OK;
     if (!from_zipmap(scope, value))
-        status = qd_import_value_info(scope->im, message, name, &info, dim_names);
+        status = qd_import_value_info(scope->im, message, name, &info, dim_names, inner);
     if (status || value->info.dtype != QD_NONE || value->outer != QD_NO_VALUE)
         return status;
     value->info = info;
@@ -143,7 +143,7 @@ static enum qd_status add_output(struct qd_scope *scope, struct qd_text message)
         return qd_fail(scope->im->error, QD_ERR_FORMAT, "two outputs are called '%s'", name);
     scope->values[id].is_output = true;
     scope->graph->outputs[scope->graph->output_count++] = id;
-    return declare(scope, message, scope->values[id].name, id);
+    return declare(scope, message, scope->values[id].name, id, false);
 }
 
 /* Exporters leave declarations of values that are gone: those are passed over. */
@@ -154,7 +154,7 @@ static enum qd_status add_value_info(struct qd_scope *scope, struct qd_text mess
     enum qd_status status = qd_import_value_name(scope->im, message, "a value", &name);
     if (status || !qd_map_find(&scope->names, name, strlen(name), &id))
         return status;
-    return declare(scope, message, scope->values[id].name, id);
+    return declare(scope, message, scope->values[id].name, id, true);
 }
 
 /* ---------------------------------------------------------------- nodes */

@@ -93,11 +93,12 @@ enum qd_status qd_import_dtype(struct qd_import *im, int64_t onnx, const char *k
 enum qd_status qd_import_tensor(struct qd_import *im, struct qd_text message, struct qd_tensor *out,
                                 const char **name) QD_MUST_CHECK;
 
-/* A ValueInfoProto; only its name when `info` is NULL. No type gives QD_NONE and rank -1. */
+/* A ValueInfoProto. No type gives QD_NONE and rank -1; so does a sequence between nodes (`inner`). */
 enum qd_status qd_import_value_name(struct qd_import *im, struct qd_text message, const char *what,
                                     const char **name) QD_MUST_CHECK;
 enum qd_status qd_import_value_info(struct qd_import *im, struct qd_text message, const char *name,
-                                    struct qd_tensor *info, const char *dim_names[QD_MAX_RANK]) QD_MUST_CHECK;
+                                    struct qd_tensor *info, const char *dim_names[QD_MAX_RANK],
+                                    bool inner) QD_MUST_CHECK;
 
 /* The version of the domain's operators, in a function's body by the function's own list; 0 when it isn't imported. */
 int64_t qd_import_opset(const struct qd_import *im, const struct qd_call_space *space, const char *domain);

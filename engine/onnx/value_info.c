@@ -4,7 +4,7 @@
 
 #include <inttypes.h>
 
-enum { TYPE_TENSOR = 1, TYPE_DENOTATION = 6 };
+enum { TYPE_TENSOR = 1, TYPE_SEQUENCE = 4, TYPE_DENOTATION = 6 };
 
 /* Kinds of values of the standard that are not tensors, by their field of TypeProto. */
 static const char *const other_kinds[] = {
@@ -106,7 +106,7 @@ static enum qd_status read_tensor_type(struct qd_import *im, struct qd_text mess
 }
 
 static enum qd_status read_type(struct qd_import *im, struct qd_text message, const char *name, struct qd_tensor *info,
-                                const char *dim_names[QD_MAX_RANK])
+                                const char *dim_names[QD_MAX_RANK], bool inner)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
@@ -123,6 +123,8 @@ static enum qd_status read_type(struct qd_import *im, struct qd_text message, co
     }
     if (cursor.bad)
         return qd_fail(im->error, QD_ERR_FORMAT, "value '%s': malformed type", name);
+    if (kind == TYPE_SEQUENCE && inner)
+        return QD_OK;
     if (kind > TYPE_TENSOR)
         return qd_fail(im->error, QD_ERR_UNSUPPORTED, "value '%s' is %s: only tensors are supported", name,
                        other_kinds[kind]);
@@ -130,7 +132,7 @@ static enum qd_status read_type(struct qd_import *im, struct qd_text message, co
 }
 
 enum qd_status qd_import_value_info(struct qd_import *im, struct qd_text message, const char *name,
-                                    struct qd_tensor *info, const char *dim_names[QD_MAX_RANK])
+                                    struct qd_tensor *info, const char *dim_names[QD_MAX_RANK], bool inner)
 {
     struct qd_cursor cursor = qd_wire_open(message);
     struct qd_wire_field field;
@@ -145,5 +147,5 @@ enum qd_status qd_import_value_info(struct qd_import *im, struct qd_text message
             return qd_fail(im->error, QD_ERR_FORMAT, "value '%s': malformed type", name);
         type = field.bytes;
     }
-    return type.length ? read_type(im, type, name, info, dim_names) : QD_OK;
+    return type.length ? read_type(im, type, name, info, dim_names, inner) : QD_OK;
 }

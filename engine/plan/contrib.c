@@ -15,11 +15,9 @@ static const struct qd_contrib *find_row(const struct qd_node *node)
     const struct {
         const struct qd_contrib *rows;
         size_t count;
-    } parts[] = {{qd_contrib_fused, qd_contrib_fused_count},
-                 {qd_contrib_quantized, qd_contrib_quantized_count},
-                 {qd_contrib_attention, qd_contrib_attention_count},
-                 {qd_contrib_einsum, qd_contrib_einsum_count},
-                 {qd_contrib_flex, qd_contrib_flex_count}};
+    } parts[] = {{qd_contrib_fused, qd_contrib_fused_count},         {qd_contrib_quantized, qd_contrib_quantized_count},
+                 {qd_contrib_attention, qd_contrib_attention_count}, {qd_contrib_einsum, qd_contrib_einsum_count},
+                 {qd_contrib_flex, qd_contrib_flex_count},           {qd_contrib_sequence, qd_contrib_sequence_count}};
     for (size_t p = 0; p < sizeof parts / sizeof *parts; p++)
         for (size_t i = 0; i < parts[p].count; i++) {
             const struct qd_contrib *row = &parts[p].rows[i];
@@ -409,12 +407,35 @@ static void rewrite_node(struct qd_rewriter *r)
         r->nodes[r->count - 1].name = r->node.name;
 }
 
+/* Whoever is left that reads what a node made of which nothing is left: a sequence. `gone` by old node. */
+static void check_gone(struct qd_rewriter *r, const bool *gone)
+{
+    const struct qd_graph *graph = r->graph;
+    for (int n = 0; n < r->count; n++)
+        for (int i = 0; i < r->nodes[n].in_count; i++) {
+            const int value = r->nodes[n].in[i];
+            if (value != QD_NO_VALUE && graph->values[value].producer >= 0 && gone[graph->values[value].producer]) {
+                r->node = r->nodes[n];
+                qd_rw_fail(r, QD_ERR_UNSUPPORTED, "reads a sequence: only tensors are supported");
+            }
+        }
+    for (int i = 0; i < graph->output_count; i++) {
+        const struct qd_value *value = &graph->values[graph->outputs[i]];
+        if (!r->status && value->producer >= 0 && gone[value->producer])
+            r->status = qd_fail(r->error, QD_ERR_UNSUPPORTED, "output '%s' is a sequence: only tensors are supported",
+                                value->name);
+    }
+}
+
 enum qd_status qd_contrib_rewrite(struct qd_graph *graph, struct qd_arena *arena, struct qd_error *error)
 {
     struct qd_rewriter r = {.graph = graph, .arena = arena, .error = error, .value_room = graph->value_count};
     bool any = false;
     for (int n = 0; !any && n < graph->node_count; n++)
         any = find_row(&graph->nodes[n]) != NULL || blocked(&graph->nodes[n]);
+    bool *gone = any ? qd_arena_alloc(arena, (size_t)graph->node_count, sizeof *gone) : NULL;
+    if (any && !gone)
+        qd_rw_no_memory(&r);
     for (int n = 0; any && !r.status && n < graph->node_count; n++) {
         r.node = graph->nodes[n];
         r.row = find_row(&r.node);
@@ -428,7 +449,10 @@ enum qd_status qd_contrib_rewrite(struct qd_graph *graph, struct qd_arena *arena
             rewrite_node(&r);
         else
             qd_rw_append(&r, &r.node);
+        gone[n] = r.row && r.count == r.first;
     }
+    if (any && !r.status)
+        check_gone(&r, gone);
     if (!r.status && any) {
         graph->nodes = r.nodes;
         graph->node_count = r.count;

@@ -1,7 +1,7 @@
 /* Operators that optimizers and quantizers leave in files: domain com.microsoft, and the fused normalizations that they
  * write into the standard's domain before its opset had them. Each is spelled out in operators of the standard before
- * any other pass, so that patterns, INT8 paths and shapes know only those. Not for arithmetic, nor for finding speed.
- */
+ * any other pass, so that patterns, INT8 paths and shapes know only those. So are the standard's Einsum and sequences.
+ * Not for arithmetic, nor for finding speed. */
 #ifndef QD_ENGINE_PLAN_CONTRIB_H
 #define QD_ENGINE_PLAN_CONTRIB_H
 

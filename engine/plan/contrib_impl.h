@@ -21,6 +21,7 @@ struct qd_rewriter {
     int count, room, value_room; /* value_room: of graph->values */
     int first;                   /* the first node made for `node` */
     bool named;                  /* the name was given to one of them */
+    int walked;                  /* parts of sequences that were looked at */
     int looks;                   /* times that the whole graph was searched for ranks */
     struct qd_arena *aside;      /* for those searches, or NULL */
 };
@@ -34,9 +35,9 @@ struct qd_contrib {
 
 /* One per part; count behind it. */
 extern const struct qd_contrib qd_contrib_fused[], qd_contrib_quantized[], qd_contrib_attention[], qd_contrib_einsum[],
-    qd_contrib_flex[];
+    qd_contrib_flex[], qd_contrib_sequence[];
 extern const size_t qd_contrib_fused_count, qd_contrib_quantized_count, qd_contrib_attention_count,
-    qd_contrib_einsum_count, qd_contrib_flex_count;
+    qd_contrib_einsum_count, qd_contrib_flex_count, qd_contrib_sequence_count;
 
 /* ------------------------------------------------------------------ reading the node */
 

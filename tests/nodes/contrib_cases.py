@@ -1,5 +1,5 @@
-"""Small graphs of contrib operators (domain com.microsoft), as test_contrib.py runs them: each case is a function that
-returns (nodes, {input: array}, {constant: array}, [output names]). Not for whole models: test_optimized.py."""
+"""Small graphs of contrib operators (domain com.microsoft), and of sequences, as test_contrib.py runs them: each case is a
+function that returns (nodes, {input: array}, {constant: array}, [output names]). Not for whole models: test_optimized.py."""
 import numpy as np
 from onnx import helper
 
@@ -254,6 +254,44 @@ def in_a_body():
 
 EXACT, STEP, LOOSE = (1e-4, 1e-5), (0, 1.01), (0, .05)  # relative, absolute: floats, a step of 8 bits, other roundings
 
+def seq(op, inputs, outputs=("y",), **attributes):
+    return node(op, inputs, outputs, domain="", **attributes)
+
+
+def unbound(keepdims, axis, at):
+    """torch.unbind: parts of one, by constant positions and by one that is given."""
+    places = {f"i{k}": one(v, np.int64) for k, v in enumerate(at)}
+    nodes = [seq("SplitToSequence", ["x"], ["s"], axis=axis, keepdims=keepdims)]
+    nodes += [seq("SequenceAt", ["s", name], [f"p{k}"]) for k, name in enumerate([*places, "at"])]
+    nodes += [seq("Concat", [f"p{k}" for k in range(len(at) + 1)], axis=0), seq("SequenceLength", ["s"], ["count"])]
+    return nodes, {"x": f32(3, 4, 5), "at": one(1, np.int64)}, places, ["y", "count"]
+
+
+def split(sizes, given=False, axis=1):
+    """torch.split by sizes, or by one size."""
+    sizes = {"sizes": np.array(sizes, np.int64)}
+    nodes = [seq("SplitToSequence", ["x", "sizes"], ["s"], axis=axis), seq("SequenceAt", ["s", "i0"], ["a"]),
+             seq("SequenceAt", ["s", "i1"], ["b"]), seq("Concat", ["b", "a"], axis=axis)]
+    places = {"i0": one(0, np.int64), "i1": one(1, np.int64)}
+    inputs = {"x": f32(2, 7, 3)}
+    return nodes, inputs | sizes if given else inputs, places if given else places | sizes, ["y"]
+
+
+def listed(stack):
+    """A list that is begun empty, appended to, inserted into, shortened; joined."""
+    nodes = [seq("SequenceEmpty", [], ["s0"]), seq("SequenceInsert", ["s0", "a"], ["s1"]),
+             seq("SequenceInsert", ["s1", "b"], ["s2"]), seq("SequenceInsert", ["s2", "c", "zero"], ["s3"]),
+             seq("SequenceInsert", ["s3", "a"], ["s4"]), seq("SequenceErase", ["s4", "last_but_one"], ["s5"]),
+             seq("ConcatFromSequence", ["s5"], axis=1, new_axis=stack), seq("SequenceLength", ["s5"], ["count"])]
+    return (nodes, {n: f32(2, 3) for n in "abc"}, {"zero": one(0, np.int64), "last_but_one": one(-2, np.int64)}, ["y", "count"])
+
+
+def constructed():
+    nodes = [seq("SequenceConstruct", ["a", "b"], ["s"]), seq("SequenceAt", ["s", "last"], ["b1"]),
+             seq("ConcatFromSequence", ["s"], ["both"], axis=0), seq("Mul", ["both", "b1"])]
+    return nodes, {n: f32(2, 3) for n in "a"} | {"b": f32(1, 3)}, {"last": one(-1, np.int64)}, ["y"]
+
+
 CASES = {
     "conv": (EXACT, conv), "conv_relu": (EXACT, lambda: conv("Relu")), "conv_leaky": (EXACT, lambda: conv("LeakyRelu", [.1])),
     "conv_clip": (EXACT, lambda: conv("Clip", [-.5, .8])), "conv_hard": (EXACT, lambda: conv("HardSigmoid", [.2, .5])),
@@ -309,5 +347,9 @@ CASES = {
     "q_gemm_columns": (STEP, lambda: q_gemm(trans_b=1, columns=True)),
     "q_attention": (EXACT, q_attention), "q_attention_lengths": (EXACT, lambda: q_attention(True)),
     "reduce_mean": (STEP, lambda: quantized("QLinearReduceMean", axes=[2, 3], keepdims=0), mean_of_quantized),
+    "unbound": (EXACT, lambda: unbound(0, 1, [0, 3, -1])), "unbound_kept": (EXACT, lambda: unbound(1, 0, [2, 0])),
+    "split": (EXACT, lambda: split([3, 4])), "split_given": (EXACT, lambda: split([3, 4], True)),
+    "split_even": (EXACT, lambda: split(4)), "split_one": (EXACT, lambda: split([1, 1], axis=0)),
+    "listed": (EXACT, lambda: listed(0)), "stacked": (EXACT, lambda: listed(1)), "constructed": (EXACT, constructed),
     "round_trip": (EXACT, round_trip), "in_a_body": (EXACT, in_a_body),
 }

@@ -104,6 +104,24 @@ def residual():
     return Net(), {"image": torch.randn(2, 3, 20, 24)}, {"image": dims}
 
 
+@case(({"batch": 1, "height": 16, "width": 20}, {"batch": 2, "height": 25, "width": 16}))
+def pyramid():
+    """Dilated convolutions beside a pooled branch, resized to sizes that the graph computes."""
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.pooled, self.last = unit(3, 8, stride=2, act=nn.ReLU), nn.Conv2d(8, 6, 1), nn.Conv2d(24, 4, 1)
+            self.branches = nn.ModuleList([nn.Conv2d(8, 6, 3, padding=d, dilation=d) for d in (1, 2, 4)])
+
+        def forward(self, image):
+            x = self.stem(image)
+            pooled = F.interpolate(self.pooled(F.adaptive_avg_pool2d(x, 1)), size=x.shape[2:], mode="bilinear")
+            x = self.last(torch.cat([*(F.relu(branch(x)) for branch in self.branches), pooled], 1))
+            return F.interpolate(x, size=image.shape[2:], mode="bilinear", align_corners=True)
+    dims = {0: Dim("batch", min=1, max=16), 2: Dim("height", min=16, max=64), 3: Dim("width", min=16, max=64)}
+    return Net(), {"image": torch.randn(2, 3, 20, 24)}, {"image": dims}
+
+
 @case(BATCHES)
 def unet():
     """Down by pooling, up by transposed convolution and by interpolation, joined by Concat."""
