@@ -1,6 +1,8 @@
 /* The moving average of one site. */
 #include "engine/quant/range.h"
 
+#define BELIEVED 3 /* far observations in a row: the data have changed */
+
 double qd_range_rate(const struct qd_range_rules *rules, uint64_t n)
 {
     double warm = 1.0 / ((double)n + 1.0);
@@ -74,13 +76,11 @@ void qd_range_fold(struct qd_range *range, const struct qd_range_rules *rules, c
     } else {
         double rate = qd_range_rate(rules, range->n), width = qd_range_width(range->lo, range->hi);
         double far = width > 0 ? rules->max_step * width : INFINITY;
-        bool low = min<range->lo - far, high = max> range->hi + far;
-        if (!low || range->far_low)
+        range->far = min < range->lo - far || max > range->hi + far ? range->far + 1 : 0;
+        if (range->far == 0 || range->far >= BELIEVED) {
             range->lo = step(range->lo, min, rate, rate * far);
-        if (!high || range->far_high)
             range->hi = step(range->hi, max, rate, rate * far);
-        range->far_low = low;
-        range->far_high = high;
+        }
     }
     range->n++;
 }

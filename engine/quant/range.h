@@ -8,16 +8,16 @@
 #include "engine/quant/requant.h"
 
 struct qd_range_rules {
-    double averaging_constant;         /* c */
-    double max_step;                   /* one observation moves a bound by at most c_n * max_step widths, and not at all
-                                          when it lies farther out and the one before didn't */
+    double averaging_constant; /* c */
+    double max_step; /* one observation moves a bound by at most c_n * max_step widths; where it lies farther out, only
+                        when the two before did so too */
     struct qd_observer_rules observer; /* whose average it is; QD_COMPAT_QUANTD: equations (5) and (6) */
 };
 
 struct qd_range {
-    double lo, hi;          /* the moving average, without zero; meaningless while n == 0 */
-    uint64_t n;             /* observations folded */
-    bool far_low, far_high; /* the last one lay more than max_step widths beyond that bound */
+    double lo, hi; /* the moving average, without zero; meaningless while n == 0 */
+    uint64_t n;    /* observations folded */
+    uint64_t far;  /* so many, the last ones, lay more than max_step widths beyond a bound */
     double observed_min, observed_max, last_min, last_max;
     uint64_t elems, nonfinite, clipped_low, clipped_high, guarded;
     int64_t updated_unix_ms; /* 0: never */
