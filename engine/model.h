@@ -62,7 +62,7 @@ struct qd_model {
     struct qd_io *inputs, *outputs; /* in the graph's arena */
     struct qd_plan *plan;
     struct qd_plan *plan_fp32; /* compiled when first asked for, under the lock */
-    unsigned watched; /* shadow runs for the target in force */
+    unsigned watched;          /* shadow runs for the target in force */
     pthread_mutex_t fp32_lock;
     struct qd_choice *choices; /* times of layers, taken once; under the next lock */
     int choice_count;

@@ -35,7 +35,7 @@ bool qd_precision_from(const char *name, enum qd_precision *out);
 enum qd_pin_kind { QD_PIN_ASKED, QD_PIN_TIMED, QD_PIN_ACCURACY };
 /* Default of weight_bits. Two bits less than they are stored in: sums of products then run far in 32 bits, and weights
  * still have 78 dB. */
-#define QD_WEIGHT_BITS 14
+#define QD_WEIGHT_BITS   14
 #define QD_TARGET_COSINE 0.999
 
 /* A layer whose precision is given. */
