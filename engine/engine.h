@@ -76,6 +76,9 @@ struct qd_infer_options {
     uint64_t epoch;              /* 0: the current one; otherwise replay, QD_ERR_CONFLICT when it is no longer kept */
     enum qd_precision precision; /* QD_PRECISION_AUTO: the plan's; QD_FP32: this answer in full precision */
     bool observe;                /* learn from this request */
+    bool own_ranges;             /* mode `request` for this one; ranges that are given stay */
+    bool has_guard;              /* `guard`, whatever the model and its layers say */
+    enum qd_guard guard;
 };
 struct qd_infer_options qd_infer_defaults(void);
 

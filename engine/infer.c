@@ -187,10 +187,15 @@ static enum qd_status choose_plan(struct qd_infer *infer, struct qd_error *error
     return QD_OK;
 }
 
+static enum qd_guard guard_of(const struct qd_infer *infer)
+{
+    return infer->options.has_guard ? infer->options.guard : infer->guard;
+}
+
 static bool escalates(const struct qd_infer *infer, int site)
 {
-    const int rule = infer->plan->sites[site].guard;
-    return rule < 0 ? infer->guard == QD_GUARD_ESCALATE : rule == QD_GUARDED_ESCALATE;
+    const int rule = infer->options.has_guard ? -1 : infer->plan->sites[site].guard;
+    return rule < 0 ? guard_of(infer) == QD_GUARD_ESCALATE : rule == QD_GUARDED_ESCALATE;
 }
 
 /* Under the guard `escalate` a request can end in full precision: what that needs is made now, while it may fail. */
@@ -244,7 +249,8 @@ enum qd_status qd_infer_prepare(struct qd_infer *infer, struct qd_error *error)
         .plan = infer->plan,
         .shaped = infer->shaped,
         .epoch = infer->epoch,
-        .rules = {actions[infer->guard], infer->guard_tolerance},
+        .rules = {actions[guard_of(infer)], infer->guard_tolerance, infer->options.has_guard,
+                  infer->options.own_ranges},
         .tap = infer->calibration ? &infer->tap : NULL,
         .arena = infer->arena,
     };

@@ -60,7 +60,7 @@ static void probe_layers(struct qd_shadow *s)
 enum qd_status qd_shadow_create(const struct qd_infer *infer, struct qd_shadow **out, struct qd_error *error)
 {
     if (!infer->ran || infer->lane.status || infer->escalated || infer->plan != infer->base ||
-        infer->plan->options.fp32)
+        infer->plan->options.fp32 || infer->options.own_ranges || infer->options.has_guard)
         return qd_fail(error, QD_ERR_INVALID, "the request was not served in INT8");
     struct qd_shadow *s = qd_calloc(1, sizeof *s);
     if (!s)

@@ -142,6 +142,24 @@ static enum qd_status set_precision(struct qd_infer_call *call, const struct qd_
     return QD_OK;
 }
 
+static enum qd_status set_mode(struct qd_infer_call *call, const struct qd_json_token *token, struct qd_error *error)
+{
+    const bool own = token->event == QD_JSON_STRING && strcmp(token->text, "request") == 0;
+    if (!own && (token->event != QD_JSON_STRING || strcmp(token->text, "auto") != 0))
+        return wrong_kind("quant_mode", "\"auto\" or \"request\"", error);
+    call->options.own_ranges = own;
+    return QD_OK;
+}
+
+static enum qd_status set_guard(struct qd_infer_call *call, const struct qd_json_token *token, struct qd_error *error)
+{
+    const bool is_auto = token->event == QD_JSON_STRING && strcmp(token->text, "auto") == 0;
+    if (!is_auto && (token->event != QD_JSON_STRING || !qd_guard_from(token->text, &call->options.guard)))
+        return wrong_kind("quant_guard", "\"auto\", \"widen\", \"clip\", \"reject\" or \"escalate\"", error);
+    call->options.has_guard = !is_auto;
+    return QD_OK;
+}
+
 static enum qd_status set_bool(const struct qd_json_token *token, const char *key, bool *out, struct qd_error *error)
 {
     if (token->event != QD_JSON_TRUE && token->event != QD_JSON_FALSE)
@@ -209,6 +227,8 @@ static const struct {
 } parameter_rows[] = {
     {QD_PLACE_ROOT, "quant_epoch", set_epoch},
     {QD_PLACE_ROOT, "quant_precision", set_precision},
+    {QD_PLACE_ROOT, "quant_mode", set_mode},
+    {QD_PLACE_ROOT, "quant_guard", set_guard},
     {QD_PLACE_ROOT, "quant_observe", set_observe},
     {QD_PLACE_ROOT, "timeout", set_timeout},
     {QD_PLACE_ROOT, "binary_data_output", set_binary_default},

@@ -230,18 +230,19 @@ static void run_site(struct qd_lane *lane, const struct qd_step *step, void *scr
     const struct qd_site_params *site = &lane->params[step->site];
     struct qd_qparams *qp = &lane->qparams[step->site];
     const float min = seen->min, max = seen->max;
-    if (site->ready && site->cuts && lane->plan->sites[step->site].fixed) { /* nobody learns from what is cut */
+    const bool ready = site->ready && (site->given || !lane->rules.own);
+    if (ready && site->cuts && lane->plan->sites[step->site].fixed) { /* nobody learns from what is cut */
         pass(lane, step, NULL, scratch);
         return;
     }
     pass(lane, step, seen, scratch);
     bool finite = seen->min <= seen->max;
     bool again = finite && seen->min == min && seen->max == max; /* in a loop: the scale of the last iteration holds */
-    if (!site->ready)
+    if (!ready)
         seen->clipped_low = seen->clipped_high = 0; /* no range was in force */
     if (again)
         return;
-    if (!site->ready) {
+    if (!ready) {
         *qp = finite ? own_scale(lane, step->site, (double)seen->min, (double)seen->max)
                      : own_scale(lane, step->site, 0, 0);
         pass(lane, step, NULL, scratch);

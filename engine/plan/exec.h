@@ -15,8 +15,10 @@ struct qd_probe {
 };
 
 struct qd_exec_rules {
-    enum qd_guard_action action; /* of sites whose readers' rules say nothing */
+    enum qd_guard_action action; /* of sites whose readers' rules say nothing; `asked`: of all */
     double tolerance;            /* share of the width in force */
+    bool asked;
+    bool own; /* each tensor by its own range, unless one was given */
 };
 
 /* Looks at the tensors of a request as soon as each is there. [worker] */
@@ -56,7 +58,7 @@ struct qd_lane {
 /* What the guard does at a site of the lane's plan. */
 static inline enum qd_guard_action qd_lane_guard(const struct qd_lane *lane, int site)
 {
-    const int rule = lane->plan->sites[site].guard;
+    const int rule = lane->rules.asked ? -1 : lane->plan->sites[site].guard;
     return rule < 0 ? lane->rules.action : (enum qd_guard_action)rule;
 }
 /* Makes the lane's arrays in its arena, takes a workspace and binds the inputs (by graph.inputs; dtype QD_NONE = the

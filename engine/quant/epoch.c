@@ -88,6 +88,7 @@ static struct qd_site_params given_params(const struct qd_learner *learner, size
         .hi = given->hi > 0 ? given->hi : 0,
         .ready = !given->own,
         .cuts = given->cuts,
+        .given = true,
     };
 }
 

@@ -16,6 +16,7 @@ struct qd_site_params {
     double lo, hi; /* the range it was made from, zero included */
     bool ready;    /* false: serve each request by its own range (warm-up, or mode `request`) */
     bool cuts;     /* values outside are cut, whatever the guard */
+    bool given;    /* it was not learned */
 };
 
 /* A range that was given, not learned: the site is served by it and learns nothing. */

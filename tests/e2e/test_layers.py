@@ -202,6 +202,35 @@ def test_two_readers_of_one_tensor():
         assert y["weights"] == {"scheme": "symmetric", "granularity": "tensor", "bits": 8}, y
 
 
+def test_by_request():
+    images = serving.digits()[:8]
+    with serving.Daemon(*FLAGS, "--guard-tolerance", "1", "--layer", "conv2:guard=reject", "--layer", "conv3:mode=request") as d:
+        teach(d, images)
+        learned = [logits(d, pixels) for _, pixels in images]
+        own = [logits(d, pixels, quant_mode="request") for _, pixels in images]
+        assert own != learned and [logits(d, pixels, quant_mode="auto") for _, pixels in images] == learned
+        for (digit, pixels), mine in zip(images, own):
+            full = logits(d, pixels, quant_precision="fp32")
+            assert mine.index(max(mine)) == digit and cosine(mine, full) > 0.995
+        far = [20 * v - 5 for v in images[0][1]]
+        full = logits(d, far, quant_precision="fp32")
+        assert infer(d, far, {"quant_observe": False}).status == 422
+        assert cosine(logits(d, far, quant_mode="request"), full) > 0.99  # nothing leaves a range of its own
+        clipped, widened = logits(d, far, quant_guard="clip"), logits(d, far, quant_guard="widen")
+        assert cosine(widened, full) > 0.99 and cosine(clipped, full) < cosine(widened, full)
+        assert logits(d, far, quant_guard="escalate") == full
+        assert infer(d, far, {"quant_observe": False, "quant_guard": "auto"}).status == 422
+        for wrong in ({"quant_mode": "static"}, {"quant_guard": "maybe"}, {"quant_guard": 1}, {"quant_mode": True}):
+            reply = infer(d, far, wrong)
+            assert reply.status == 400 and next(iter(wrong)) in reply.json()["error"], reply.body
+        assert [logits(d, pixels) for _, pixels in images] == learned
+    with serving.Daemon(*FLAGS) as d:  # the same as the model in that mode
+        teach(d, images)
+        assert [logits(d, pixels, quant_mode="request") for _, pixels in images] == own
+        assert change(d, {"mode": "request"}).status == 200
+        assert [logits(d, pixels) for _, pixels in images] == own
+
+
 def test_a_restart_and_the_configuration():
     images = serving.digits()[:8]
     with tempfile.TemporaryDirectory() as folder:
@@ -242,5 +271,5 @@ def test_refusals_change_nothing():
 
 
 sys.exit(serving.run([test_each_rule_changes_its_layer_and_no_other, test_rows_of_single_layers, test_bits_of_one_layer, test_static_stays_while_others_learn,
-                      test_one_dynamic_layer_in_a_frozen_model_and_the_reverse, test_guard_of_one_layer, test_two_readers_of_one_tensor,
+                      test_one_dynamic_layer_in_a_frozen_model_and_the_reverse, test_guard_of_one_layer, test_two_readers_of_one_tensor, test_by_request,
                       test_a_restart_and_the_configuration, test_refusals_change_nothing]))
