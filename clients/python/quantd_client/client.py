@@ -133,7 +133,7 @@ class Client:
     def configure(self, model, **options):
         """Other options for a model that goes on serving, in force when this returns; the new plan, as quantization() tells it:
         configure("m", guard="clip"), configure("m", precision={"conv1": "fp32", "encoder.*": "int8"}), precision={"conv1": "auto"}
-        to take a pin back."""
+        to take a pin back, layers={"conv1": {"guard": "clip", "weights": {"scheme": "asymmetric"}}, "conv2": None}."""
         return self._json("PATCH", self._path(model, "/quantization"), body=options)
 
     # -------------------------------------------------------------- what was learned, over time
@@ -189,7 +189,7 @@ class Client:
 
         Inputs are converted to the model's datatypes where that changes nothing but precision. outputs: names of those wanted,
         all by default. epoch: answer as that epoch of the ranges did. precision="fp32": this answer in full precision.
-        observe=False: do not learn from it. parameters: more of the protocol's request parameters."""
+        observe=False: do not learn from it. parameters: more of the request's, as {"quant_guard": "reject"} or {"quant_mode": "request"}."""
         given = {**(inputs or {}), **named}
         kinds = self._datatypes(model, given)
         described, blobs = [], []
