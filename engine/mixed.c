@@ -12,6 +12,7 @@
 #define PROBED_ENOUGH 8    /* runs in which a layer's error in the answer is measured */
 #define TIMED_ENOUGH  3    /* runs in which steps in FP32 are timed */
 #define HELD_MOST     32   /* requests that a first correction of the biases is waited for */
+#define FIRST_AFTER   16   /* requests served: ranges and biases are new until then */
 #define SETTLED       64   /* measured requests under a plan, after which it is known */
 #define WATCHED_MOST  1000 /* and after so many all the same */
 #define FREE_US       20e3 /* a run in FP32 as short as this is free: as many layers as can be are probed */
@@ -177,7 +178,8 @@ static bool wait_for_biases(struct qd_model *model)
 bool qd_model_wants_shadow(const struct qd_model *model)
 {
     const struct qd_mixed *m = model->mixed;
-    if (!has_target(&model->options) || qd_learner_frozen(model->learner))
+    if (!has_target(&model->options) || qd_learner_frozen(model->learner) ||
+        qd_learner_requests(model->learner) < FIRST_AFTER)
         return false;
     return !m || !aims_at(m, &model->options) || m->plan != model->plan->digest ||
            (m->budget.observed < SETTLED && model->watched < WATCHED_MOST);

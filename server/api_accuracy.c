@@ -8,6 +8,7 @@
 #include "server/corrections.h"
 #include "server/routes.h"
 #include "server/serve.h"
+#include "server/spare_memory.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,6 +16,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <uv.h>
+
+#define SPARE_BYTES (64u << 20)
 
 struct measuring {
     uv_work_t work;
@@ -44,11 +47,31 @@ static void on_measured(uv_work_t *work, int status)
     qd_free(m);
 }
 
+/* Measuring that nobody asked for must not cost the container its life: the plan in FP32 takes as much as the file, and
+ * runs of it some more. */
+static bool measures_itself(struct qd_model_entry *entry)
+{
+    struct qd_plan_report plan;
+    if (!qd_model_wants_shadow(entry->model))
+        return false;
+    qd_model_plan(entry->model, &plan);
+    const uint64_t needed = 2 * plan.model_file_bytes + SPARE_BYTES, spare = qd_spare_memory();
+    const bool suffices = spare >= needed;
+    if (!suffices && !entry->unmeasured)
+        qd_log(QD_LOG_WARNING,
+               "model '%s': its error is not measured and its precision stays: of %" PRIu64
+               " MB that this takes %" PRIu64 " are free",
+               entry->name, needed >> 20, spare >> 20);
+    entry->unmeasured = !suffices;
+    return suffices;
+}
+
 void qd_api_shadow(struct qd_server *server, struct qd_model_entry *entry, const struct qd_infer *infer)
 {
     struct qd_error error;
-    entry->shadow_due += qd_model_wants_shadow(entry->model) ? 1 : server->config->shadow_rate;
-    if (entry->shadow_due < 1 || server->shadowing || server->draining)
+    const bool busy = server->shadowing || server->draining;
+    entry->shadow_due += !busy && measures_itself(entry) ? 1 : server->config->shadow_rate;
+    if (entry->shadow_due < 1 || busy)
         return;
     struct measuring *m = qd_calloc(1, sizeof *m);
     if (!m || qd_shadow_create(infer, &m->shadow, &error) != QD_OK) {

@@ -70,6 +70,7 @@ struct qd_model_entry {
     struct qd_error reason;       /* why it is UNAVAILABLE; text "" otherwise */
     struct qd_model *model;       /* a reference; NULL unless READY */
     double shadow_due;            /* grows by shadow_rate a request; at 1 one is measured */
+    bool unmeasured;              /* nobody asked for a rate, and memory doesn't suffice to measure by itself */
     bool changing;                /* another plan is being compiled */
     bool correcting;              /* other biases, or a smoothed plan, are being made */
     double unsmoothed; /* measured cosine before the plan was smoothed, which is still to be judged; 0: nothing is */
