@@ -2,7 +2,7 @@
 RUN_ARGS ?= serve
 ONLY ?=
 VARIANT_MAKE = $(MAKE) --no-print-directory
-.PHONY: run tests check test test-all test-builds bench precision ablation fuzz coverage format nodes check-flags install static docker fresh clean help
+.PHONY: run tests check test test-all test-builds bench precision ablation what-if fuzz coverage format nodes check-flags install static docker fresh clean help
 run: all ## build, and start the daemon with the built-in model (RUN_ARGS=...)
 	$(B)/quantd $(RUN_ARGS)
 
@@ -50,6 +50,8 @@ precision: all ## serve the models of BENCH_MODELS with a target: when it is met
 	python3 tests/bench/precision.py --build $(B) --models $(BENCH_MODELS) --target $(TARGET_COSINE) --check --write docs/QUANTIZATION.md --json $(B)/precision.json $(addprefix --only ,$(ONLY))
 ablation: all ## what guard, rows, smoothing, corrections and mixed precision give (BENCH_MODELS=folder), into docs/QUANTIZATION.md
 	python3 tests/bench/ablation.py --build $(B) --models $(BENCH_MODELS) --write docs/QUANTIZATION.md $(addprefix --only ,$(ONLY))
+what-if: ## what other weights and scales would give convolutional networks (BENCH_MODELS=folder), into docs/QUANTIZATION.md
+	python3 tests/bench/what_if.py --models $(BENCH_MODELS) --write docs/QUANTIZATION.md $(addprefix --only ,$(ONLY))
 
 # Fuzzing: new inputs go to build/fuzz/corpus; those worth keeping are merged into tests/fuzz/corpus by hand.
 fuzz: ## fuzz each target (or TARGET=name) SECONDS=300 each, with clang-14, ASan and UBSan
