@@ -256,6 +256,51 @@ def test_a_restart_and_the_configuration():
             still_right(d, images)
 
 
+def zoo_requests(folder, count):
+    """Requests in JSON of a model's test data, token ids."""
+    import onnx as library
+    from onnx import numpy_helper
+    graph, out = library.load(os.path.join(folder, "model.onnx")).graph, []
+    for i in range(count):
+        tensors = [numpy_helper.to_array(library.load_tensor(os.path.join(folder, f"test_data_set_{i}", f"input_{k}.pb")))
+                   for k in range(len(graph.input))]
+        out.append([{"name": v.name, "datatype": "INT64", "shape": list(t.shape), "data": [int(x) for x in t.flat]}
+                    for v, t in zip(graph.input, tensors)])
+    return out
+
+
+def test_on_a_model_of_sentences():
+    """Rows of tokens and attention: one of 36 layers by its own rules."""
+    folder = os.path.join(os.environ.get("ZOO", "/nowhere"), "minilm_l6")
+    try:
+        requests = zoo_requests(folder, 4)
+    except (ImportError, OSError) as missing:
+        print(f"minilm_l6 was not tested: {missing}")
+        return
+    layer, tensor = "/m/encoder/layer.3/attention/self/query/MatMul", "/m/encoder/layer.2/output/LayerNorm/LayerNormalization_output_0"
+    with serving.Daemon(*FLAGS, "--smoothing=false", "--model", f"m={os.path.join(folder, 'model.onnx')}") as d:
+        def ask(inputs, **parameters):
+            reply = d.post("/v2/models/m/infer", {"inputs": inputs, "parameters": {"quant_observe": False, **parameters}})
+            assert reply.status == 200, reply.body
+            return reply.json()["outputs"][0]["data"]
+
+        for _ in range(2):
+            for inputs in requests:
+                ask(inputs, quant_observe=True)
+        full, before = [ask(inputs, quant_precision="fp32") for inputs in requests], [ask(inputs) for inputs in requests]
+        learned, told = ranges(d, "m"), steps(d, "m")
+        for rule, tensors in (({"activation": {"scheme": "symmetric"}}, {tensor}), ({"activation": {"granularity": "tensor"}}, {tensor}),
+                              ({"weights": {"scheme": "asymmetric"}}, ()), ({"weights": {"granularity": "tensor"}}, ())):
+            assert d.ask("PATCH", "/v2/models/m/quantization", json.dumps({"layers": {layer: rule}})).status == 200
+            only(learned, ranges(d, "m"), tensors)
+            now = {node for node, step in steps(d, "m").items() if told.get(node) != step}
+            assert (layer, "MatMul") in now and all("/layer.3/attention/self/" in node for node, _ in now), now
+            answers = [ask(inputs) for inputs in requests]
+            assert answers != before and min(map(cosine, answers, full)) > 0.997, [cosine(a, b) for a, b in zip(answers, full)]
+            assert d.ask("PATCH", "/v2/models/m/quantization", json.dumps({"layers": {layer: None}})).status == 200
+        assert [ask(inputs) for inputs in requests] == before and steps(d, "m") == told
+
+
 def test_refusals_change_nothing():
     with serving.Daemon(*FLAGS) as d:
         before = d.get(PATH).json()
@@ -272,4 +317,4 @@ def test_refusals_change_nothing():
 
 sys.exit(serving.run([test_each_rule_changes_its_layer_and_no_other, test_rows_of_single_layers, test_bits_of_one_layer, test_static_stays_while_others_learn,
                       test_one_dynamic_layer_in_a_frozen_model_and_the_reverse, test_guard_of_one_layer, test_two_readers_of_one_tensor, test_by_request,
-                      test_a_restart_and_the_configuration, test_refusals_change_nothing]))
+                      test_a_restart_and_the_configuration, test_on_a_model_of_sentences, test_refusals_change_nothing]))
