@@ -1,5 +1,5 @@
-/* How much more memory this process may take before the machine or its container runs short of it. An estimate, for work
- * that can be left undone. Not for refusing requests. */
+/* How much more memory this process may take before the machine or its container runs short of it. An estimate, for
+ * work that can be left undone. Not for refusing requests. */
 #ifndef QD_SERVER_SPARE_MEMORY_H
 #define QD_SERVER_SPARE_MEMORY_H
 

@@ -160,7 +160,8 @@ enum qd_budget_verdict qd_budget_observe(struct qd_budget *b, double error, doub
     b->ww += weight * weight;
     if (b->observed < b->next_look)
         return QD_BUDGET_STAY; /* the sums stay until the next observation: qd_budget_decide reads them */
-    const double mean = qd_budget_mean(b), surely = b->observed < SURE ? SURELY / (b->observed < SOON ? 1 : 2) * standard_error(b) : 0;
+    const double mean = qd_budget_mean(b),
+                 surely = b->observed < SURE ? SURELY / (b->observed < SOON ? 1 : 2) * standard_error(b) : 0;
     if (mean > b->target + surely)
         return QD_BUDGET_OVER;
     if (mean > b->target)
