@@ -344,7 +344,8 @@ static int constant(struct qd_rewriter *r, enum qd_dtype dtype, int rank, const 
         qd_rw_no_memory(r);
         return 0;
     }
-    memcpy(tensor.data, data, bytes);
+    if (bytes)
+        memcpy(tensor.data, data, bytes);
     int value = qd_rw_new_value(r, "");
     if (r->status)
         return 0;
