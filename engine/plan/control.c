@@ -205,14 +205,7 @@ bool qd_control_int8(const struct qd_control *control)
     return false;
 }
 
-size_t qd_plan_all_steps(const struct qd_plan *plan)
-{
-    size_t count = (size_t)plan->step_count;
-    for (const struct qd_control *c = plan->controls; c; c = c->next)
-        for (int b = 0; b < c->branch_count; b++)
-            count += qd_plan_all_steps(c->branches[b].plan);
-    return count;
-}
+size_t qd_plan_all_steps(const struct qd_plan *plan) { return plan->all_steps; }
 
 const struct qd_step *qd_plan_any_step(const struct qd_plan *plan, size_t index, const struct qd_plan **owner)
 {

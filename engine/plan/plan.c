@@ -191,6 +191,10 @@ enum qd_status qd_plan_compile(const struct qd_graph *graph, const struct qd_ker
         qd_plan_unref(&plan);
         return status;
     }
+    plan->all_steps = (size_t)plan->step_count;
+    for (const struct qd_control *c = plan->controls; c; c = c->next)
+        for (int b = 0; b < c->branch_count; b++)
+            plan->all_steps += c->branches[b].plan->all_steps;
     plan->digest = digest(plan);
     plan->options.choices = NULL;
     plan->options.pins = NULL;

@@ -178,6 +178,7 @@ struct qd_plan {
     int *last_use;               /* [slot_count] last step that reads it; step_count for outputs */
     struct qd_control *controls; /* a list; they own their bodies' plans */
     size_t packed_bytes;
+    size_t all_steps; /* with those of bodies */
     uint32_t digest;
     pthread_mutex_t cache_lock;
     struct qd_shaped *cache; /* at most QD_SHAPES_KEPT */
