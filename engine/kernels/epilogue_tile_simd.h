@@ -119,6 +119,16 @@ QD_INLINE void tile_count(struct tile_epilogue *t, const struct tile_block *b, c
     }
 }
 
+/* Clipping before (8), which is monotone, is limiting the bytes after it. */
+static inline struct qd_qparams tile_clipped_bytes(const struct qd_epilogue *e)
+{
+    struct qd_qparams qp = *e->quantize;
+    const float inv_scale = epilogue_inv_scale(e);
+    qp.qmin = qd_requantize_one(e->act.a, inv_scale, e->quantize);
+    qp.qmax = qd_requantize_one(e->act.b, inv_scale, e->quantize);
+    return qp;
+}
+
 /* (8) of two rows, as bytes: the first in the lower half. */
 QD_INLINE vi tile_bytes(const struct scaling *s, const struct qd_qparams *qp, vf real[2][TILE_VECTORS], const bool sure)
 {
@@ -170,13 +180,15 @@ QD_INLINE void tile_see(struct piece *piece, vf real[2][TILE_VECTORS], const str
                 piece_add(piece, real[r][v], c[v].mask);
 }
 
-QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k,
+QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind kind,
                                    const bool whole)
 {
     const struct qd_epilogue *e = t->e;
     const size_t stride = e->out_stride_elems, at = b->row * stride + b->col;
     const struct scaling s = t->scaling;
-    const struct qd_qparams qp = k.quantize ? *e->quantize : (struct qd_qparams){0};
+    const bool late = whole && kind.quantize && kind.sure && kind.act == QD_ACT_CLIP; /* clips bytes and min and max */
+    const struct tile_kind k = {kind.source, late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure};
+    const struct qd_qparams qp = late ? tile_clipped_bytes(e) : k.quantize ? *e->quantize : (struct qd_qparams){0};
     const struct tile_columns c[TILE_VECTORS] = {tile_columns_of(e, b, 0), tile_columns_of(e, b, 1)};
     const bool second = whole || c[1].count;
     struct piece piece = piece_begin();
@@ -198,8 +210,12 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
             vi_store_halves(to + row[0] * stride, to + row[1] * stride, bytes, whole ? TILE_COLS : b->cols);
         }
     }
+    if (k.observe && late) {
+        piece.min = vf_min(vf_max(piece.min, vf_set(e->act.a)), vf_set(e->act.b));
+        piece.max = vf_min(vf_max(piece.max, vf_set(e->act.a)), vf_set(e->act.b));
+    }
     if (k.observe && !observing_take(&t->seen, &piece, &s, false))
-        tile_count(t, b, k);
+        tile_count(t, b, kind);
 }
 
 /* Prepared values, written as 16 bits. */

@@ -42,7 +42,7 @@ static inline size_t gemm_depths(size_t units)
 
 static inline size_t gemm_scratch_bytes(const struct gemm_shape *g, size_t units)
 {
-    size_t rows = gemm_block_rows(g, units), acc = rows > WIDE_PANELS ? rows : WIDE_PANELS;
+    size_t rows = gemm_block_rows(g, units), acc = rows > HELD_ROWS ? rows : HELD_ROWS;
     size_t widened = g->growth > 1 ? (DEPTH_UNITS + DEPTH_UNITS / 2) * TILE_COLS * UNIT_BYTES : 0;
     size_t line = g->growth > 1 ? (units * UNIT_BYTES / g->growth + 63) / 64 * 64 : 0;
     return rows * gemm_copy_stride(units) + acc * TILE_COLS * sizeof(int32_t) + widened + line;

@@ -25,13 +25,15 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
     const bool last = d + 1 == c->depths;
     const uint8_t *b = (const uint8_t *)r->args->b + (c->col / TILE_COLS * r->units + depth.begin) * step;
     const uint8_t *next = b + bytes, *end = next + bytes; /* the next depth, or the next panel */
+    const size_t most_held = r->units <= SHALLOW_UNITS ? HELD_ROWS : g->mr;
+    size_t held = 0; /* rows that wait for the epilogue */
     if (widen) {
         bytes_widen_s8(b, bytes, r->widened);
         b = r->widened;
     }
     for (size_t i = 0; i < r->rows; i += g->mr, next += depth.units * 32) {
         const size_t here = r->rows - i < g->mr ? r->rows - i : g->mr;
-        int32_t *acc = r->acc + (c->depths > 1 ? i * TILE_COLS : 0);
+        int32_t *acc = r->acc + (c->depths > 1 ? i : held) * TILE_COLS;
         struct tile t = {.b = b,
                          .units = depth.units,
                          .vectors = c->cols > QD_SIMD_FLOATS ? 2 : 1,
@@ -50,8 +52,13 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
             t.ahead = r->far && next < end ? next : NULL;
             (g->growth > 1 && !widen ? g->narrow : g->tiles)[here - 1](&t);
         }
-        if (last)
-            tile_epilogue_run(&r->epilogue, &(struct tile_block){acc, here, c->cols, r->row + i, c->col});
+        held += here;
+        if (last && (held + g->mr > most_held || i + here == r->rows)) {
+            const size_t first = i + here - held;
+            int32_t *const all = r->acc + (c->depths > 1 ? first * TILE_COLS : 0);
+            tile_epilogue_run(&r->epilogue, &(struct tile_block){all, held, c->cols, r->row + first, c->col});
+            held = 0;
+        }
     }
 }
 
@@ -97,7 +104,7 @@ static inline void gemm_run(const struct gemm_shape *g, const struct qd_gemm_arg
     (&r.epilogue, &args->epilogue, g->integer, args->col_begin, args->col_end, (float)args->k * g->product_max);
     r.far = (args->col_end - args->col_begin) * units * UNIT_BYTES / g->growth > FAR_BYTES;
     r.acc = (int32_t *)(void *)(r.panel + most * gemm_copy_stride(units));
-    r.widened = (uint8_t *)(r.acc + (most > WIDE_PANELS ? most : WIDE_PANELS) * TILE_COLS);
+    r.widened = (uint8_t *)(r.acc + (most > HELD_ROWS ? most : HELD_ROWS) * TILE_COLS);
     r.line = r.widened + (g->growth > 1 ? (DEPTH_UNITS + DEPTH_UNITS / 2) * TILE_COLS * UNIT_BYTES : 0);
     for (size_t row = args->row_begin; row < args->row_end; row += block) {
         gemm_take_rows(&r, row, args->row_end - row < block ? args->row_end - row : block);

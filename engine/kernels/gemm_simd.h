@@ -17,6 +17,8 @@ enum {
     DEPTH_UNITS = 192,         /* of a block: a panel of 24 KB beside the tile's rows */
     BLOCK_PANELS_MAX = 24,     /* row panels that meet a panel of B together */
     BLOCK_BYTES = 1024 * 1024, /* of their rows: they stay in the second cache */
+    SHALLOW_UNITS = 48,
+    HELD_ROWS = 48, /* whose accumulators the epilogue gets at once, where they are soon made */
     FAR_BYTES = 1024 * 1024,
     TAP_BYTES_MIN = 16, /* shorter pieces of rows are copied together */
     WIDE_PANELS = 4,    /* of B, for a single row */
