@@ -6,7 +6,8 @@
  * result is infinite or NaN, or saturated; NaN gives NaN, but CLIP (kernels.h):
  *   exp 1.1   log 1   tanh 5   erf 6   sigmoid 2.5   rsqrt 1.5   softplus 2.5   elu 2.5 (a = 1)   silu 3.5
  *   gelu, gelu_tanh: 2 ULP of x
- * A denormal result has these errors in units of the smallest denormal number; silu's in that times |x|. */
+ * A denormal result has these errors in units of the smallest denormal number, or it is 0; silu is 0 where sigmoid is.
+ */
 #ifndef QD_ENGINE_KERNELS_FUNCTIONS_H
 #define QD_ENGINE_KERNELS_FUNCTIONS_H
 

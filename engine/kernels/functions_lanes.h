@@ -25,11 +25,13 @@ static inline vf vf_exp_reduce(vf x, vf *power)
     return vf_fma(vf_mul(r, r), p, r);
 }
 
-/* e^x for x <= 88. */
+/* e^x for x <= 88. What isn't a normal number any more is 0: a processor takes thirty times as long for others, and
+ * what a mask drives out of a softmax would all be such. */
 static inline vf vf_exp_below(vf x)
 {
-    vf power, tail = vf_exp_reduce(vf_max(vf_set(-104.0f), x), &power);
-    return vf_scale(vf_add(vf_set(1.0f), tail), power);
+    const vf smallest = vf_set(-87.3365402f); /* log of the smallest normal number */
+    vf power, tail = vf_exp_reduce(vf_max(smallest, x), &power);
+    return vf_pick(vm_lt(x, smallest), vf_set(0.0f), vf_scale(vf_add(vf_set(1.0f), tail), power));
 }
 
 static inline vf vf_exp(vf x) { return vf_exp_below(vf_min(vf_set(89.0f), x)); }

@@ -71,8 +71,8 @@ static double error_of(const struct function *f, float x)
     if (isnan(got) || isnan(exact))
         return isnan(got) && isnan(exact) ? 0 : INFINITY;
     double unit = unit_at(f->of_x ? x : exact);
-    if (f->fn == qd_f_silu) /* a product with a number that may be the smallest */
-        unit = fmax(unit, fabs((double)x) * ldexp(1.0, -149));
+    if (got == 0 && fabs(exact) < (double)FLT_MIN * (f->fn == qd_f_silu ? fmax(1, fabs((double)x)) : 1))
+        return 0;
     if (isinf(got)) /* the next float after the largest would be the result */
         return got * exact > 0 && fabs(exact) >= FLT_MAX
                    ? (isinf(exact) ? 0 : fmax(0, (FLT_MAX + unit - fabs(exact)) / unit))
