@@ -124,53 +124,62 @@ static enum qd_status max_infer(const struct qd_call *call, struct qd_error *err
     return global_infer(call, QD_TYPES_FLOAT | QD_BIT(QD_U8), error);
 }
 
-static void max_blocks(void *ctx, int64_t begin, int64_t end)
+/* best[j] = the largest element j of `count` rows, `stride` bytes apart; j < n <= CHANNELS. */
+static void max_of_rows(const struct qd_call *call, const unsigned char *first, size_t stride, size_t count, size_t n,
+                        void *best)
 {
-    const struct qd_call *call = ctx;
-    size_t pixels = (size_t)qd_shape_span(&call->in[0].shape, 2, call->in[0].shape.rank), image, first;
-    size_t bytes = qd_dtype_bytes(call->in[0].dtype);
-    for (int64_t b = begin; b < end; b++) {
-        size_t n = block_of(call, b, &image, &first);
-        const unsigned char *rows[ROWS_AT_ONCE + 1];
-        float best[CHANNELS];
-        uint8_t best_u8[CHANNELS] = {0};
-        for (size_t j = 0; j < n; j++)
-            best[j] = -INFINITY;
-        rows[0] = bytes == 1 ? best_u8 : (const unsigned char *)best;
-        for (size_t pixel = 0; pixel < pixels; pixel += ROWS_AT_ONCE) {
-            size_t count = pixels - pixel < ROWS_AT_ONCE ? pixels - pixel : ROWS_AT_ONCE;
-            point_at(call, image, pixel, first, count, rows + 1);
-            if (bytes == 1)
-                call->kernels->max_rows_u8(rows, count + 1, n, best_u8);
-            else
-                call->kernels->max_rows_f32((const float *const *)(const void *)rows, count + 1, n, best);
-        }
-        memcpy((unsigned char *)call->out[0].data + (image * (size_t)call->in[0].shape.dims[1] + first) * bytes,
-               rows[0], n * bytes);
+    const bool floats = call->in[0].dtype == QD_F32;
+    const unsigned char *rows[ROWS_AT_ONCE + 1] = {best};
+    for (size_t j = 0; j < n && floats; j++)
+        ((float *)best)[j] = -INFINITY;
+    for (size_t j = 0; j < n && !floats; j++)
+        ((uint8_t *)best)[j] = 0;
+    for (size_t row = 0; row < count; row += ROWS_AT_ONCE) {
+        const size_t some = count - row < ROWS_AT_ONCE ? count - row : ROWS_AT_ONCE;
+        for (size_t i = 0; i < some; i++)
+            rows[1 + i] = first + (row + i) * stride;
+        if (floats)
+            call->kernels->max_rows_f32((const float *const *)(const void *)rows, some + 1, n, best);
+        else
+            call->kernels->max_rows_u8(rows, some + 1, n, best);
     }
 }
 
-static void max_planes(void *ctx, int64_t begin, int64_t end)
+static void max_blocks(void *ctx, int64_t begin, int64_t end)
 {
     const struct qd_call *call = ctx;
     const struct qd_tensor *in = &call->in[0];
-    int64_t plane = qd_shape_span(&in->shape, 2, in->shape.rank);
+    size_t channels = (size_t)in->shape.dims[1], pixels = (size_t)qd_shape_span(&in->shape, 2, in->shape.rank);
+    size_t bytes = qd_dtype_bytes(in->dtype), image, first;
+    for (int64_t b = begin; b < end; b++) {
+        float best[CHANNELS];
+        size_t n = block_of(call, b, &image, &first);
+        max_of_rows(call, (const unsigned char *)in->data + (image * pixels * channels + first) * bytes,
+                    channels * bytes, pixels, n, best);
+        memcpy((unsigned char *)call->out[0].data + (image * channels + first) * bytes, best, n * bytes);
+    }
+}
+
+/* A plane as rows of CHANNELS elements; what comes of them, and what was left, as shorter rows; that one by one. */
+static void max_planes(void *ctx, int64_t begin, int64_t end)
+{
+    static const size_t widths[] = {CHANNELS, 8, 1};
+    const struct qd_call *call = ctx;
+    const struct qd_tensor *in = &call->in[0];
+    const size_t plane = (size_t)qd_shape_span(&in->shape, 2, in->shape.rank), bytes = qd_dtype_bytes(in->dtype);
     for (int64_t p = begin; p < end; p++) {
-        float best = -INFINITY;
-        uint8_t best_u8 = 0;
-        for (int64_t i = p * plane; i < (p + 1) * plane; i++) {
-            if (in->dtype == QD_F32) {
-                float v = ((const float *)in->data)[i];
-                best = v > best || isnan(v) ? v : best;
-            } else {
-                uint8_t v = ((const uint8_t *)in->data)[i];
-                best_u8 = v > best_u8 ? v : best_u8;
-            }
+        const unsigned char *from = (const unsigned char *)in->data + (size_t)p * plane * bytes;
+        float held[2][2 * CHANNELS];
+        size_t count = plane;
+        for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+            const size_t width = widths[i], rows = count / width, made = rows || width == 1 ? width : 0;
+            unsigned char *to = (unsigned char *)held[i % 2];
+            max_of_rows(call, from, width * bytes, rows, made, to);
+            memcpy(to + made * bytes, from + rows * width * bytes, count % width * bytes);
+            count = made + count % width;
+            from = to;
         }
-        if (in->dtype == QD_F32)
-            ((float *)call->out[0].data)[p] = best;
-        else
-            ((uint8_t *)call->out[0].data)[p] = best_u8;
+        memcpy((unsigned char *)call->out[0].data + (size_t)p * bytes, from, bytes);
     }
 }
 

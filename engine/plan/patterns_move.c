@@ -1,4 +1,5 @@
-/* Work that another operator does on the way: zero padding before a convolution, the mean over a picture. */
+/* Work that another operator does on the way: zero padding before a convolution, the mean over a picture, a product
+ * with rows of a single one. */
 #include "engine/plan/patterns_impl.h"
 
 #include <string.h>
@@ -135,6 +136,59 @@ static bool mean_into_pool(struct qd_finder *f, int n)
     return true;
 }
 
+/* ------------------------------------------------------------------ a one-hot product into rows of its matrix */
+
+static int64_t int_at(const struct qd_tensor *t, int64_t i)
+{
+    return t->dtype == QD_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i];
+}
+
+/* first, first + 1, ... along the last dimension of an otherwise flat tensor of ints. */
+static bool counts_up(const struct qd_tensor *t, int64_t count, int64_t *first)
+{
+    if (!t || (t->dtype != QD_I32 && t->dtype != QD_I64) || count < 1 || qd_tensor_elems(t) != count ||
+        t->shape.rank < 1 || t->shape.dims[t->shape.rank - 1] != count)
+        return false;
+    *first = int_at(t, 0);
+    for (int64_t i = 1; i < count; i++)
+        if (*first > INT64_MAX - count || int_at(t, i) != *first + i)
+            return false;
+    return true;
+}
+
+/* MatMul(Cast(Equal(ids, [first, first + 1, ...])), w) */
+static bool one_hot_into_rows(struct qd_finder *f, int n)
+{
+    struct qd_node *node = &f->graph->nodes[n];
+    const struct qd_node *cast = qd_finder_maker(f, qd_finder_in(f, node, 0));
+    const struct qd_node *equal = cast ? qd_finder_maker(f, qd_finder_in(f, cast, 0)) : NULL;
+    const struct qd_tensor *w = qd_finder_constant(f, qd_finder_in(f, node, 1)), *numbers = NULL;
+    if (!equal || !w || w->dtype != QD_F32 || w->shape.rank != 2 || !qd_node_is(cast, "Cast") ||
+        !qd_node_is(equal, "Equal") || f->readers[cast->out[0]] != 1 || f->readers[equal->out[0]] != 1 ||
+        qd_dtype_from_onnx(qd_attr_int(cast, "to", 0)) != QD_F32)
+        return false;
+    int ids = QD_NO_VALUE;
+    int64_t first = 0;
+    for (int i = 0; i < 2 && ids == QD_NO_VALUE; i++) {
+        numbers = qd_finder_constant(f, qd_finder_in(f, equal, i));
+        if (counts_up(numbers, w->shape.dims[0], &first))
+            ids = qd_finder_in(f, equal, 1 - i);
+    }
+    struct qd_attr *attrs = ids == QD_NO_VALUE ? NULL : qd_arena_alloc(f->arena, 2, sizeof *attrs);
+    int in[2] = {ids, qd_finder_in(f, node, 1)};
+    if (!attrs || qd_finder_constant(f, ids) || !qd_finder_set_inputs(f, n, in, 2))
+        return false;
+    attrs[0] = (struct qd_attr){.name = "first", .type = QD_ATTR_INT, .count = 1, .i = first};
+    attrs[1] = (struct qd_attr){.name = "rank", .type = QD_ATTR_INT, .count = 1, .i = numbers->shape.rank};
+    f->graph->values[node->out[0]].info.dtype = QD_F32; /* nobody else knows this operator */
+    node->op = "OneHotMatMul";
+    node->domain = "quantd";
+    node->opset = 1;
+    node->attrs = attrs;
+    node->attr_count = 2;
+    return true;
+}
+
 bool qd_patterns_move(struct qd_finder *f, int n)
 {
     const struct qd_node *node = &f->graph->nodes[n];
@@ -142,5 +196,7 @@ bool qd_patterns_move(struct qd_finder *f, int n)
         return false;
     if (qd_node_is(node, "Conv"))
         return pad_into_conv(f, n);
+    if (qd_node_is(node, "MatMul"))
+        return one_hot_into_rows(f, n);
     return qd_node_is(node, "ReduceMean") && mean_into_pool(f, n);
 }
