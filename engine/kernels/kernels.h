@@ -69,11 +69,11 @@ struct qd_kernels {
     /* quantize_u8 by (8): multiplied by the reciprocal of the scale, as epilogues do. */
     void (*requantize_u8)(const float *x, size_t n, const struct qd_qparams *qp, uint8_t *q,
                           struct qd_observation *obs);
-    /* Each of `rows` rows of n floats, multiplied by by[n] (NULL: as it is), by its own range (section 5 of
-     * docs/QUANTIZATION.md) and (8): q[rows * n], its scale and zero point in scales[rows]. What is not finite is left
-     * out of a row's range. Merges into *obs when not NULL. */
-    void (*quantize_rows_u8)(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
-                             struct qd_row_scale *scales, struct qd_observation *obs);
+    /* Each of `rows` rows of n floats, `stride` floats apart, multiplied by by[n] (NULL: as it is), by its own range
+     * (section 5 of docs/QUANTIZATION.md) and (8): q[rows * n], its scale and zero point in scales[rows]. What is not
+     * finite is left out of a row's range. Merges into *obs when not NULL. */
+    void (*quantize_rows_u8)(const float *x, size_t stride, const float *by, size_t rows, size_t n, bool symmetric,
+                             uint8_t *q, struct qd_row_scale *scales, struct qd_observation *obs);
     /* sums[i] = sum of the bytes of row i. */
     void (*sum_rows_u8)(const struct qd_rows *a, size_t rows, int32_t *sums);
     /* q[n] -> r[n] by (2). */

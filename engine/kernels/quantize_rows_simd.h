@@ -73,15 +73,25 @@ QD_INLINE void row_quantize(const float *x, const float *by, size_t n, const str
         vi_store_halves(q + i, q + i + 2 * QD_SIMD_FLOATS,
                         vi_pack_u8(part, part + 2, qp->zero_point, qp->qmin, qp->qmax), 2 * QD_SIMD_FLOATS);
     }
-    if (i < n)
-        row_slowly(x + i, by ? by + i : NULL, n - i, qp, q + i, NULL);
+    for (; i < n; i += 2 * QD_SIMD_FLOATS) {
+        const size_t left = n - i < 2 * QD_SIMD_FLOATS ? n - i : 2 * QD_SIMD_FLOATS;
+        vi part[2];
+#pragma GCC unroll 2
+        for (size_t v = 0; v < 2; v++) {
+            const size_t at = v * QD_SIMD_FLOATS, some = left > at ? left - at : 0;
+            const vm mask = vm_first(some < QD_SIMD_FLOATS ? some : QD_SIMD_FLOATS);
+            part[v] = vi_from_vf(vf_mul(row_load_some(x, by, i + at, mask), factor));
+        }
+        const vi bytes = vi_pack_u8(part, part, qp->zero_point, qp->qmin, qp->qmax);
+        vi_store_halves(q + i, q + i, bytes, left); /* the same bytes twice */
+    }
 }
 
-QD_INLINE void rows_quantize(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
-                             struct qd_row_scale *scales, struct qd_observation *obs)
+QD_INLINE void rows_quantize(const float *x, size_t stride, const float *by, size_t rows, size_t n, bool symmetric,
+                             uint8_t *q, struct qd_row_scale *scales, struct qd_observation *obs)
 {
     struct qd_observation seen = qd_observation_empty();
-    for (size_t i = 0; i < rows; i++, x += n, q += n) {
+    for (size_t i = 0; i < rows; i++, x += stride, q += n) {
         float min, max;
         struct qd_observation row = qd_observation_empty();
         const bool finite = row_ends(x, by, n, &min, &max);
@@ -104,13 +114,13 @@ QD_INLINE void rows_quantize(const float *x, const float *by, size_t rows, size_
         observation_publish(&seen, obs);
 }
 
-QD_INLINE void vector_quantize_rows(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
-                                    struct qd_row_scale *scales, struct qd_observation *obs)
+QD_INLINE void vector_quantize_rows(const float *x, size_t stride, const float *by, size_t rows, size_t n,
+                                    bool symmetric, uint8_t *q, struct qd_row_scale *scales, struct qd_observation *obs)
 {
     if (by)
-        rows_quantize(x, by, rows, n, symmetric, q, scales, obs);
+        rows_quantize(x, stride, by, rows, n, symmetric, q, scales, obs);
     else
-        rows_quantize(x, NULL, rows, n, symmetric, q, scales, obs);
+        rows_quantize(x, stride, NULL, rows, n, symmetric, q, scales, obs);
 }
 
 #endif

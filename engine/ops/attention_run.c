@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+enum { ROWS_AT_ONCE = 64 }; /* of keys that are quantized by row */
+
 struct work {
     const struct qd_call *call;
     struct attention a;
@@ -100,10 +102,13 @@ static void pack_keys(const struct work *w, int64_t batch, int64_t head, int8_t 
         return;
     }
     const float *row = (const float *)w->data[1] + at;
-    for (size_t j = 0; j < n; j++, row += a->k.row_stride) {
-        struct qd_row_scale own;
-        w->call->kernels->quantize_rows_u8(row, NULL, 1, d, true, (uint8_t *)to + j * d, &own, NULL);
-        scale[j] = a->scale * own.scale;
+    for (size_t j = 0; j < n; j += ROWS_AT_ONCE) {
+        struct qd_row_scale own[ROWS_AT_ONCE];
+        const size_t rows = n - j < ROWS_AT_ONCE ? n - j : ROWS_AT_ONCE;
+        w->call->kernels->quantize_rows_u8(row + (int64_t)j * a->k.row_stride, (size_t)a->k.row_stride, NULL, rows, d,
+                                           true, (uint8_t *)to + j * d, own, NULL);
+        for (size_t i = 0; i < rows; i++)
+            scale[j + i] = a->scale * own[i].scale;
     }
     make_signed((const uint8_t *)to, a->d, n, d, n, to);
 }
@@ -188,8 +193,8 @@ static void take_queries(const struct work *w, const struct place *p, const stru
     const size_t d = (size_t)a->d;
     const float *row = (const float *)w->data[0] + side_at(&a->q, p->batch, p->head) +
                        (int64_t)p->first * a->q.row_stride;
-    for (size_t i = 0; i < p->rows; i++, row += a->q.row_stride)
-        w->call->kernels->quantize_rows_u8(row, NULL, 1, d, false, b->queries + i * d, b->query_scales + i, NULL);
+    w->call->kernels->quantize_rows_u8(row, (size_t)a->q.row_stride, NULL, p->rows, d, false, b->queries,
+                                       b->query_scales, NULL);
     args->a.base = b->queries;
     args->a.stride_bytes = d;
     args->epilogue.rows = b->query_scales;

@@ -225,8 +225,8 @@ void qd_convert_fake_rows(const struct qd_kernels *kernels, const struct qd_tens
 
 static void quantize_rows(const struct work *w, size_t item, struct qd_observation *seen)
 {
-    w->kernels->quantize_rows_u8((const float *)w->in->data + item * w->channels, w->by, 1, w->channels, w->symmetric,
-                                 (uint8_t *)w->out->data + item * w->channels, w->scales + item, seen);
+    w->kernels->quantize_rows_u8((const float *)w->in->data + item * w->channels, w->channels, w->by, 1, w->channels,
+                                 w->symmetric, (uint8_t *)w->out->data + item * w->channels, w->scales + item, seen);
 }
 
 void qd_convert_quantize_rows(const struct qd_kernels *kernels, const struct qd_tensor *in, struct qd_tensor *out,

@@ -6,6 +6,7 @@
 
 #include "engine/quant/qparams.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 
@@ -32,11 +33,41 @@ static inline void qd_observation_merge(struct qd_observation *into, const struc
     into->clipped_high += from->clipped_high;
 }
 
+/* A scale that no float can hold as a normal number counts as that of a constant zero tensor. */
+static inline float qd_usable_scale(double scale)
+{
+    if (scale > (double)FLT_MAX)
+        return FLT_MAX;
+    float rounded = (float)scale;
+    return rounded >= FLT_MIN ? rounded : 0.0f;
+}
+
+/* (3), (4): what qparams.h says of qd_qparams_from_range_bits. */
+static inline struct qd_qparams qd_range_qparams(double lo, double hi, bool symmetric, int bits)
+{
+    const int32_t most = (1 << bits) - 1, half = most / 2;
+    lo = lo < 0.0 ? lo : 0.0;
+    hi = hi > 0.0 ? hi : 0.0;
+    if (symmetric) {
+        float scale = qd_usable_scale((hi > -lo ? hi : -lo) / half);
+        return (struct qd_qparams){scale > 0.0f ? scale : 1.0f, QD_CARRIER_OFFSET, QD_CARRIER_OFFSET - half,
+                                   QD_CARRIER_OFFSET + half};
+    }
+    struct qd_qparams qp = {qd_usable_scale((hi - lo) / most), 0, 0, most};
+    if (!(qp.scale > 0.0f)) {
+        qp.scale = 1.0f;
+        return qp;
+    }
+    double zero_point = rint(most - hi / (double)qp.scale);
+    qp.zero_point = zero_point < 0.0 ? 0 : zero_point > most ? most : (int32_t)zero_point;
+    return qp;
+}
+
 /* Scale and zero point of a row from what it showed of itself; of one without a finite value, those of zeros. */
 static inline struct qd_qparams qd_qparams_of_row(const struct qd_observation *seen, bool symmetric)
 {
     bool finite = seen->min <= seen->max;
-    return qd_qparams_from_range(finite ? (double)seen->min : 0.0, finite ? (double)seen->max : 0.0, symmetric);
+    return qd_range_qparams(finite ? (double)seen->min : 0.0, finite ? (double)seen->max : 0.0, symmetric, 8);
 }
 
 /* Clamp in float, then round: the same integer as rounding first, because the limits are integers; NaN gives qmin. */

@@ -48,7 +48,7 @@ static void rows_by_arithmetic(void **unused)
             for (size_t j = 0; j < n; j++)
                 factors[j] = 0.1f + 3 * fabsf(draw_f32(&s, 1));
             memset(q, CANARY, sizeof q);
-            kernels->quantize_rows_u8(x, by, ROWS, n, symmetric, q, scales, &seen);
+            kernels->quantize_rows_u8(x, n, by, ROWS, n, symmetric, q, scales, &seen);
             bool good = q[ROWS * n] == CANARY;
             for (size_t i = 0; i < ROWS; i++) {
                 struct qd_observation row = qd_observation_empty();
@@ -87,12 +87,12 @@ static void a_poisoned_row_is_alone(void **unused)
         fill(&s, x, ROWS * N, false);
         if (!kernels)
             continue;
-        kernels->quantize_rows_u8(x, NULL, ROWS, N, false, clean, clean_scales, NULL);
+        kernels->quantize_rows_u8(x, N, NULL, ROWS, N, false, clean, clean_scales, NULL);
         for (size_t p = 0; p < 3; p++) {
             x[4 * N + 7] = poisons[p];
-            kernels->quantize_rows_u8(x, NULL, ROWS, N, false, q, scales, NULL);
+            kernels->quantize_rows_u8(x, N, NULL, ROWS, N, false, q, scales, NULL);
             for (size_t i = 0; i < ROWS; i++) {
-                kernels->quantize_rows_u8(x + i * N, NULL, 1, N, false, alone, &own, NULL);
+                kernels->quantize_rows_u8(x + i * N, N, NULL, 1, N, false, alone, &own, NULL);
                 assert_memory_equal(alone, q + i * N, N);
                 assert_memory_equal(&own, &scales[i], sizeof own);
                 if (i == 4)

@@ -45,10 +45,10 @@ void qd_max_rows_u8__avx2(const uint8_t *const *in, size_t rows, size_t n, uint8
     vector_max_rows(in, rows, n, out);
 }
 
-void qd_quantize_rows_u8__avx2(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
-                               struct qd_row_scale *scales, struct qd_observation *obs)
+void qd_quantize_rows_u8__avx2(const float *x, size_t stride, const float *by, size_t rows, size_t n, bool symmetric,
+                               uint8_t *q, struct qd_row_scale *scales, struct qd_observation *obs)
 {
-    vector_quantize_rows(x, by, rows, n, symmetric, q, scales, obs);
+    vector_quantize_rows(x, stride, by, rows, n, symmetric, q, scales, obs);
 }
 
 void qd_sum_rows_u8__avx2(const struct qd_rows *a, size_t rows, int32_t *sums) { vector_sum_rows(a, rows, sums); }

@@ -58,10 +58,10 @@ void qd_max_rows_u8__scalar(const uint8_t *const *in, size_t rows, size_t n, uin
             out[j] = in[i][j] > out[j] ? in[i][j] : out[j];
 }
 
-void qd_quantize_rows_u8__scalar(const float *x, const float *by, size_t rows, size_t n, bool symmetric, uint8_t *q,
-                                 struct qd_row_scale *scales, struct qd_observation *obs)
+void qd_quantize_rows_u8__scalar(const float *x, size_t stride, const float *by, size_t rows, size_t n, bool symmetric,
+                                 uint8_t *q, struct qd_row_scale *scales, struct qd_observation *obs)
 {
-    for (size_t i = 0; i < rows; i++, x += n, q += n) {
+    for (size_t i = 0; i < rows; i++, x += stride, q += n) {
         struct qd_observation row = qd_observation_empty();
         for (size_t j = 0; j < n; j++) {
             const float real = by ? x[j] * by[j] : x[j];
