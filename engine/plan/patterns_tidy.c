@@ -44,6 +44,17 @@ static bool cast(struct qd_finder *f, int n)
 
 static bool single(struct qd_finder *f, int n) { return f->graph->nodes[n].in_count == 1 && identity(f, n); }
 
+/* Of two it is an addition, which convolutions take in. */
+static bool sum(struct qd_finder *f, int n)
+{
+    struct qd_node *node = &f->graph->nodes[n];
+    if (node->in_count != 2)
+        return single(f, n);
+    node->op = "Add";
+    node->opset = node->opset < 8 ? 8 : node->opset;
+    return true;
+}
+
 /* x * 1, x / 1, x + 0, x - 0 in floats. */
 static bool neutral(struct qd_finder *f, int n)
 {
@@ -271,7 +282,7 @@ static const struct {
     {"Div", neutral},     {"Dropout", dropout},     {"Identity", identity},   {"Max", single},
     {"Mean", single},     {"Min", single},          {"Mul", neutral},         {"Relu", clip},
     {"Reshape", reshape}, {"Slice", slice},         {"Squeeze", squeeze},     {"Sub", neutral},
-    {"Sum", single},      {"Transpose", transpose}, {"Unsqueeze", unsqueeze},
+    {"Sum", sum},         {"Transpose", transpose}, {"Unsqueeze", unsqueeze},
 };
 
 bool qd_patterns_tidy(struct qd_finder *f, int n)
