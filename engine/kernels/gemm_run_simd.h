@@ -31,7 +31,7 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
         bytes_widen_s8(b, bytes, r->widened);
         b = r->widened;
     }
-    for (size_t i = 0; i < r->rows; i += g->mr, next += depth.units * 32) {
+    for (size_t i = 0; i < r->rows; i += g->mr, next += depth.units * depth.taps * 32) {
         const size_t here = r->rows - i < g->mr ? r->rows - i : g->mr;
         int32_t *acc = r->acc + (c->depths > 1 ? i : held) * TILE_COLS;
         struct tile t = {.b = b,
@@ -39,7 +39,8 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
                          .vectors = c->cols > QD_SIMD_FLOATS ? 2 : 1,
                          .from = wait ? acc : c->start,
                          .from_step = wait ? TILE_COLS : 0,
-                         .acc = acc};
+                         .acc = acc,
+                         .ahead = r->far && next < end ? next : NULL};
         if (r->by_taps) {
             t.table = rows->table + (r->row + i) * rows->taps + depth.tap;
             t.table_step = rows->taps;
@@ -49,7 +50,6 @@ static inline void gemm_multiply(struct gemm *r, const struct gemm_columns *c, s
         } else {
             t.a = r->a + i * r->stride + depth.begin * UNIT_BYTES;
             t.stride = r->stride;
-            t.ahead = r->far && next < end ? next : NULL;
             (g->growth > 1 && !widen ? g->narrow : g->tiles)[here - 1](&t);
         }
         held += here;

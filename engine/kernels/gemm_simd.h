@@ -19,7 +19,7 @@ enum {
     BLOCK_BYTES = 1024 * 1024, /* of their rows: they stay in the second cache */
     SHALLOW_UNITS = 48,
     HELD_ROWS = 48, /* whose accumulators the epilogue gets at once, where they are soon made */
-    FAR_BYTES = 1024 * 1024,
+    FAR_BYTES = 64 * 1024,
     TAP_BYTES_MIN = 16, /* shorter pieces of rows are copied together */
     WIDE_PANELS = 4,    /* of B, for a single row */
     AHEAD_BYTES = 1536  /* that a single row asks for beforehand, in each of its panels */
@@ -123,10 +123,11 @@ QD_INLINE void tile_rows(const enum dot dot, const size_t rows, const size_t vec
 }
 
 /* The same with a pointer for each row and tap: no row is ever copied together. */
-QD_INLINE void tile_taps(const enum dot dot, const size_t rows, const size_t vectors, const struct tile *t)
+QD_INLINE void tile_taps(const enum dot dot, const size_t rows, const size_t vectors, const bool ask,
+                         const struct tile *t)
 {
     const size_t bytes = t->units * UNIT_BYTES;
-    const uint8_t *b = t->b;
+    const uint8_t *ahead = t->ahead, *b = t->b;
     vi sum[TILE_ROWS][TILE_VECTORS];
     tile_begin(rows, vectors, t, sum);
     for (size_t tap = 0; tap < t->taps; tap++) {
@@ -134,6 +135,8 @@ QD_INLINE void tile_taps(const enum dot dot, const size_t rows, const size_t vec
 #pragma GCC unroll 12
         for (size_t i = 0; i < rows; i++)
             row[i] = (const uint8_t *)t->table[i * t->table_step + tap] + t->offset;
+        for (size_t line = 0; ask && line < bytes; line += 2 * UNIT_BYTES, ahead += 64)
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
         for (size_t at = 0; at < bytes; at += UNIT_BYTES, b += TILE_COLS * UNIT_BYTES) {
             vi column[TILE_VECTORS];
 #pragma GCC unroll 2
@@ -196,9 +199,9 @@ QD_INLINE void tile_wide(const enum dot dot, const size_t growth, const struct t
     static void name##_##rows(const struct tile *t)                                                                    \
     {                                                                                                                  \
         if (t->vectors == 1)                                                                                           \
-            tile_taps(dot, rows, 1, t);                                                                                \
+            tile_taps(dot, rows, 1, false, t);                                                                         \
         else                                                                                                           \
-            tile_taps(dot, rows, 2, t);                                                                                \
+            tile_taps(dot, rows, 2, rows == TILE_ROWS && t->ahead, t);                                                 \
     }
 
 #endif
