@@ -41,27 +41,32 @@ static void (*const PREPARES[QD_ACT_COUNT][2])(struct tile_epilogue *t, const st
     [QD_ACT_LEAKY_RELU] = {prepare_leaky_relu, prepare_rows_leaky_relu},
 };
 
-#define FINISH(name, source, act, quantize, observe, sure)                                                             \
+#define FINISH(name, source, act, quantize, observe, sure, adds)                                                       \
     static void finish_##name(struct tile_epilogue *t, const struct tile_block *b)                                     \
     {                                                                                                                  \
-        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure});                                   \
+        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure, adds});                             \
     }
 /* In the order of finish_of's index: as float, observed, as u8, both. */
-#define FINISH_FOUR(name, source, act, sure)                                                                           \
-    FINISH(name##_f32, source, act, false, false, sure)                                                                \
-    FINISH(name##_f32_seen, source, act, false, true, sure)                                                            \
-    FINISH(name##_u8, source, act, true, false, sure)                                                                  \
-    FINISH(name##_u8_seen, source, act, true, true, sure)
+#define FINISH_FOUR(name, source, act, sure, adds)                                                                     \
+    FINISH(name##_f32, source, act, false, false, sure, adds)                                                          \
+    FINISH(name##_f32_seen, source, act, false, true, sure, adds)                                                      \
+    FINISH(name##_u8, source, act, true, false, sure, adds)                                                            \
+    FINISH(name##_u8_seen, source, act, true, true, sure, adds)
 #define FOUR(name) finish_##name##_f32, finish_##name##_f32_seen, finish_##name##_u8, finish_##name##_u8_seen
-FINISH_FOUR(integer, SOURCE_INTEGER, QD_ACT_NONE, true)
-FINISH_FOUR(integer_clip, SOURCE_INTEGER, QD_ACT_CLIP, true)
-FINISH_FOUR(real, SOURCE_REAL, QD_ACT_NONE, true)
-FINISH_FOUR(any, SOURCE_REAL, QD_ACT_NONE, false)
-FINISH(float, SOURCE_FLOAT, QD_ACT_NONE, false, false, true)
-FINISH(float_clip, SOURCE_FLOAT, QD_ACT_CLIP, false, false, true)
+FINISH_FOUR(integer, SOURCE_INTEGER, QD_ACT_NONE, true, false)
+FINISH_FOUR(integer_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, false)
+FINISH_FOUR(added, SOURCE_INTEGER, QD_ACT_NONE, true, true)
+FINISH_FOUR(added_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, true)
+FINISH_FOUR(real, SOURCE_REAL, QD_ACT_NONE, true, false)
+FINISH_FOUR(any, SOURCE_REAL, QD_ACT_NONE, false, false)
+FINISH(float, SOURCE_FLOAT, QD_ACT_NONE, false, false, true, false)
+FINISH(float_clip, SOURCE_FLOAT, QD_ACT_CLIP, false, false, true, false)
 
+/* Of integers, plain and with a residual of bytes, each without and with CLIP; then of prepared values. */
 static void (*const FINISHES[][4])(struct tile_epilogue *t, const struct tile_block *b) = {
-    {FOUR(integer)}, {FOUR(integer_clip)}, {FOUR(real)}, {FOUR(any)}};
+    {FOUR(integer)}, {FOUR(integer_clip)}, {FOUR(added)}, {FOUR(added_clip)}};
+static void (*const FINISHES_PREPARED[][4])(struct tile_epilogue *t, const struct tile_block *b) = {{FOUR(any)},
+                                                                                                    {FOUR(real)}};
 
 static float largest(const float *x, size_t n)
 {
@@ -127,7 +132,8 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
                                           size_t col_begin, size_t col_end, float depth_bound)
 {
     const float inv_scale = epilogue_inv_scale(e);
-    const bool words = e->quantize && e->out_s16, plain = !e->residual.data && !e->act.affine && !words,
+    const bool words = e->quantize && e->out_s16, adds = e->residual.data && e->residual.qp,
+               plain = (adds ? integer : !e->residual.data) && !e->act.affine && !words,
                clip = e->act.kind == QD_ACT_CLIP;
     const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE),
                careless = !e->quantize && !e->observe;
@@ -141,11 +147,11 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
     bool sure = bound < 1e30 && (!e->quantize || bound * (double)inv_scale < 2e9);
     const unsigned what = (e->quantize ? 2 : 0) + (e->observe ? 1 : 0);
     if (simple && (sure || careless)) {
-        t->finish = integer ? FINISHES[clip][what] : clip ? finish_float_clip : finish_float;
+        t->finish = integer ? FINISHES[(adds ? 2 : 0) + clip][what] : clip ? finish_float_clip : finish_float;
         return;
     }
     t->prepare = PREPARES[e->act.kind][e->rows != NULL];
-    t->finish = words ? tile_finish_s16 : FINISHES[sure ? 2 : 3][what];
+    t->finish = words ? tile_finish_s16 : FINISHES_PREPARED[sure][what];
 }
 
 void QD_SIMD_NAME(qd_tile_epilogue_end)(struct tile_epilogue *t, uint64_t elems)

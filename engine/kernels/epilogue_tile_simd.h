@@ -16,11 +16,19 @@ enum tile_source {
     SOURCE_REAL /* prepared */
 };
 
-/* What an instance of finish knows beforehand. act: NONE or CLIP. */
+/* What an instance of finish knows beforehand. act: NONE or CLIP; adds: a residual of bytes, before it. */
 struct tile_kind {
     enum tile_source source;
     enum qd_act act;
-    bool quantize, observe, sure;
+    bool quantize, observe, sure, adds;
+};
+
+/* A residual of bytes at the block's first row and column, by value as the columns. */
+struct tile_added {
+    const uint8_t *from;
+    size_t stride;
+    vf scale;
+    vi zero_point;
 };
 
 /* Constants of the columns, by value: stores of bytes could otherwise change them in the compiler's eyes. */
@@ -100,22 +108,37 @@ QD_INLINE void tile_prepare(struct tile_epilogue *t, const struct tile_block *b,
     }
 }
 
-QD_INLINE vf tile_real(const struct qd_epilogue *e, const int32_t *acc, const struct tile_columns *c,
-                       const struct tile_kind k)
+QD_INLINE struct tile_added tile_added_of(const struct qd_residual *r, const struct tile_block *b, const bool adds)
 {
+    if (!adds)
+        return (struct tile_added){NULL, 0, vf_set(0.0f), vi_set(0)};
+    return (struct tile_added){(const uint8_t *)r->data + b->row * r->stride_elems + b->col, r->stride_elems,
+                               vf_set(r->qp->scale), vi_set(r->qp->zero_point)};
+}
+
+/* Of row i of the block, vector v. */
+QD_INLINE vf tile_real(const struct qd_epilogue *e, const struct tile_block *b, size_t i, size_t v,
+                       const struct tile_columns *c, const struct tile_added *added, const struct tile_kind k)
+{
+    const int32_t *acc = tile_acc(b, i, v);
     if (k.source == SOURCE_REAL)
         return vf_from_bits(vi_load(acc));
-    const vf real = tile_scaled(acc, c, k.source == SOURCE_INTEGER);
+    vf real = tile_scaled(acc, c, k.source == SOURCE_INTEGER);
+    if (k.adds) {
+        const vi q = vi_load_u8(added->from + i * added->stride + v * QD_SIMD_FLOATS, c->count);
+        real = vf_add(real, vf_mul(added->scale, vf_from_vi(vi_sub(q, added->zero_point))));
+    }
     return k.act == QD_ACT_CLIP ? vf_min(vf_max(real, vf_set(e->act.a)), vf_set(e->act.b)) : real;
 }
 
 /* Values that were cut or are not finite, counted one by one: rare. */
 QD_INLINE void tile_count(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
 {
+    const struct tile_added added = tile_added_of(&t->e->residual, b, k.adds);
     for (size_t v = 0; v * QD_SIMD_FLOATS < b->cols; v++) {
         const struct tile_columns c = tile_columns_of(t->e, b, v);
         for (size_t i = 0; i < b->rows; i++)
-            observing_count(&t->seen, tile_real(t->e, tile_acc(b, i, v), &c, k), c.mask, &t->scaling, false);
+            observing_count(&t->seen, tile_real(t->e, b, i, v, &c, &added, k), c.mask, &t->scaling, false);
     }
 }
 
@@ -187,9 +210,13 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
     const size_t stride = e->out_stride_elems, at = b->row * stride + b->col;
     const struct scaling s = t->scaling;
     const bool late = whole && kind.quantize && kind.sure && kind.act == QD_ACT_CLIP; /* clips bytes and min and max */
-    const struct tile_kind k = {kind.source, late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure};
+    const struct tile_kind k = {kind.source, late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure,
+                                kind.adds};
     const struct qd_qparams qp = late ? tile_clipped_bytes(e) : k.quantize ? *e->quantize : (struct qd_qparams){0};
-    const struct tile_columns c[TILE_VECTORS] = {tile_columns_of(e, b, 0), tile_columns_of(e, b, 1)};
+    struct tile_columns c[TILE_VECTORS] = {tile_columns_of(e, b, 0), tile_columns_of(e, b, 1)};
+    const struct tile_added added = tile_added_of(&e->residual, b, k.adds);
+    for (size_t v = 0; whole && v < TILE_VECTORS; v++)
+        c[v].count = QD_SIMD_FLOATS;
     const bool second = whole || c[1].count;
     struct piece piece = piece_begin();
     for (size_t i = 0; i < b->rows; i += 2) {
@@ -197,8 +224,8 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
         vf real[2][TILE_VECTORS];
 #pragma GCC unroll 2
         for (size_t r = 0; r < 2; r++) {
-            real[r][0] = tile_real(e, tile_acc(b, row[r], 0), &c[0], k);
-            real[r][1] = second ? tile_real(e, tile_acc(b, row[r], 1), &c[1], k) : real[r][0];
+            real[r][0] = tile_real(e, b, row[r], 0, &c[0], &added, k);
+            real[r][1] = second ? tile_real(e, b, row[r], 1, &c[1], &added, k) : real[r][0];
             if (!k.quantize)
                 tile_store(e, at + row[r] * stride, real[r], c, whole);
         }
@@ -237,7 +264,7 @@ static inline void tile_finish_s16(struct tile_epilogue *t, const struct tile_bl
         }
     }
     if (e->observe && !observing_take(&t->seen, &piece, &s, false))
-        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false});
+        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false});
 }
 
 QD_INLINE void tile_finish(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
