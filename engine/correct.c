@@ -5,14 +5,16 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS_READ  256 /* of an input, evenly spread: enough for an average over requests */
-#define ALL_AT     64  /* this many requests are all averaged, of those after it every SHARE-th */
-#define SHARE      16
-#define SAMPLES    64   /* rows that are kept, one of a request */
-#define FIRST_AT   16   /* biases are made after so many averaged requests, ... */
-#define LOOK_AGAIN 4    /* ... again after so many times as many ... */
-#define LOOK_MOST  256  /* ... and then, every so many, when ... */
-#define MOVED      0.25 /* ... a layer's averages have moved by so much of their length */
+#define ROWS_READ   256 /* of an input, evenly spread: enough for an average over requests */
+#define ALL_AT      64  /* this many requests are all averaged, of those after it every SHARE-th */
+#define SHARE       16
+#define SAMPLES     64   /* rows that are kept, one of a request */
+#define FIRST_AT    16   /* biases are made after so many averaged requests, ... */
+#define LOOK_AGAIN  4    /* ... again after so many times as many ... */
+#define LOOK_MOST   256  /* ... and then, every so many, when ... */
+#define TRIED_FIRST 16   /* measured requests after which biases that harm are undone, ... */
+#define TRIED_MOST  64   /* ... and looked at once more */
+#define MOVED       0.25 /* ... a layer's averages have moved by so much of their length */
 
 /* What one layer's input is like. */
 struct layer_means {
@@ -29,6 +31,11 @@ struct layer_means {
 
 struct qd_means {
     uint64_t requests, next, made;
+    struct {
+        uint64_t compared;
+        double with, without; /* sums */
+        bool harms, undone;
+    } trial; /* of the biases in force */
     size_t count;
     struct layer_means layers[]; /* by step of the plan */
 };
@@ -57,6 +64,7 @@ void qd_means_reset(struct qd_means *means)
         forget(&means->layers[i]);
     means->requests = 0;
     means->next = FIRST_AT;
+    memset(&means->trial, 0, sizeof means->trial);
 }
 
 void qd_means_destroy(struct qd_means **means)
@@ -279,7 +287,8 @@ static bool has_moved(const struct layer_means *layer)
 bool qd_model_correction_due(const struct qd_model *model)
 {
     const struct qd_means *means = model->means;
-    if (!model->options.bias_correction || qd_learner_frozen(model->learner) || means->requests < means->next)
+    if (!model->options.bias_correction || qd_learner_frozen(model->learner) || means->requests < means->next ||
+        means->trial.undone)
         return false;
     bool due = means->requests < LOOK_MOST;
     for (size_t i = 0; !due && i < means->count; i++)
@@ -363,6 +372,7 @@ bool qd_correction_finish(struct qd_correction **correction)
     if (in_force) {
         c->biases = NULL; /* the learner's */
         model->means->made++;
+        memset(&model->means->trial, 0, sizeof model->means->trial);
         for (size_t i = 0; i < model->means->count; i++) {
             qd_free(model->means->layers[i].used);
             model->means->layers[i].used = c->mean[i];
@@ -380,6 +390,49 @@ void qd_model_correction(const struct qd_model *model, struct qd_correction_repo
         .requests = model->means->requests, .made = model->means->made, .steps = model->means->count};
     for (size_t i = 0; biases && i < biases->count; i++)
         out->layers += biases->of[i] != NULL;
+    out->compared = model->means->trial.compared;
+    out->undone = model->means->trial.undone;
+    out->with = out->compared ? model->means->trial.with / (double)out->compared : (double)NAN;
+    out->without = out->compared ? model->means->trial.without / (double)out->compared : (double)NAN;
+}
+
+/* ------------------------------------------------------------------ is it better by it? */
+
+bool qd_correction_is_tried(const struct qd_model *model, const struct qd_biases *biases)
+{
+    return biases && biases == qd_learner_current(model->learner)->biases && model->means->trial.compared < TRIED_MOST;
+}
+
+/* Every layer is better by its correction, but the errors of layers add up with their signs: where they happen to
+ * cancel, correcting a part of them makes the sum larger. That is seen in answers only. */
+void qd_correction_compare(struct qd_model *model, const struct qd_biases *biases, double with, double without)
+{
+    struct qd_means *means = model->means;
+    if (!qd_correction_is_tried(model, biases))
+        return;
+    means->trial.with += with;
+    means->trial.without += without;
+    means->trial.compared++;
+    if (means->trial.compared == TRIED_FIRST || means->trial.compared == TRIED_MOST)
+        means->trial.harms = means->trial.with > means->trial.without;
+}
+
+bool qd_model_correction_harms(const struct qd_model *model)
+{
+    return model->means->trial.harms && !model->means->trial.undone && !qd_learner_frozen(model->learner);
+}
+
+bool qd_model_correction_undo(struct qd_model *model)
+{
+    struct qd_means *means = model->means;
+    if (qd_learner_correct(model->learner, NULL) != QD_OK)
+        return false;
+    for (size_t i = 0; i < means->count; i++) {
+        qd_free(means->layers[i].used);
+        means->layers[i].used = NULL;
+    }
+    means->trial.undone = true;
+    return true;
 }
 
 /* ------------------------------------------------------------------ over a restart */

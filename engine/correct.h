@@ -25,11 +25,20 @@ void qd_correction_run(struct qd_correction *correction);
  * [loop] */
 bool qd_correction_finish(struct qd_correction **correction);
 
+/* The compared requests say that answers were better without it: it is to be undone. [loop] */
+bool qd_model_correction_harms(const struct qd_model *model);
+/* Each layer's own bias again, as an epoch; not corrected again under this plan before qd_model_reset. False: out of
+ * memory. [loop] */
+bool qd_model_correction_undo(struct qd_model *model);
+
 struct qd_correction_report {
-    uint64_t requests; /* whose inputs were averaged, since the plan came into force */
-    uint64_t made;     /* how often biases were put in force */
-    size_t layers;     /* whose biases are corrected now */
-    size_t steps;      /* of the plan */
+    uint64_t requests;    /* whose inputs were averaged, since the plan came into force */
+    uint64_t made;        /* how often biases were put in force */
+    size_t layers;        /* whose biases are corrected now */
+    size_t steps;         /* of the plan */
+    uint64_t compared;    /* measured requests that were also answered without the biases in force */
+    double with, without; /* their mean 1 - cosine to FP32; NaN: none */
+    bool undone;          /* they harmed, and are not made again under this plan */
 };
 
 void qd_model_correction(const struct qd_model *model, struct qd_correction_report *out); /* [loop] */

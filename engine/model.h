@@ -145,6 +145,10 @@ bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, 
 bool qd_means_wanted(const struct qd_model *model);
 void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane);
 void qd_means_fold(struct qd_model *model, const struct qd_averaging *averaging, const struct qd_observation *seen);
+/* Are these biases in force, and is it yet to be seen whether answers are better by them? [loop] */
+bool qd_correction_is_tried(const struct qd_model *model, const struct qd_biases *biases);
+/* The error of one request's answer with these biases, and with each layer's own. [loop] */
+void qd_correction_compare(struct qd_model *model, const struct qd_biases *biases, double with, double without);
 struct qd_range_rules qd_range_rules_of(const struct qd_quant_options *options);
 enum qd_status qd_model_learner(const struct qd_quant_options *options, const struct qd_plan *plan,
                                 struct qd_learner **out) QD_MUST_CHECK;

@@ -71,6 +71,8 @@ enum qd_status qd_shadow_create(const struct qd_infer *infer, struct qd_shadow *
     s->epoch = qd_epoch_ref(infer->epoch);
     s->widens = infer->guard != QD_GUARD_CLIP;
     s->guard_tolerance = infer->guard_tolerance;
+    s->rules = infer->lane.rules;
+    s->wants_plain = s->plan == s->model->plan && qd_correction_is_tried(s->model, s->epoch->biases);
     if (s->plan == s->model->plan)
         probe_layers(s);
     if (copy_request(s, infer) != QD_OK) {
@@ -138,6 +140,30 @@ static void judge(struct qd_shadow *s, const struct qd_plan *plan, const struct 
     }
 }
 
+/* The request once more as it was served, but with each layer's own bias, against `fp32`, the lane that ran. */
+static void run_plain(struct qd_shadow *s, const struct qd_shape *shapes, const struct qd_plan *plan,
+                      const struct qd_lane *fp32)
+{
+    struct qd_error ignored;
+    struct qd_shaped *shaped = NULL;
+    const size_t bytes = sizeof *s->epoch + s->epoch->site_count * sizeof s->epoch->sites[0];
+    struct qd_epoch *epoch = qd_arena_alloc_raw(s->arena, bytes);
+    if (!epoch || qd_plan_shape(s->plan, shapes, &shaped, &ignored) != QD_OK)
+        return;
+    memcpy(epoch, s->epoch, bytes);
+    epoch->biases = NULL;
+    struct qd_lane lane = {.plan = s->plan, .shaped = shaped, .epoch = epoch, .rules = s->rules, .arena = s->arena};
+    struct qd_lane *running = &lane;
+    if (qd_lane_bind(&lane, s->inputs, &ignored) == QD_OK) {
+        qd_exec_run(&running, 1);
+        for (size_t o = 0; lane.status == QD_OK && o < qd_model_output_count(s->model); o++)
+            compare(&s->plain, o, &lane.slots[s->plan->output_slots[o]], &fp32->slots[plan->output_slots[o]]);
+        s->has_plain = lane.status == QD_OK;
+    }
+    qd_lane_release(&lane);
+    qd_shaped_unref(&shaped);
+}
+
 static void run_beside(struct qd_shadow *s, struct qd_plan *plan)
 {
     struct qd_error ignored;
@@ -160,6 +186,8 @@ static void run_beside(struct qd_shadow *s, struct qd_plan *plan)
         qd_exec_run(running, (size_t)s->lane_count);
         s->fp32_us = (qd_thread_us() - start) / s->lane_count;
         judge(s, plan, lanes);
+        if (s->measured && s->wants_plain)
+            run_plain(s, shapes, plan, &lanes[0]);
     }
     for (int i = 0; i < s->lane_count; i++)
         qd_lane_release(&lanes[i]);
@@ -224,6 +252,8 @@ void qd_shadow_finish(struct qd_shadow **shadow)
             a->layers[i].noise += s->layers[i].squares.noise;
         }
         tell(s);
+        if (s->has_plain && sound(&s->plain))
+            qd_correction_compare(s->model, s->epoch->biases, 1 - c, 1 - cosine(&s->plain));
     }
     destroy(shadow);
 }

@@ -30,9 +30,11 @@ struct qd_shadow {
     double guard_tolerance;
     struct qd_arena *arena, *step_arena; /* of the copies and the lanes; of one layer's measurement */
     struct qd_tensor *inputs, *answers;
-    struct qd_layer_found *layers; /* [step_count] of `plan` */
-    int *twins;                    /* [step_count] of the plan in FP32: the step of `plan` that is measured; -1 */
-    struct qd_comparison answer;
+    struct qd_layer_found *layers;      /* [step_count] of `plan` */
+    int *twins;                         /* [step_count] of the plan in FP32: the step of `plan` that is measured; -1 */
+    struct qd_comparison answer, plain; /* the next: what biases that aren't corrected would have answered */
+    struct qd_exec_rules rules;         /* of the request */
+    bool wants_plain, has_plain;
     struct qd_shadow_probe lanes[1 + QD_PROBES];
     int lane_count;
     double fp32_us;  /* of a lane */

@@ -69,8 +69,9 @@ static void write_correction(struct qd_text *out, const struct qd_model *model)
     struct qd_correction_report report;
     qd_model_correction(model, &report);
     qd_text_printf(
-        out, ",\"bias_correction\":{\"enabled\":%s,\"layers\":%zu,\"requests\":%" PRIu64 ",\"made\":%" PRIu64 "}",
+        out, ",\"bias_correction\":{\"enabled\":%s,\"layers\":%zu,\"requests\":%" PRIu64 ",\"made\":%" PRIu64,
         qd_model_options(model).bias_correction ? "true" : "false", report.layers, report.requests, report.made);
+    qd_text_printf(out, ",\"compared\":%" PRIu64 ",\"undone\":%s}", report.compared, report.undone ? "true" : "false");
     qd_text_printf(out, ",\"smoothing\":{\"enabled\":%s,\"tensors\":%zu}",
                    qd_model_options(model).smoothing ? "true" : "false", qd_model_smoothed(model));
 }

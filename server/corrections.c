@@ -106,10 +106,25 @@ bool qd_corrections_check(struct qd_server *server, struct qd_model_entry *entry
     return begin(server, c, entry) && waits;
 }
 
+static void judge_biases(struct qd_model_entry *entry)
+{
+    struct qd_correction_report report;
+    if (!qd_model_correction_harms(entry->model) || entry->changing || entry->correcting)
+        return;
+    qd_model_correction(entry->model, &report);
+    if (qd_model_correction_undo(entry->model))
+        qd_log(QD_LOG_INFO,
+               "model '%s': correction of the biases is taken back: cosine to FP32 of %" PRIu64
+               " requests is %.6f with it, %.6f without",
+               entry->name, report.compared, 1 - report.with, 1 - report.without);
+}
+
 void qd_corrections_judge(struct qd_server *server, struct qd_model_entry *entry)
 {
     struct qd_error error;
     const double before = entry->unsmoothed, now = measured(entry);
+    if (!server->draining)
+        judge_biases(entry);
     if (before == 0 || now == 0 || entry->changing || entry->correcting || server->draining)
         return;
     entry->unsmoothed = 0;

@@ -11,7 +11,8 @@
  * large to let a request wait aren't waited for. */
 bool qd_corrections_check(struct qd_server *server, struct qd_model_entry *entry, void (*done)(void *ctx), void *ctx);
 
-/* After each measured request: takes smoothing back when answers have got worse by it. */
+/* After each measured request: takes smoothing, or corrected biases, back when answers have got worse by
+ * them. */
 void qd_corrections_judge(struct qd_server *server, struct qd_model_entry *entry);
 
 #endif

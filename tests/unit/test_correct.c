@@ -283,6 +283,69 @@ static void test_kept_over_a_restart(void **state)
     net_free(&b);
 }
 
+/* Requests that are measured and not learned from. */
+static void measure(struct net *n, int times)
+{
+    struct qd_infer_options options = qd_infer_defaults();
+    options.observe = false;
+    for (int i = 0; i < times; i++) {
+        struct qd_error error;
+        struct qd_shadow *shadow;
+        struct qd_infer *infer = qd_mb_run(n->model, &options, n->row->in, n->x);
+        assert_int_equal(qd_shadow_create(infer, &shadow, &error), QD_OK);
+        qd_infer_destroy(&infer);
+        qd_shadow_run(shadow);
+        qd_shadow_finish(&shadow);
+    }
+}
+
+/* What the means were learned from is answered better by them; inputs of one channel alone are answered worse. */
+static void test_undone_where_it_harms(void **state)
+{
+    (void)state;
+    struct net n = net_new(&rows[0], true);
+    struct qd_error error;
+    double plain[32], corrected[32];
+    teach(&n, 15);
+    measure(&n, 3);
+    assert_int_equal(report_of(&n).compared, 0); /* nothing to compare yet */
+    teach(&n, 1);
+    assert_true(correct(&n));
+    measure(&n, 100);
+    assert_false(qd_model_correction_harms(n.model));
+    assert_int_equal(report_of(&n).compared, 64);
+    assert_true(report_of(&n).with < 0.5 * report_of(&n).without);
+
+    teach(&n, 48);
+    assert_true(correct(&n)); /* others: judged anew */
+    assert_int_equal(report_of(&n).compared, 0);
+    for (int i = 0; i < 35; i++)
+        n.x[i] = i % 7 == 1 ? n.x[i] : 0;
+    const uint64_t epoch = epoch_of(&n);
+    answer(&n, NULL, corrected, NULL);
+    measure(&n, 15);
+    assert_false(qd_model_correction_harms(n.model));
+    measure(&n, 1);
+    assert_true(report_of(&n).with > report_of(&n).without);
+    assert_true(qd_model_correction_harms(n.model));
+    assert_int_equal(qd_model_ranges_freeze(n.model, &error), QD_OK); /* frozen models keep what they have */
+    assert_false(qd_model_correction_harms(n.model));
+    assert_int_equal(qd_model_ranges_unfreeze(n.model, &error), QD_OK);
+    assert_true(qd_model_correction_undo(n.model));
+    assert_false(qd_model_correction_harms(n.model));
+    assert_true(epoch_of(&n) > epoch && report_of(&n).undone && report_of(&n).layers == 0);
+    answer(&n, NULL, plain, NULL);
+    assert_true(worst(plain, corrected, n.row->outputs) > 0);
+    teach(&n, 400);
+    assert_false(correct(&n));
+    assert_int_equal(report_of(&n).layers, 0);
+
+    assert_int_equal(qd_model_ranges_reset(n.model, &error), QD_OK);
+    teach(&n, 16);
+    assert_true(correct(&n));
+    net_free(&n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_what_ends_it),
         cmocka_unit_test(test_kept_over_a_restart),
         cmocka_unit_test(test_a_plan_that_went_meanwhile),
+        cmocka_unit_test(test_undone_where_it_harms),
     };
     engine = qd_mb_engine(1);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
