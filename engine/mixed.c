@@ -32,6 +32,8 @@ struct qd_rebalance {
     enum qd_budget_way *ways;
     size_t *records;           /* of each layer, in model->mixed */
     bool *follows;             /* of each layer: in FP32 only because its neighbours are */
+    int *steps;                /* of each layer, in the plan */
+    struct qd_arena *arena;    /* of the layers' tensors */
     struct qd_layer_pin *pins; /* the options' */
     struct qd_precision_move *moves;
     char reason[200];
@@ -127,12 +129,11 @@ static void forget_errors(struct qd_mixed *m, const struct qd_plan *plan)
         if (!qd_step_errs(plan, &plan->steps[s]) || plan->steps[s].int16)
             continue;
         struct qd_mixed_layer *layer = record_of(m, plan->steps[s].node->name);
-        if (layer)
-            *layer = (struct qd_mixed_layer){.node = layer->node,
-                                             .us = layer->us,
-                                             .fp32_us = layer->fp32_us,
-                                             .fell = layer->fell,
-                                             .settled = layer->settled};
+        if (!layer)
+            continue;
+        layer->alone = layer->answer = (struct qd_squares){0};
+        layer->cosine = 0;
+        layer->probed = 0;
     }
 }
 
@@ -185,6 +186,13 @@ bool qd_model_wants_shadow(const struct qd_model *model)
            (m->budget.observed < SETTLED && model->watched < WATCHED_MOST);
 }
 
+/* Of times, 0 being none. */
+static void keep_least(double *least, double us)
+{
+    if (us > 0 && (*least <= 0 || us < *least))
+        *least = us;
+}
+
 void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
 {
     const struct qd_plan *plan = model->plan;
@@ -203,9 +211,11 @@ void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
             continue;
         layer->alone.signal += f->squares.signal;
         layer->alone.noise += f->squares.noise;
-        layer->us = layer->us > 0 && layer->us < f->us ? layer->us : f->us;
-        if (f->fp32_us > 0)
-            layer->fp32_us = layer->fp32_us > 0 && layer->fp32_us < f->fp32_us ? layer->fp32_us : f->fp32_us;
+        keep_least(&layer->us, f->us);
+        keep_least(&layer->fp32_us, f->fp32_us);
+        for (int i = 0; i < QD_TIMED_INPUTS; i++)
+            keep_least(&layer->in_us[i], f->in_us[i]);
+        layer->rows = plan->steps[s].kind == QD_STEP_LINEAR && qd_step_rows(&plan->steps[s]) != QD_NO_VALUE;
         times |= f->fp32_us > 0;
     }
     m->timed += times;
@@ -263,8 +273,11 @@ static void set_costs(struct qd_budget_layer *out, const struct qd_step *step, c
     const double int8 = layer->us > 0 ? layer->us : (double)step->int8_us;
     const bool timed = step->int8_us > 0;
     out->cost[QD_WAY_INT8] = int8;
-    out->cost[QD_WAY_INT16] = int8 * (timed && step->int16_us > 0 ? (double)step->int16_us / (double)step->int8_us
-                                                                  : usual[QD_WAY_INT16]);
+    if (timed && step->int16_us > 0) /* that time has the conversion of its input in it, which the tensor counts */
+        out->cost[QD_WAY_INT16] = fmax(
+            int8 * (double)step->int16_us / (double)step->int8_us - layer->in_us[0] * QD_WORDS_TIME, int8);
+    else
+        out->cost[QD_WAY_INT16] = int8 * usual[QD_WAY_INT16];
     out->cost[QD_WAY_FP32] = layer->fp32_us > 0 ? layer->fp32_us
                              : timed            ? int8 * (double)step->fp32_us / (double)step->int8_us
                                                 : int8 * usual[QD_WAY_FP32];
@@ -321,9 +334,21 @@ static enum qd_status list_layers(struct qd_rebalance *r)
             out->may |= linear && !qd_linear_is_depthwise(step->linear) ? 1u << QD_WAY_INT16 : 0;
         }
         r->follows[r->count] = step->follows && out->now == QD_WAY_FP32;
+        r->steps[r->count] = s;
         r->records[r->count++] = (size_t)(layer - m->layers);
     }
     return QD_OK;
+}
+
+/* When all records are there: they move when one is added. */
+static bool link_layers(struct qd_rebalance *r)
+{
+    const struct qd_mixed_layer **records = NULL;
+    if (qd_arena_create(16 << 10, &r->arena) == QD_OK)
+        records = qd_arena_alloc(r->arena, r->count + 1, sizeof *records);
+    for (size_t i = 0; records && i < r->count; i++)
+        records[i] = &r->model->mixed->layers[r->records[i]];
+    return records && qd_mixed_link(r->model->plan, r->layers, r->steps, records, r->count, r->arena);
 }
 
 /* ------------------------------------------------------------------ the decision */
@@ -423,7 +448,8 @@ static bool make_room(struct qd_rebalance *r)
     r->moves = qd_calloc(steps + 1, sizeof *r->moves);
     r->pins = qd_calloc(r->model->options.pin_count + 2 * steps + 1, sizeof *r->pins);
     r->follows = qd_calloc(steps + 1, sizeof *r->follows);
-    return r->follows && r->layers && r->ways && r->records && r->moves && r->pins;
+    r->steps = qd_calloc(steps + 1, sizeof *r->steps);
+    return r->follows && r->steps && r->layers && r->ways && r->records && r->moves && r->pins;
 }
 
 enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance **out, struct qd_error *error)
@@ -438,7 +464,7 @@ enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance *
     r->model = qd_model_ref(model);
     r->verdict = m->verdict;
     m->verdict = QD_BUDGET_STAY;
-    if (!make_room(r) || list_layers(r) != QD_OK) {
+    if (!make_room(r) || list_layers(r) != QD_OK || !link_layers(r)) {
         qd_rebalance_destroy(&r);
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to choose precisions");
     }
@@ -480,6 +506,8 @@ void qd_rebalance_destroy(struct qd_rebalance **rebalance)
     qd_free(r->ways);
     qd_free(r->records);
     qd_free(r->follows);
+    qd_free(r->steps);
+    qd_arena_destroy(&r->arena);
     qd_free(r->moves);
     qd_free(r->pins);
     qd_model_unref(&r->model);

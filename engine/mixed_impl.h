@@ -10,10 +10,14 @@
  * two where it does. */
 #define QD_PROBES 8
 
+/* Inputs of a layer whose conversion is timed: the first so many. */
+#define QD_TIMED_INPUTS 4
+
 /* What one shadow run found of a step that computes in integers. */
 struct qd_layer_found {
-    struct qd_squares squares; /* the layer alone, on the inputs it has in FP32 */
-    double us, fp32_us;        /* its time then, and that of the step in FP32; 0: not measured */
+    struct qd_squares squares;     /* the layer alone, on the inputs it has in FP32 */
+    double us, fp32_us;            /* its time then, and that of the step in FP32; 0: not measured */
+    double in_us[QD_TIMED_INPUTS]; /* of making its inputs' integers; 0: it takes them as they are */
 };
 
 /* One layer, by name, since it was first measured in INT8. */
@@ -23,7 +27,9 @@ struct qd_mixed_layer {
     struct qd_squares answer; /* of the answer, everything else in FP32 ... */
     double cosine;            /* ... and the sum of 1 - cosine, over so many runs: */
     uint64_t probed;
-    double us, fp32_us; /* least times of the layer that shadow runs saw, in INT8 and FP32; 0: none */
+    double us, fp32_us;            /* least times of the layer that shadow runs saw, in INT8 and FP32; 0: none */
+    double in_us[QD_TIMED_INPUTS]; /* the same of making its inputs' bytes */
+    bool rows;                     /* in INT8 it reads rows by their own ranges */
     bool fell, settled;
 };
 
@@ -51,6 +57,14 @@ struct qd_mixed_found {
     } probes[QD_PROBES];
     int probe_count;
 };
+
+/* A 16-bit integer of a float takes this many times a byte's time: six bytes move, not five. */
+#define QD_WORDS_TIME 1.2
+
+/* The tensors between layers, as the budget counts conversions of them: fills in layers[i].tensors, in the arena.
+ * Layer i is step steps[i] of the plan, records[i] is its record. False: out of memory. */
+bool qd_mixed_link(const struct qd_plan *plan, struct qd_budget_layer *layers, const int *steps,
+                   const struct qd_mixed_layer *const *records, size_t count, struct qd_arena *arena);
 
 /* Steps (of model->plan, into *steps) whose error in the answer is to be measured next; returns how many, at most
  * QD_PROBES. [loop] */

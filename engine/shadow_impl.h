@@ -34,6 +34,7 @@ struct qd_shadow {
     int *twins;                         /* [step_count] of the plan in FP32: the step of `plan` that is measured; -1 */
     struct qd_comparison answer, plain; /* the next: what biases that aren't corrected would have answered */
     struct qd_exec_rules rules;         /* of the request */
+    double in_us[QD_TIMED_INPUTS];      /* of the layer that is measured */
     bool wants_plain, has_plain;
     struct qd_shadow_probe lanes[1 + QD_PROBES];
     int lane_count;

@@ -82,10 +82,17 @@ static struct qd_qparams scale_for(const struct qd_shadow *s, int site, const st
     return wide ? qd_qparams_from_range_s16(lo, hi) : qd_qparams_from_range(lo, hi, s->plan->sites[site].symmetric);
 }
 
+static void note_conversion(struct qd_shadow *s, int i, double us)
+{
+    if (i < QD_TIMED_INPUTS)
+        s->in_us[i] = us;
+}
+
 static void *take(struct qd_shadow *s, size_t bytes) { return qd_arena_alloc_raw(s->step_arena, bytes + 1); }
 
-/* The tensor as the slot carries it: quantized, or as it is. False: out of memory. */
-static bool carried(struct qd_shadow *s, int slot, const struct qd_tensor *in, struct qd_tensor *out,
+/* The tensor as the slot carries it: quantized, or as it is. Input `i` of a layer: how long that took is noted. False:
+ * out of memory. */
+static bool carried(struct qd_shadow *s, int i, int slot, const struct qd_tensor *in, struct qd_tensor *out,
                     struct qd_qparams *qp)
 {
     const int site = slot == QD_NO_VALUE ? -1 : s->plan->slots[slot].site;
@@ -98,8 +105,10 @@ static bool carried(struct qd_shadow *s, int slot, const struct qd_tensor *in, s
     out->dtype = s->plan->sites[site].wide ? QD_I16 : QD_U8;
     out->data = take(s, qd_tensor_bytes(out));
     void *scratch = take(s, elems);
+    const double start = qd_thread_us();
     if (out->data && scratch)
         qd_convert_quantize(s->plan->kernels, in, out, qp, &ignored, scratch, s->plan->parallel);
+    note_conversion(s, i, qd_thread_us() - start);
     return out->data && scratch;
 }
 
@@ -121,9 +130,11 @@ static bool carried_in_rows(struct qd_shadow *s, const struct qd_tensor *in, str
     out->dtype = QD_U8;
     out->data = take(s, elems);
     *scales = qd_arena_alloc(s->step_arena, elems + 1, sizeof **scales);
+    const double start = qd_thread_us();
     if (out->data && *scales)
         qd_convert_quantize_rows(s->plan->kernels, in, out, step->by, *scales, s->plan->sites[site].symmetric, &ignored,
                                  s->plan->parallel);
+    note_conversion(s, 0, qd_thread_us() - start);
     return out->data && *scales;
 }
 
@@ -135,10 +146,10 @@ static bool run_linear(struct qd_shadow *s, const struct qd_lane *lane, const st
     struct qd_tensor in, residual;
     struct qd_qparams in_qp = {.scale = 1}, residual_qp = {.scale = 1};
     struct qd_row_scale *rows = NULL;
-    const bool made = qd_step_rows(mine) == QD_NO_VALUE ? carried(s, mine->in[0], from, &in, &in_qp)
+    const bool made = qd_step_rows(mine) == QD_NO_VALUE ? carried(s, 0, mine->in[0], from, &in, &in_qp)
                                                         : carried_in_rows(s, from, &in, mine, &rows);
     *got = lane->slots[fp32->out[0]];
-    if (!made || (sum != QD_NO_VALUE && !carried(s, mine->in[1], &lane->slots[sum], &residual, &residual_qp)))
+    if (!made || (sum != QD_NO_VALUE && !carried(s, 1, mine->in[1], &lane->slots[sum], &residual, &residual_qp)))
         return false;
     got->data = take(s, qd_tensor_bytes(got));
     void *scratch = take(s, qd_linear_scratch_bytes(mine->linear, &in.shape, s->plan->parallel->threads));
@@ -172,7 +183,7 @@ static bool run_op(struct qd_shadow *s, const struct qd_lane *lane, const struct
         const bool there = fp32->in[i] != QD_NO_VALUE;
         in_qp[i] = NULL;
         in[i] = (struct qd_tensor){.dtype = QD_NONE};
-        if (there && !carried(s, mine->in[i], &lane->slots[fp32->in[i]], &in[i], &scales[i]))
+        if (there && !carried(s, i, mine->in[i], &lane->slots[fp32->in[i]], &in[i], &scales[i]))
             return false;
         if (there && in[i].dtype == QD_U8 && lane->slots[fp32->in[i]].dtype == QD_F32)
             in_qp[i] = &scales[i];
@@ -257,12 +268,14 @@ void qd_shadow_look(struct qd_probe *probe, const struct qd_lane *lane, const st
         return;
     const struct qd_step *mine = &s->plan->steps[i];
     double us = 0;
+    memset(s->in_us, 0, sizeof s->in_us);
     if (step->kind == QD_STEP_LINEAR ? run_linear(s, lane, step, mine, got, &us)
                                      : run_op(s, lane, step, mine, got, &us)) {
         struct qd_squares ignored = {0};
         judge(lane, step, got, p->only >= 0, p->only >= 0 ? &ignored : &s->layers[i].squares);
         if (p->only < 0) {
             s->layers[i].us = us;
+            memcpy(s->layers[i].in_us, s->in_us, sizeof s->in_us);
             s->layers[i].fp32_us = s->times_fp32 ? time_fp32(s, lane, step) : 0;
         }
     }

@@ -8,11 +8,14 @@
 #define SURELY    2   /* standard errors above the target that count, ... */
 #define SOON      32  /* ..., half as many from here on, ... */
 #define SURE      64  /* ... until so many observations of a plan: then any mean above it does */
-#define LOWER_AIM 0.6 /* the same for a plan of less cost */
-#define CLEARLY   0.5 /* "clearly below": share of the target that mean and three standard errors stay below */
+#define LOWER_AIM 0.8 /* the same for a plan of less cost */
+#define CLEARLY   0.7 /* "clearly below": share of the target that mean and three standard errors stay below */
 #define LONG      64  /* observations of a plan before it may be made cheaper; eight times as many after each regret */
 #define LONG_MOST (1u << 20)
 #define WORTH     0.02 /* of the model's cost that a cheaper plan saves at least */
+
+#define PAIRED_MOST  8    /* layers at a tensor: of those with more none are moved in pairs */
+#define LEAST_SAVING 1e-9 /* of the cost around a move: less is rounding */
 
 /* May a layer run in precision w? For more accuracy or for less cost only in what brings it, or as it does. */
 static bool may(const struct qd_budget_layer *l, enum qd_budget_verdict verdict, int w)
@@ -38,7 +41,144 @@ static double total_error(const struct problem *p)
     return sum;
 }
 
-/* Cheapest way; of two that cost the same the one of less error. */
+/* ------------------------------------------------------------------ cost */
+
+static bool in_bytes(const struct qd_budget_tensor *t, const enum qd_budget_way *ways)
+{
+    bool bytes = !t->floats && t->makers > 0;
+    for (size_t e = 0; bytes && e < t->makers + t->readers + t->others; e++)
+        bytes = ways[t->ends[e]] == QD_WAY_INT8;
+    return bytes;
+}
+
+static double conversions(const struct qd_budget_tensor *t, const enum qd_budget_way *ways)
+{
+    double sum = 0;
+    for (int w = QD_WAY_INT8; w <= QD_WAY_INT16; w++) {
+        bool wanted = false;
+        for (size_t e = t->makers; !wanted && e < t->makers + t->readers; e++)
+            wanted = (int)ways[t->ends[e]] == w;
+        sum += wanted && !in_bytes(t, ways) ? t->cost[w] : 0;
+    }
+    return sum;
+}
+
+double qd_budget_cost(const struct qd_budget_layer *layers, size_t count, const enum qd_budget_way *ways)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        sum += layers[i].cost[ways[i]];
+        for (size_t t = 0; t < layers[i].tensor_count; t++)
+            sum += layers[i].tensors[t]->ends[0] == i ? conversions(layers[i].tensors[t], ways) : 0;
+    }
+    return sum;
+}
+
+/* One layer that moves, or two. */
+struct move {
+    size_t layer[2];
+    enum qd_budget_way way[2];
+    int count;
+    double removed, more; /* error, cost */
+};
+
+static bool touches(const struct qd_budget_layer *l, const struct qd_budget_tensor *tensor)
+{
+    for (size_t t = 0; t < l->tensor_count; t++)
+        if (l->tensors[t] == tensor)
+            return true;
+    return false;
+}
+
+/* Cost of what a move can change. */
+static double cost_around(const struct problem *p, const struct move *m)
+{
+    double sum = 0;
+    for (int k = 0; k < m->count; k++) {
+        const struct qd_budget_layer *l = &p->layers[m->layer[k]];
+        sum += l->cost[p->ways[m->layer[k]]];
+        for (size_t t = 0; t < l->tensor_count; t++)
+            if (k == 0 || !touches(&p->layers[m->layer[0]], l->tensors[t]))
+                sum += conversions(l->tensors[t], p->ways);
+    }
+    return sum;
+}
+
+static void apply(const struct problem *p, const struct move *m)
+{
+    for (int k = 0; k < m->count; k++)
+        p->ways[m->layer[k]] = m->way[k];
+}
+
+/* What the move would change; the ways are as before. */
+static void weigh(const struct problem *p, struct move *m)
+{
+    struct move back = *m;
+    m->removed = 0;
+    for (int k = 0; k < m->count; k++) {
+        const struct qd_budget_layer *l = &p->layers[m->layer[k]];
+        back.way[k] = p->ways[m->layer[k]];
+        m->removed += l->error[back.way[k]] - l->error[m->way[k]];
+    }
+    const double before = cost_around(p, m);
+    apply(p, m);
+    m->more = cost_around(p, m) - before;
+    apply(p, &back);
+}
+
+/* The best move so far, by `better`, which a candidate is compared with it by. */
+struct search {
+    const struct problem *p;
+    double room; /* of best_saving */
+    bool saves;
+    double best;
+    struct move found;
+};
+
+static void consider(struct search *s, struct move m)
+{
+    weigh(s->p, &m);
+    double worth;
+    if (s->saves)
+        worth = -m.removed <= s->room && m.more < -LEAST_SAVING * cost_around(s->p, &m) ? -m.more : 0;
+    else
+        worth = m.removed > 0 ? m.removed / fmax(m.more, 1e-9) : 0;
+    if (worth > s->best) {
+        s->best = worth;
+        s->found = m;
+    }
+}
+
+/* Layer i to `way` together with each layer beside it. */
+static void consider_pairs(struct search *s, size_t i, enum qd_budget_way way)
+{
+    const struct qd_budget_layer *l = &s->p->layers[i];
+    for (size_t t = 0; t < l->tensor_count; t++) {
+        const struct qd_budget_tensor *tensor = l->tensors[t];
+        const size_t ends = tensor->makers + tensor->readers + tensor->others;
+        for (size_t e = 0; ends <= PAIRED_MOST && e < ends; e++)
+            for (int w = 0; w < QD_WAYS; w++) {
+                const size_t j = tensor->ends[e];
+                if (j != i && w != (int)s->p->ways[j] && may(&s->p->layers[j], s->p->verdict, w))
+                    consider(s, (struct move){{i, j}, {way, (enum qd_budget_way)w}, 2, 0, 0});
+            }
+    }
+}
+
+static bool best_move(struct search *s)
+{
+    s->best = 0;
+    for (size_t i = 0; i < s->p->count; i++)
+        for (int w = 0; w < QD_WAYS; w++) {
+            if (w == (int)s->p->ways[i] || !may(&s->p->layers[i], s->p->verdict, w))
+                continue;
+            consider(s, (struct move){{i, i}, {(enum qd_budget_way)w}, 1, 0, 0});
+            consider_pairs(s, i, (enum qd_budget_way)w);
+        }
+    return s->best > 0;
+}
+
+/* Cheapest way by itself; of two that cost the same the one of less error. */
 static enum qd_budget_way cheapest(const struct problem *p, size_t i)
 {
     const struct qd_budget_layer *l = &p->layers[i];
@@ -50,51 +190,15 @@ static enum qd_budget_way cheapest(const struct problem *p, size_t i)
     return (enum qd_budget_way)best;
 }
 
-/* The step that removes most error for its cost; false: there is none. */
-static bool best_step(const struct problem *p, size_t *layer, int *way)
-{
-    double best = 0;
-    for (size_t i = 0; i < p->count; i++)
-        for (int w = 0; w < QD_WAYS; w++) {
-            const struct qd_budget_layer *l = &p->layers[i];
-            const double removed = l->error[p->ways[i]] - l->error[w];
-            const double more = fmax(l->cost[w] - l->cost[p->ways[i]], 1e-9);
-            if (may(l, p->verdict, w) && removed > 0 && removed / more > best) {
-                best = removed / more;
-                *layer = i;
-                *way = w;
-            }
-        }
-    return best > 0;
-}
-
-/* The change that saves most and adds no more error than `room`; false: there is none. */
-static bool best_saving(const struct problem *p, double room, size_t *layer, int *way)
-{
-    double best = 0;
-    for (size_t i = 0; i < p->count; i++)
-        for (int w = 0; w < QD_WAYS; w++) {
-            const struct qd_budget_layer *l = &p->layers[i];
-            const double saved = l->cost[p->ways[i]] - l->cost[w];
-            if (may(l, p->verdict, w) && saved > best && l->error[w] - l->error[p->ways[i]] <= room) {
-                best = saved;
-                *layer = i;
-                *way = w;
-            }
-        }
-    return best > 0;
-}
-
 static double solve(const struct problem *p)
 {
-    size_t layer = 0;
-    int way = 0;
+    struct search step = {.p = p}, saving = {.p = p, .saves = true};
     for (size_t i = 0; i < p->count; i++)
-        p->ways[i] = cheapest(p, i);
-    while (total_error(p) > p->most && best_step(p, &layer, &way))
-        p->ways[layer] = (enum qd_budget_way)way;
-    for (double room; (room = p->most - total_error(p)) >= 0 && best_saving(p, room, &layer, &way);)
-        p->ways[layer] = (enum qd_budget_way)way;
+        p->ways[i] = p->verdict == QD_BUDGET_OVER ? p->layers[i].now : cheapest(p, i);
+    while (total_error(p) > p->most && best_move(&step))
+        apply(p, &step.found);
+    while ((saving.room = p->most - total_error(p)) >= 0 && best_move(&saving))
+        apply(p, &saving.found);
     return total_error(p);
 }
 
@@ -170,14 +274,6 @@ enum qd_budget_verdict qd_budget_observe(struct qd_budget *b, double error, doub
     return long_enough(b) && mean + 3 * standard_error(b) < CLEARLY * b->target ? QD_BUDGET_UNDER : QD_BUDGET_STAY;
 }
 
-static double cost_of(const struct qd_budget_layer *layers, size_t count, const enum qd_budget_way *ways)
-{
-    double sum = 0;
-    for (size_t i = 0; i < count; i++)
-        sum += layers[i].cost[ways ? ways[i] : layers[i].now];
-    return sum;
-}
-
 static double sum_of_errors(const struct qd_budget_layer *layers, size_t count)
 {
     double sum = 0;
@@ -205,13 +301,11 @@ size_t qd_budget_decide(const struct qd_budget *b, enum qd_budget_verdict verdic
         ways[i] = layers[i].now;
     if (verdict == QD_BUDGET_STAY || !(b->w > 0))
         return 0;
+    const double before = qd_budget_cost(layers, count, ways);
     const double most = most_error(b, verdict, sum_of_errors(layers, count));
     solve(&(struct problem){layers, count, verdict, most, ways});
-    if (verdict == QD_BUDGET_UNDER) {
-        const double before = cost_of(layers, count, NULL);
-        if (!(before - cost_of(layers, count, ways) >= WORTH * before))
-            return 0;
-    }
+    if (verdict == QD_BUDGET_UNDER && !(before - qd_budget_cost(layers, count, ways) >= WORTH * before))
+        return 0;
     for (size_t i = 0; i < count; i++)
         moves += ways[i] != layers[i].now;
     return moves;

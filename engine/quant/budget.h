@@ -10,6 +10,17 @@
 
 enum qd_budget_way { QD_WAY_INT8, QD_WAY_INT16, QD_WAY_FP32, QD_WAYS };
 
+/* A tensor between layers. It stays in bytes where all that make and read it run in INT8; else it is floats, of which
+ * bytes are made for those in INT8 that read it, and words for those in INT16: once each, whoever reads them. */
+struct qd_budget_tensor {
+    double cost[2];     /* of making bytes, words; the layers' unit */
+    bool floats;        /* something that is no layer makes it, or reads it, as floats */
+    size_t makers;      /* in `ends`, before ... */
+    size_t readers;     /* ... those that read it in their own precision, before ... */
+    size_t others;      /* ... those that in INT8 take floats as well */
+    const size_t *ends; /* layers: indices; one at least */
+};
+
 struct qd_budget_layer {
     double cost[QD_WAYS];  /* time of the layer in each precision, any unit */
     double error[QD_WAYS]; /* what it then adds to the answer's error, any unit; errors of layers add up */
@@ -17,11 +28,18 @@ struct qd_budget_layer {
     enum qd_budget_way now;
     bool fell;    /* a decision has put it into a cheaper precision ... */
     bool settled; /* ... and a later one had to take it back: it does not fall again */
+    /* That it makes or reads, each once; borrowed. None: its precision costs others nothing. */
+    const struct qd_budget_tensor *const *tensors;
+    size_t tensor_count;
 };
+
+/* Of layers and conversions. */
+double qd_budget_cost(const struct qd_budget_layer *layers, size_t count, const enum qd_budget_way *ways);
 
 /* The ways (in *ways, [count]) of least cost found whose errors sum to at most `most`, of those that layers may run in:
  * from each layer's cheapest on, always the step that removes most error for its cost; then steps that were not needed
- * are taken back, the dearest first. When none is good enough: the least error. Returns the sum of errors. */
+ * are taken back, the dearest first. A step moves one layer, or two that share a tensor. When none is good enough: the
+ * least error. Returns the sum of errors. */
 double qd_budget_solve(const struct qd_budget_layer *layers, size_t count, double most, enum qd_budget_way *ways);
 
 /* Looked at after 8 observations of a plan, then after 16, 32, ..., and for ever after each 512. */
