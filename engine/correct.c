@@ -271,11 +271,14 @@ struct qd_correction {
     bool made;
 };
 
+/* A layer that came back to INT8 has seen little at first: its means would be those of one request. */
+static bool is_known(const struct layer_means *layer) { return layer->mean && layer->n >= FIRST_AT; }
+
 static bool has_moved(const struct layer_means *layer)
 {
     double length = 0, way = 0;
-    if (!layer->mean || !layer->used)
-        return layer->mean != NULL;
+    if (!is_known(layer) || !layer->used)
+        return is_known(layer);
     for (size_t k = 0; k < layer->size; k++) {
         const double was = (double)layer->used[k], is = (double)layer->mean[k];
         length += was * was;
@@ -284,13 +287,24 @@ static bool has_moved(const struct layer_means *layer)
     return way > MOVED * MOVED * length;
 }
 
+static bool has_newcomer(const struct qd_means *means)
+{
+    for (size_t i = 0; i < means->count; i++)
+        if (means->layers[i].mean && !means->layers[i].used && means->layers[i].n == FIRST_AT)
+            return true;
+    return false;
+}
+
 bool qd_model_correction_due(const struct qd_model *model)
 {
     const struct qd_means *means = model->means;
-    if (!model->options.bias_correction || qd_learner_frozen(model->learner) || means->requests < means->next ||
-        means->trial.undone)
+    if (!model->options.bias_correction || qd_learner_frozen(model->learner) || means->trial.undone)
         return false;
-    bool due = means->requests < LOOK_MOST;
+    if (means->requests < means->next)
+        return has_newcomer(means);
+    bool due = false;
+    for (size_t i = 0; !due && means->requests < LOOK_MOST && i < means->count; i++)
+        due = is_known(&means->layers[i]);
     for (size_t i = 0; !due && i < means->count; i++)
         due = has_moved(&means->layers[i]);
     return due;
@@ -334,7 +348,7 @@ enum qd_status qd_correction_create(struct qd_model *model, struct qd_correction
     c->mean = qd_calloc(means->count + 1, sizeof *c->mean);
     bool good = c->biases && c->mean;
     for (size_t i = 0; good && i < means->count; i++)
-        if (means->layers[i].mean) {
+        if (is_known(&means->layers[i])) {
             c->mean[i] = copy_floats(means->layers[i].mean, means->layers[i].size);
             good = c->mean[i] != NULL;
         }

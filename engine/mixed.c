@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define PROBED_ENOUGH 8    /* runs in which a layer's error in the answer is measured */
-#define TIMED_ENOUGH  3    /* runs in which steps in FP32 are timed */
+#define TIMED_ENOUGH  4    /* runs in which steps in FP32 are timed */
 #define HELD_MOST     32   /* requests that a first correction of the biases is waited for */
 #define FIRST_AFTER   16   /* requests served: ranges and biases are new until then */
 #define SETTLED       64   /* measured requests under a plan, after which it is known */
@@ -186,11 +186,13 @@ bool qd_model_wants_shadow(const struct qd_model *model)
            (m->budget.observed < SETTLED && model->watched < WATCHED_MOST);
 }
 
-/* Of times, 0 being none. */
-static void keep_least(double *least, double us)
+static void keep_times(struct qd_mixed_layer *layer, const struct qd_layer_found *f)
 {
-    if (us > 0 && (*least <= 0 || us < *least))
-        *least = us;
+    if (f->fp32_us <= 0 || (layer->us > 0 && layer->us + layer->fp32_us <= f->us + f->fp32_us))
+        return;
+    layer->us = f->us;
+    layer->fp32_us = f->fp32_us;
+    memcpy(layer->in_us, f->in_us, sizeof layer->in_us);
 }
 
 void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
@@ -211,10 +213,7 @@ void qd_mixed_fold(struct qd_model *model, const struct qd_mixed_found *found)
             continue;
         layer->alone.signal += f->squares.signal;
         layer->alone.noise += f->squares.noise;
-        keep_least(&layer->us, f->us);
-        keep_least(&layer->fp32_us, f->fp32_us);
-        for (int i = 0; i < QD_TIMED_INPUTS; i++)
-            keep_least(&layer->in_us[i], f->in_us[i]);
+        keep_times(layer, f);
         layer->rows = plan->steps[s].kind == QD_STEP_LINEAR && qd_step_rows(&plan->steps[s]) != QD_NO_VALUE;
         times |= f->fp32_us > 0;
     }

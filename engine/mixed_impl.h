@@ -27,9 +27,10 @@ struct qd_mixed_layer {
     struct qd_squares answer; /* of the answer, everything else in FP32 ... */
     double cosine;            /* ... and the sum of 1 - cosine, over so many runs: */
     uint64_t probed;
-    double us, fp32_us;            /* least times of the layer that shadow runs saw, in INT8 and FP32; 0: none */
-    double in_us[QD_TIMED_INPUTS]; /* the same of making its inputs' bytes */
-    bool rows;                     /* in INT8 it reads rows by their own ranges */
+    /* Times in INT8, in FP32, and of making its inputs' bytes: all of the one shadow run in which they were least, for
+     * requests differ in size. 0: none. */
+    double us, fp32_us, in_us[QD_TIMED_INPUTS];
+    bool rows; /* in INT8 it reads rows by their own ranges */
     bool fell, settled;
 };
 

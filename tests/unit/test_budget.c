@@ -51,11 +51,13 @@ static double least_cost(const struct qd_budget_layer *layers, size_t count, dou
     for (size_t i = 0; i < count; i++)
         all *= 3;
     for (size_t c = 0; c < all; c++) {
-        double cost = 0, error = 0;
+        enum qd_budget_way ways[16];
+        double error = 0;
         for (size_t i = 0, rest = c; i < count; i++, rest /= 3) {
-            cost += layers[i].cost[rest % 3];
+            ways[i] = (enum qd_budget_way)(rest % 3);
             error += layers[i].error[rest % 3];
         }
+        const double cost = qd_budget_cost(layers, count, ways);
         if (error <= most && cost < best)
             best = cost;
     }
@@ -108,6 +110,107 @@ static void test_sixteen_bits_where_they_do(void **state)
     assert_int_equal(way, QD_WAY_INT16);
     qd_budget_solve(&layer, 1, 1e-5, &way);
     assert_int_equal(way, QD_WAY_FP32);
+}
+
+/* Layers in a row, i reads what i - 1 makes; the first reads floats, the last makes them. */
+struct row {
+    struct qd_budget_layer layers[7];
+    struct qd_budget_tensor tensors[8];
+    const struct qd_budget_tensor *lists[7][2];
+    size_t ends[8][2];
+};
+
+static void row_make(struct row *r, double conversion)
+{
+    for (size_t t = 0; t < 8; t++) {
+        const bool made = t > 0, read = t < 7;
+        r->ends[t][0] = made ? t - 1 : t;
+        r->ends[t][1] = t;
+        r->tensors[t] = (struct qd_budget_tensor){.cost = {conversion, 1.2 * conversion},
+                                                  .floats = !made || !read,
+                                                  .makers = made,
+                                                  .readers = read,
+                                                  .ends = r->ends[t]};
+    }
+    for (size_t i = 0; i < 7; i++) {
+        r->lists[i][0] = &r->tensors[i];
+        r->lists[i][1] = &r->tensors[i + 1];
+        r->layers[i] = (struct qd_budget_layer){
+            .cost = {1, 2, 4}, .error = {1, 1e-4, 0}, .may = ALL, .tensors = r->lists[i], .tensor_count = 2};
+    }
+}
+
+static void test_conversions_are_counted_once(void **state)
+{
+    (void)state;
+    const enum qd_budget_way b = QD_WAY_INT8, w = QD_WAY_INT16, f = QD_WAY_FP32;
+    const struct {
+        enum qd_budget_way ways[7];
+        double cost;
+    } cases[] = {{{b, b, b, b, b, b, b}, 7 + 10},      {{f, f, f, f, f, f, f}, 28},
+                 {{b, b, f, b, b, b, b}, 10 + 20},     {{b, b, f, f, b, b, b}, 13 + 20},
+                 {{b, w, b, b, b, b, b}, 8 + 10 + 22}, {{f, b, b, b, b, b, b}, 10 + 10}};
+    struct row r;
+    row_make(&r, 10);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_true(fabs(qd_budget_cost(r.layers, 7, cases[i].ways) - cases[i].cost) < 1e-9);
+
+    /* two layers and, as the second operand of its sum, a third read what another makes */
+    const size_t ends[4] = {0, 1, 2, 3};
+    const struct qd_budget_tensor shared = {.cost = {10, 12}, .makers = 1, .readers = 2, .others = 1, .ends = ends};
+    const struct qd_budget_tensor *list[1] = {&shared};
+    struct qd_budget_layer four[4];
+    for (size_t i = 0; i < 4; i++)
+        four[i] = (struct qd_budget_layer){.cost = {1, 1, 1}, .may = ALL, .tensors = list, .tensor_count = 1};
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, b, b, b}) - 4) < 1e-9);
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){f, b, b, b}) - 14) < 1e-9);
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){f, b, w, b}) - 26) < 1e-9);
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, b, b, f}) - 14) < 1e-9);
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, f, f, b}) - 4) < 1e-9);
+}
+
+static void test_neighbours_move_together(void **state)
+{
+    (void)state;
+    struct row r;
+    enum qd_budget_way ways[7];
+    for (int dear = 0; dear < 2; dear++) { /* layers 3 and 6 have to move; integers again between them */
+        row_make(&r, dear ? 10 : 0.1);
+        for (int i = 0; i < 7; i++)
+            r.layers[i].error[QD_WAY_INT8] = i == 3 || i == 6 ? 1 : 1e-3;
+        assert_true(qd_budget_solve(r.layers, 7, 0.5, ways) <= 0.5);
+        for (int i = 0; i < 7; i++) {
+            const bool has_to = i == 3 || i == 6, between = i == 4 || i == 5;
+            assert_true((ways[i] != QD_WAY_INT8) == (has_to || (dear && between)));
+            assert_true(!dear || ways[i] == QD_WAY_INT8 || ways[i] == QD_WAY_FP32); /* 16 bits would be converted to */
+        }
+    }
+}
+
+static void test_with_conversions_near_the_best(void **state)
+{
+    (void)state;
+    double ratio = 0;
+    for (int round = 0; round < 200; round++) {
+        struct row r;
+        enum qd_budget_way ways[7];
+        double sum = 0;
+        seed = 300u + (uint64_t)round;
+        row_make(&r, 0.5);
+        for (int i = 0; i < 7; i++) {
+            const struct qd_budget_layer l = random_layer(exp(2 * normal()));
+            memcpy(r.layers[i].cost, l.cost, sizeof l.cost);
+            memcpy(r.layers[i].error, l.error, sizeof l.error);
+            sum += l.error[0];
+        }
+        for (int t = 0; t < 8; t++)
+            for (int k = 0; k < 2; k++)
+                r.tensors[t].cost[k] *= 2 * uniform();
+        const double most = sum * (0.05 + 0.5 * uniform());
+        assert_true(qd_budget_solve(r.layers, 7, most, ways) <= most);
+        ratio += qd_budget_cost(r.layers, 7, ways) / least_cost(r.layers, 7, most);
+    }
+    assert_true(ratio / 200 < 1.03);
 }
 
 /* ------------------------------------------------------------------ decisions over a stream */
@@ -268,6 +371,9 @@ int main(void)
         cmocka_unit_test(test_the_choice_is_near_the_best),
         cmocka_unit_test(test_only_what_may_be),
         cmocka_unit_test(test_sixteen_bits_where_they_do),
+        cmocka_unit_test(test_conversions_are_counted_once),
+        cmocka_unit_test(test_neighbours_move_together),
+        cmocka_unit_test(test_with_conversions_near_the_best),
         cmocka_unit_test(test_met_soon_and_kept),
         cmocka_unit_test(test_cheap_in_the_end),
         cmocka_unit_test(test_nothing_moves_under_the_target),

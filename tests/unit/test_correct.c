@@ -240,6 +240,37 @@ static void test_a_plan_that_went_meanwhile(void **state)
     net_free(&n);
 }
 
+static void run_in(struct net *n, enum qd_precision precision)
+{
+    struct qd_error error;
+    struct qd_change *change;
+    struct qd_quant_options options = qd_model_options(n->model);
+    options.precision = precision;
+    assert_int_equal(qd_change_create(n->model, &options, &change, &error), QD_OK);
+    assert_int_equal(qd_change_adopt(&change, &error), QD_OK);
+}
+
+/* A layer that was in FP32 meanwhile has nothing learned: not to be corrected by the one request it has seen since. */
+static void test_a_layer_that_comes_back(void **state)
+{
+    (void)state;
+    struct net n = net_new(&rows[0], true);
+    teach(&n, 20);
+    assert_true(correct(&n));
+    run_in(&n, QD_FP32);
+    teach(&n, 5);
+    run_in(&n, QD_INT8);
+    for (int i = 0; i < 15; i++) {
+        teach(&n, 1);
+        assert_false(correct(&n));
+    }
+    teach(&n, 1);
+    assert_true(correct(&n));
+    assert_int_equal(report_of(&n).layers, 1);
+    assert_false(correct(&n));
+    net_free(&n);
+}
+
 /* A second model goes on where the first one stopped, to the bit. */
 static void test_kept_over_a_restart(void **state)
 {
@@ -356,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_kept_over_a_restart),
         cmocka_unit_test(test_a_plan_that_went_meanwhile),
         cmocka_unit_test(test_undone_where_it_harms),
+        cmocka_unit_test(test_a_layer_that_comes_back),
     };
     engine = qd_mb_engine(1);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
