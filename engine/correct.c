@@ -5,9 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS_READ   256 /* of an input, evenly spread: enough for an average over requests */
-#define ALL_AT      64  /* this many requests are all averaged, of those after it every SHARE-th */
-#define SHARE       16
+#define ROWS_READ   256  /* of an input, evenly spread: enough for an average over requests */
+#define ALL_AT      64   /* this many requests are all averaged, of those after it a 16th */
 #define SAMPLES     64   /* rows that are kept, one of a request */
 #define FIRST_AT    16   /* biases are made after so many averaged requests, ... */
 #define LOOK_AGAIN  4    /* ... again after so many times as many ... */
@@ -208,11 +207,15 @@ bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, 
     return true;
 }
 
+/* A 16th of the numbers, 13, 21 or 34 apart: with every 16th, traffic that repeats itself would show one request only.
+ */
+static bool is_in_share(uint64_t number) { return number * 0x9E3779B97F4A7C15u >> 60 == 0; }
+
 bool qd_means_wanted(const struct qd_model *model)
 {
     const uint64_t served = qd_learner_requests(model->learner);
     return (model->options.bias_correction || model->options.smoothing) && !qd_learner_frozen(model->learner) &&
-           (model->means->requests < ALL_AT || served % SHARE == 0);
+           (model->means->requests < ALL_AT || is_in_share(served));
 }
 
 void qd_averaging_begin(struct qd_averaging *averaging, struct qd_lane *lane)

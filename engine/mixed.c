@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROBED_ENOUGH 8    /* runs in which a layer's error in the answer is measured */
-#define TIMED_ENOUGH  4    /* runs in which steps in FP32 are timed */
-#define HELD_MOST     32   /* requests that a first correction of the biases is waited for */
-#define FIRST_AFTER   16   /* requests served: ranges and biases are new until then */
-#define SETTLED       64   /* measured requests under a plan, after which it is known */
+#define PROBED_ENOUGH 8  /* runs in which a layer's error in the answer is measured */
+#define PROBED_FIRST  2  /* so often are three layers of four to be measured before a decision for more accuracy, ... */
+#define GUESSED_MOST  32 /* ... unless so many requests have been */
+#define TIMED_ENOUGH  4  /* runs in which steps in FP32 are timed */
+#define HELD_MOST     32 /* requests that a first correction of the biases is waited for */
+#define FIRST_AFTER   16 /* requests served: ranges and biases are new until then */
+#define SETTLED       64 /* measured requests under a plan, after which it is known */
 #define WATCHED_MOST  1000 /* and after so many all the same */
 #define FREE_US       20e3 /* a run in FP32 as short as this is free: as many layers as can be are probed */
 #define SHORT_US      60e3 /* half as many */
@@ -438,6 +440,18 @@ static void give_reason(struct qd_rebalance *r)
                  over ? "below" : "clearly above", m->target_sqnr_db);
 }
 
+/* Most layers' parts would be guessed: the next look is soon enough. */
+static bool waits_for_probes(const struct qd_rebalance *r)
+{
+    size_t guessed = 0, count = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        const bool counts = r->layers[i].now == QD_WAY_INT8;
+        count += counts;
+        guessed += counts && r->model->mixed->layers[r->records[i]].probed < PROBED_FIRST;
+    }
+    return r->verdict == QD_BUDGET_OVER && 4 * guessed > count && r->model->mixed->budget.observed < GUESSED_MOST;
+}
+
 static bool make_room(struct qd_rebalance *r)
 {
     const size_t steps = (size_t)r->model->plan->step_count;
@@ -466,6 +480,10 @@ enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance *
     if (!make_room(r) || list_layers(r) != QD_OK || !link_layers(r)) {
         qd_rebalance_destroy(&r);
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to choose precisions");
+    }
+    if (waits_for_probes(r)) {
+        qd_rebalance_destroy(&r);
+        return QD_OK;
     }
     if (qd_budget_decide(&m->budget, r->verdict, r->layers, r->count, r->ways) == 0) {
         qd_rebalance_destroy(&r);

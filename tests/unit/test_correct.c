@@ -240,6 +240,29 @@ static void test_a_plan_that_went_meanwhile(void **state)
     net_free(&n);
 }
 
+/* After the first 64, whichever of four requests comes round: each is averaged about as often. */
+static void test_traffic_that_repeats_itself(void **state)
+{
+    (void)state;
+    for (int period = 2; period <= 24; period *= 2 + (period == 4)) {
+        struct net n = net_new(&rows[0], true);
+        uint64_t before = 0, most = 0, sum = 0, seen[24] = {0};
+        teach(&n, 64);
+        for (int i = 0; i < 4800; i++) {
+            before = report_of(&n).requests;
+            teach(&n, 1);
+            seen[i % period] += report_of(&n).requests - before;
+        }
+        for (int i = 0; i < period; i++) {
+            sum += seen[i];
+            most = seen[i] > most ? seen[i] : most;
+        }
+        assert_in_range(sum, 290, 310);
+        assert_true(most * (uint64_t)period < 2 * sum);
+        net_free(&n);
+    }
+}
+
 static void run_in(struct net *n, enum qd_precision precision)
 {
     struct qd_error error;
@@ -388,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_a_plan_that_went_meanwhile),
         cmocka_unit_test(test_undone_where_it_harms),
         cmocka_unit_test(test_a_layer_that_comes_back),
+        cmocka_unit_test(test_traffic_that_repeats_itself),
     };
     engine = qd_mb_engine(1);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
