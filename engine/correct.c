@@ -116,38 +116,58 @@ void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struc
 
 /* ------------------------------------------------------------------ averaging [worker], [loop] */
 
-/* The means of a layer's input by channel, from bytes: of one scale, or of one a row. */
-static void average(const uint8_t *bytes, size_t rows, size_t channels, const struct qd_qparams *qp,
-                    const struct qd_row_scale *scales, float *mean)
+/* One layer's input as bytes, of one scale or, with `scales`, of one a row; of `rows` rows so many are read. */
+struct rows_seen {
+    const struct qd_kernels *kernels;
+    const uint8_t *bytes;
+    size_t rows, taken, channels;
+    const struct qd_qparams *qp;
+    const struct qd_row_scale *scales;
+    const float *smoothed; /* s of each column, or NULL */
+    float *row;            /* [channels] room */
+};
+
+/* Row r of those that are read, in real values. */
+static void read_row(const struct rows_seen *seen, size_t r)
 {
-    const size_t taken = rows < ROWS_READ ? rows : ROWS_READ;
-    for (size_t c = 0; c < channels; c++)
-        mean[c] = 0;
-    for (size_t r = 0; r < taken; r++) {
-        const size_t at = r * rows / taken;
-        const uint8_t *row = bytes + at * channels;
-        const float scale = (scales ? scales[at].scale : qp->scale) / (float)taken;
-        const int32_t zero_point = scales ? scales[at].zero_point : qp->zero_point;
-        for (size_t c = 0; c < channels; c++)
-            mean[c] += scale * (float)(row[c] - zero_point);
+    const size_t at = r * seen->rows / seen->taken;
+    struct qd_qparams qp = *seen->qp;
+    if (seen->scales) {
+        qp.scale = seen->scales[at].scale;
+        qp.zero_point = seen->scales[at].zero_point;
+    }
+    seen->kernels->dequantize_u8(seen->bytes + at * seen->channels, seen->channels, &qp, seen->row);
+}
+
+static void apply(const struct rows_seen *seen, enum qd_pw op, const float *a, const float *b, float p, float *out)
+{
+    seen->kernels->pointwise[op].run(a, b, p, 0.0f, out, seen->channels);
+}
+
+/* The means by channel. */
+static void average(const struct rows_seen *seen, float *mean)
+{
+    memset(mean, 0, seen->channels * sizeof *mean);
+    for (size_t r = 0; r < seen->taken; r++) {
+        read_row(seen, r);
+        apply(seen, QD_PW_MUL_P, seen->row, NULL, 1.0f / (float)seen->taken, seen->row);
+        apply(seen, QD_PW_ADD, mean, seen->row, 0.0f, mean);
     }
 }
 
-/* Of the rows that are averaged: largest magnitudes and mean squares by column. */
-static void look_at_columns(const uint8_t *bytes, size_t rows, size_t channels, const struct qd_row_scale *scales,
-                            const float *smoothed, float *largest)
+/* Of the same rows, before smoothing: largest magnitudes and mean squares by column. */
+static void look_at_columns(const struct rows_seen *seen, float *largest)
 {
-    const size_t taken = rows < ROWS_READ ? rows : ROWS_READ;
-    float *square = largest + channels;
-    for (size_t r = 0; r < taken; r++) {
-        const size_t at = r * rows / taken;
-        const uint8_t *row = bytes + at * channels;
-        for (size_t c = 0; c < channels; c++) {
-            const float value = scales[at].scale * (float)(row[c] - scales[at].zero_point) *
-                                (smoothed ? smoothed[c] : 1);
-            largest[c] = fabsf(value) > largest[c] ? fabsf(value) : largest[c];
-            square[c] += value * value / (float)taken;
-        }
+    float *row = seen->row, *square = largest + seen->channels;
+    for (size_t r = 0; r < seen->taken; r++) {
+        read_row(seen, r);
+        if (seen->smoothed)
+            apply(seen, QD_PW_MUL, row, seen->smoothed, 0.0f, row);
+        apply(seen, QD_PW_ABS, row, NULL, 0.0f, row);
+        apply(seen, QD_PW_MAX, largest, row, 0.0f, largest);
+        apply(seen, QD_PW_SQUARE, row, NULL, 0.0f, row);
+        apply(seen, QD_PW_MUL_P, row, NULL, 1.0f / (float)seen->taken, row);
+        apply(seen, QD_PW_ADD, square, row, 0.0f, square);
     }
 }
 
@@ -180,13 +200,21 @@ static void look(struct qd_probe *probe, const struct qd_lane *lane, const struc
     const struct qd_tensor *in = &lane->slots[step->in[0]];
     const int scales = qd_step_rows(step);
     const size_t channels = qd_linear_inputs(step->linear), rows = (size_t)qd_tensor_elems(in) / channels;
-    float *mean = rows ? qd_arena_alloc(lane->arena, size_of(step), sizeof *mean) : NULL;
+    const struct rows_seen seen = {.kernels = lane->plan->kernels,
+                                   .bytes = in->data,
+                                   .rows = rows,
+                                   .taken = rows < ROWS_READ ? rows : ROWS_READ,
+                                   .channels = channels,
+                                   .qp = &lane->qparams[lane->plan->slots[step->in[0]].site],
+                                   .scales = scales == QD_NO_VALUE ? NULL : lane->slots[scales].data,
+                                   .smoothed = step->columns,
+                                   .row = qd_arena_alloc(lane->arena, channels, sizeof(float))};
+    float *mean = rows && seen.row ? qd_arena_alloc(lane->arena, size_of(step), sizeof *mean) : NULL;
     if (mean) {
-        average(in->data, rows, channels, &lane->qparams[lane->plan->slots[step->in[0]].site],
-                scales == QD_NO_VALUE ? NULL : lane->slots[scales].data, mean);
+        average(&seen, mean);
         qd_linear_tap_shares(step->linear, &in->shape, mean + channels);
         if (scales != QD_NO_VALUE)
-            look_at_columns(in->data, rows, channels, lane->slots[scales].data, step->columns, mean + channels);
+            look_at_columns(&seen, mean + channels);
     }
     mine->mean[step - lane->plan->steps] = mean;
     mine->sample[step - lane->plan->steps] = mean && scales != QD_NO_VALUE
