@@ -21,9 +21,9 @@ struct tile_block {
 /* One call of a kernel. */
 struct tile_epilogue {
     const struct qd_epilogue *e;
-    /* NULL, or brings accumulators to real values where they are: residual and activation. */
+    /* NULL, or brings accumulators to real values: where they are, or without finish in the output. */
     void (*prepare)(struct tile_epilogue *t, const struct tile_block *b);
-    /* Observes and writes. */
+    /* Observes and writes; NULL after a prepare that has. */
     void (*finish)(struct tile_epilogue *t, const struct tile_block *b);
     struct scaling scaling;
     struct observing seen;
@@ -57,7 +57,8 @@ static inline void tile_epilogue_run(struct tile_epilogue *t, const struct tile_
         tile_centre(t->e, b);
     if (t->prepare)
         t->prepare(t, b);
-    t->finish(t, b);
+    if (t->finish)
+        t->finish(t, b);
 }
 
 #endif

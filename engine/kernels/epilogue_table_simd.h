@@ -3,7 +3,7 @@
 #ifndef QD_ENGINE_KERNELS_EPILOGUE_TABLE_SIMD_H
 #define QD_ENGINE_KERNELS_EPILOGUE_TABLE_SIMD_H
 
-#include "engine/kernels/epilogue_tile_simd.h"
+#include "engine/kernels/epilogue_prepare_simd.h"
 
 #ifdef QD_SIMD_FLOATS
 
@@ -151,7 +151,8 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
         return;
     }
     t->prepare = PREPARES[e->act.kind][e->rows != NULL];
-    t->finish = words ? tile_finish_s16 : FINISHES_PREPARED[sure][what];
+    if (!careless)
+        t->finish = words ? tile_finish_s16 : FINISHES_PREPARED[sure][what];
 }
 
 void QD_SIMD_NAME(qd_tile_epilogue_end)(struct tile_epilogue *t, uint64_t elems)

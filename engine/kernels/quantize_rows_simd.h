@@ -108,7 +108,8 @@ QD_INLINE void rows_quantize(const float *x, size_t stride, const float *by, siz
             row_quantize(x, by, n, &qp, q);
         else
             row_slowly(x, by, n, &qp, q, NULL);
-        qd_observation_merge(&seen, &row);
+        if (obs)
+            qd_observation_merge(&seen, &row);
     }
     if (obs)
         observation_publish(&seen, obs);
