@@ -20,6 +20,7 @@ struct layer_means {
     /* Channels of the input; taps of the window: the shares of them that padding leaves; of rows, largest magnitude and
      * square of each column, as they are before smoothing. */
     size_t size;
+    bool asleep; /* the layer isn't in INT8 now: kept for when it is again */
     uint64_t n;  /* requests folded */
     float *mean; /* [size] NULL: not an INT8 layer, or not seen yet */
     float
@@ -102,12 +103,14 @@ void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struc
     means->made = old->made;
     means->next = old->requests > FIRST_AT ? old->requests : FIRST_AT; /* the new plan's biases are its own */
     for (int i = 0; i < plan->step_count; i++)
-        for (int j = 0; is_corrected(plan, &plan->steps[i]) && j < old_plan->step_count; j++) {
+        for (int j = 0; plan->steps[i].kind == QD_STEP_LINEAR && j < old_plan->step_count; j++) {
             struct layer_means *from = &old->layers[j];
-            if (!from->mean || from->size != size_of(&plan->steps[i]) ||
+            const bool asleep = !is_corrected(plan, &plan->steps[i]);
+            if (!from->mean || (!asleep && from->size != size_of(&plan->steps[i])) ||
                 strcmp(old_plan->steps[j].node->name, plan->steps[i].node->name) != 0)
                 continue;
-            means->layers[i] = (struct layer_means){.size = from->size, .n = from->n, .mean = from->mean};
+            means->layers[i] = (struct layer_means){
+                .size = from->size, .asleep = asleep, .n = from->n, .mean = from->mean};
             from->mean = NULL;
             rescale(means->layers[i].mean, old_plan->steps[j].columns, plan->steps[i].columns, plan->steps[i].linear);
             break;
@@ -302,8 +305,8 @@ struct qd_correction {
     bool made;
 };
 
-/* A layer that came back to INT8 has seen little at first: its means would be those of one request. */
-static bool is_known(const struct layer_means *layer) { return layer->mean && layer->n >= FIRST_AT; }
+/* A layer that comes to INT8 later has seen little at first: its means would be those of one request. */
+static bool is_known(const struct layer_means *layer) { return layer->mean && !layer->asleep && layer->n >= FIRST_AT; }
 
 static bool has_moved(const struct layer_means *layer)
 {
@@ -321,7 +324,7 @@ static bool has_moved(const struct layer_means *layer)
 static bool has_newcomer(const struct qd_means *means)
 {
     for (size_t i = 0; i < means->count; i++)
-        if (means->layers[i].mean && !means->layers[i].used && means->layers[i].n == FIRST_AT)
+        if (is_known(&means->layers[i]) && !means->layers[i].used && means->layers[i].n == FIRST_AT)
             return true;
     return false;
 }

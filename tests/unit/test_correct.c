@@ -273,7 +273,8 @@ static void run_in(struct net *n, enum qd_precision precision)
     assert_int_equal(qd_change_adopt(&change, &error), QD_OK);
 }
 
-/* A layer that was in FP32 meanwhile has nothing learned: not to be corrected by the one request it has seen since. */
+/* A layer that was in FP32 meanwhile is corrected at once by what it had seen; one that comes to INT8 for the first
+ * time is not corrected by the one request it has seen since. */
 static void test_a_layer_that_comes_back(void **state)
 {
     (void)state;
@@ -281,7 +282,17 @@ static void test_a_layer_that_comes_back(void **state)
     teach(&n, 20);
     assert_true(correct(&n));
     run_in(&n, QD_FP32);
-    teach(&n, 5);
+    teach(&n, 100);
+    assert_false(correct(&n));
+    assert_int_equal(report_of(&n).layers, 0);
+    run_in(&n, QD_INT8);
+    assert_true(correct(&n));
+    assert_int_equal(report_of(&n).layers, 1);
+    net_free(&n);
+
+    n = net_new(&rows[0], true);
+    run_in(&n, QD_FP32);
+    teach(&n, 20);
     run_in(&n, QD_INT8);
     for (int i = 0; i < 15; i++) {
         teach(&n, 1);
