@@ -29,6 +29,7 @@ struct tile_epilogue {
     struct observing seen;
     bool integer;
     bool centre; /* weights have zero points */
+    bool low;    /* the least value that CLIP allows was seen, and isn't cut: no other can be less */
 };
 
 /* Of columns [col_begin, col_end). depth_bound: no |accumulator| before acc_init is larger; ignored for floats. */

@@ -139,14 +139,15 @@ QD_INLINE void tile_store(const struct qd_epilogue *e, size_t at, vf real[TILE_V
     }
 }
 
-/* Both rows in a tree: one step of the chain from row to row. */
+/* Both rows in a tree: one step of the chain from row to row. low: nobody asks for the least value. */
 QD_INLINE void tile_see(struct piece *piece, vf real[2][TILE_VECTORS], const struct tile_columns *c, const bool whole,
-                        const bool sure)
+                        const bool sure, const bool low)
 {
     if (whole && sure) {
         const vf min0 = vf_min(real[0][0], real[0][1]), min1 = vf_min(real[1][0], real[1][1]);
         const vf max0 = vf_max(real[0][0], real[0][1]), max1 = vf_max(real[1][0], real[1][1]);
-        piece->min = vf_min(vf_min(min0, min1), piece->min);
+        if (!low)
+            piece->min = vf_min(vf_min(min0, min1), piece->min);
         piece->max = vf_max(vf_max(max0, max1), piece->max);
         return;
     }
@@ -161,7 +162,7 @@ QD_INLINE void tile_see(struct piece *piece, vf real[2][TILE_VECTORS], const str
 }
 
 QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind kind,
-                                   const bool whole)
+                                   const bool whole, const bool low)
 {
     const struct qd_epilogue *e = t->e;
     const size_t stride = e->out_stride_elems, at = b->row * stride + b->col;
@@ -187,7 +188,7 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
                 tile_store(e, at + row[r] * stride, real[r], c, whole);
         }
         if (k.observe)
-            tile_see(&piece, real, c, whole, k.sure);
+            tile_see(&piece, real, c, whole, k.sure, low);
         if (k.quantize) {
             const vi bytes = tile_bytes(&s, &qp, real, k.sure);
             uint8_t *to = (uint8_t *)e->out + at;
@@ -195,11 +196,13 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
         }
     }
     if (k.observe && late) {
-        piece.min = vf_min(vf_max(piece.min, vf_set(e->act.a)), vf_set(e->act.b));
+        piece.min = low ? vf_set(e->act.a) : vf_min(vf_max(piece.min, vf_set(e->act.a)), vf_set(e->act.b));
         piece.max = vf_min(vf_max(piece.max, vf_set(e->act.a)), vf_set(e->act.b));
     }
     if (k.observe && !observing_take(&t->seen, &piece, &s, false))
         tile_count(t, b, kind);
+    else if (k.observe && late && !low)
+        t->low = vf_reduce_min(piece.min) <= e->act.a && e->act.a <= e->act.b;
 }
 
 /* Prepared values, written as 16 bits. */
@@ -226,10 +229,12 @@ static inline void tile_finish_s16(struct tile_epilogue *t, const struct tile_bl
 
 QD_INLINE void tile_finish(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
 {
-    if (b->cols == TILE_COLS)
-        tile_finish_columns(t, b, k, true);
+    if (b->cols != TILE_COLS)
+        tile_finish_columns(t, b, k, false, false);
+    else if (k.observe && k.quantize && k.sure && k.act == QD_ACT_CLIP && t->low)
+        tile_finish_columns(t, b, k, true, true);
     else
-        tile_finish_columns(t, b, k, false);
+        tile_finish_columns(t, b, k, true, false);
 }
 
 #endif
