@@ -146,12 +146,15 @@ static void run_plain(struct qd_shadow *s, const struct qd_shape *shapes, const 
 {
     struct qd_error ignored;
     struct qd_shaped *shaped = NULL;
-    const size_t bytes = sizeof *s->epoch + s->epoch->site_count * sizeof s->epoch->sites[0];
-    struct qd_epoch *epoch = qd_arena_alloc_raw(s->arena, bytes);
+    const size_t bytes = s->epoch->site_count * sizeof s->epoch->sites[0];
+    struct qd_epoch *epoch = qd_arena_alloc(s->arena, 1, sizeof *epoch + bytes);
     if (!epoch || qd_plan_shape(s->plan, shapes, &shaped, &ignored) != QD_OK)
         return;
-    memcpy(epoch, s->epoch, bytes);
-    epoch->biases = NULL;
+    epoch->id = s->epoch->id; /* not its references: others change them meanwhile */
+    epoch->frozen = s->epoch->frozen;
+    epoch->site_count = s->epoch->site_count;
+    if (bytes)
+        memcpy(epoch->sites, s->epoch->sites, bytes);
     struct qd_lane lane = {.plan = s->plan, .shaped = shaped, .epoch = epoch, .rules = s->rules, .arena = s->arena};
     struct qd_lane *running = &lane;
     if (qd_lane_bind(&lane, s->inputs, &ignored) == QD_OK) {
