@@ -56,11 +56,12 @@ LINK := -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack $(if $(STATIC),-static-p
 
 # Kernels: with the vectorizer or the second scheduler on, gcc spills the accumulators (docs/BENCHMARKS.md).
 KERNEL_CFLAGS := -fno-tree-vectorize $(call cc-option,-fno-schedule-insns2)
-ISA_x86_64 := scalar avx2 avx512vnni
+ISA_x86_64 := scalar avx2 avx512vnni amx
 ISA_aarch64 := scalar neon
 ISAS := $(or $(ISA_$(MACHINE)),scalar)
 ISA_CFLAGS_avx2 := -mavx2 -mfma -mf16c
 ISA_CFLAGS_avx512vnni := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+ISA_CFLAGS_amx := $(ISA_CFLAGS_avx512vnni) -mamx-tile -mamx-int8
 
 # ---------------------------------------------------------------- libraries from the system
 pc-cflags = $(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null)

@@ -39,7 +39,7 @@ struct qd_model;  /* graph, plan, epochs, ranges; reference counted */
 enum qd_status qd_engine_create(const struct qd_engine_options *options, struct qd_engine **out,
                                 struct qd_error *error) QD_MUST_CHECK;
 void qd_engine_destroy(struct qd_engine **engine);
-/* "scalar", "avx2", "avx512vnni": the kernels in use. [any] */
+/* "scalar", "avx2", "avx512vnni", "amx": the kernels in use. [any] */
 const char *qd_engine_isa(const struct qd_engine *engine);
 /* Threads in use, the caller's included. [any] */
 uint32_t qd_engine_threads(const struct qd_engine *engine);

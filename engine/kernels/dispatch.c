@@ -9,17 +9,21 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Bits of XCR0: state that the operating system saves from thread to thread. */
-enum { XCR0_YMM = 0x06, XCR0_ZMM = 0xe6 };
-/* CPUID leaf 1 ecx; leaf 7 ebx and ecx. */
+enum { XCR0_YMM = 0x06, XCR0_ZMM = 0xe6, XCR0_TILES = 0x60000 };
+/* CPUID leaf 1 ecx; leaf 7 ebx, ecx and edx. */
 enum { CPU1_FMA = 1 << 12, CPU1_POPCNT = 1 << 23, CPU1_OSXSAVE = 1 << 27, CPU1_AVX = 1 << 28, CPU1_F16C = 1 << 29 };
 enum {
     CPU7_AVX2 = 1 << 5,
     CPU7_AVX512F = 1 << 16,
     CPU7_AVX512DQ = 1 << 17,
     CPU7_AVX512BW = 1 << 30,
-    CPU7_VNNI = 1 << 11
+    CPU7_VNNI = 1 << 11,
+    CPU7_AMX_TILE = 1 << 24,
+    CPU7_AMX_INT8 = 1 << 25
 };
 static const unsigned CPU7_AVX512VL = 1u << 31;
 
@@ -33,19 +37,32 @@ static unsigned read_xcr0(void)
     return low;
 }
 
+/* Linux keeps tiles from a process until it asks for them (arch_prctl, ARCH_REQ_XCOMP_PERM), for all its threads. */
+static bool tiles_permitted(void)
+{
+#if defined(__linux__)
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 static enum qd_isa detect(void)
 {
-    unsigned a, b, c, d, b7, c7;
+    unsigned a, b, c, d, b7, c7, d7;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, CPU1_OSXSAVE | CPU1_AVX))
         return QD_ISA_SCALAR;
     unsigned xcr0 = read_xcr0();
-    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d) || !has_all(b7, CPU7_AVX2) || !has_all(xcr0, XCR0_YMM) ||
+    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !has_all(b7, CPU7_AVX2) || !has_all(xcr0, XCR0_YMM) ||
         !has_all(c, CPU1_FMA | CPU1_POPCNT | CPU1_F16C))
         return QD_ISA_SCALAR;
     if (!has_all(b7, CPU7_AVX512F | CPU7_AVX512DQ | CPU7_AVX512BW | CPU7_AVX512VL) || !has_all(c7, CPU7_VNNI) ||
         !has_all(xcr0, XCR0_ZMM))
         return QD_ISA_AVX2;
-    return QD_ISA_AVX512VNNI;
+    if (!has_all(d7, CPU7_AMX_TILE | CPU7_AMX_INT8) || !has_all(xcr0, XCR0_TILES) || !tiles_permitted())
+        return QD_ISA_AVX512VNNI;
+    return QD_ISA_AMX;
 }
 #else
 static enum qd_isa detect(void) { return QD_ISA_SCALAR; }
@@ -59,9 +76,11 @@ static const struct {
 #if defined(__x86_64__)
     [QD_ISA_AVX2] = {"avx2", qd_kernels_init__avx2},
     [QD_ISA_AVX512VNNI] = {"avx512vnni", qd_kernels_init__avx512vnni},
+    [QD_ISA_AMX] = {"amx", qd_kernels_init__amx},
 #else
     [QD_ISA_AVX2] = {"avx2", NULL},
     [QD_ISA_AVX512VNNI] = {"avx512vnni", NULL},
+    [QD_ISA_AMX] = {"amx", NULL},
 #endif
 };
 
@@ -164,7 +183,8 @@ enum qd_status qd_kernels_get(const struct qd_kernels **out, struct qd_error *er
         while (wanted < QD_ISA_COUNT && strcmp(mask, LEVELS[wanted].name) != 0)
             wanted++;
         if (wanted == QD_ISA_COUNT)
-            return qd_fail(error, QD_ERR_INVALID, "QUANTD_ISA is \"%s\"; known are scalar, avx2, avx512vnni", mask);
+            return qd_fail(error, QD_ERR_INVALID, "QUANTD_ISA is \"%s\"; known are scalar, avx2, avx512vnni, amx",
+                           mask);
         level = wanted < (unsigned)level ? (enum qd_isa)wanted : level;
     }
     enum qd_status status = qd_kernels_check(&state.tables[level], error);

@@ -14,6 +14,7 @@ enum qd_status qd_kernels_check(const struct qd_kernels *kernels, struct qd_erro
 void qd_kernels_init__scalar(struct qd_kernels *kernels);
 void qd_kernels_init__avx2(struct qd_kernels *kernels);
 void qd_kernels_init__avx512vnni(struct qd_kernels *kernels);
+void qd_kernels_init__amx(struct qd_kernels *kernels);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__scalar;
 extern const struct qd_gemm_q16 qd_gemm_q16__scalar;
@@ -142,5 +143,7 @@ void qd_lstm_gates__avx512vnni(const struct qd_gates *g, float *c, float *h);
 void qd_gru_reset__avx512vnni(const struct qd_gates *g, const float *h, float *out);
 void qd_gru_gates__avx512vnni(const struct qd_gates *g, float *h);
 void qd_rnn_gates__avx512vnni(const struct qd_gates *g, float *h);
+
+extern const struct qd_gemm_q8 qd_gemm_q8__amx;
 
 #endif

@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum qd_isa { QD_ISA_SCALAR, QD_ISA_AVX2, QD_ISA_AVX512VNNI, QD_ISA_COUNT };
+enum qd_isa { QD_ISA_SCALAR, QD_ISA_AVX2, QD_ISA_AVX512VNNI, QD_ISA_AMX, QD_ISA_COUNT };
 
 /* Rows of n floats one behind the other, normalized one by one. y may be x. */
 struct qd_norm {
@@ -131,8 +131,9 @@ struct qd_kernels {
     void (*rnn_gates)(const struct qd_gates *g, float *h);
 };
 
-/* What CPU and operating system (CPUID and XCR0) offer, and-ed with QUANTD_ISA (scalar|avx2|avx512vnni; an unknown name
- * is an error). Detected once; the table is const afterwards. [any] */
+/* What CPU and operating system (CPUID, XCR0, for AMX a permission that the process asks for) offer, and-ed with
+ * QUANTD_ISA (scalar|avx2|avx512vnni|amx; an unknown name is an error). Detected once; the table is const afterwards.
+ * [any] */
 enum qd_status qd_kernels_get(const struct qd_kernels **out, struct qd_error *error) QD_MUST_CHECK;
 /* The table at or below `isa`, or NULL when this CPU can't run it: for tests and benchmarks. [any] */
 const struct qd_kernels *qd_kernels_at(enum qd_isa isa);

@@ -28,7 +28,7 @@ ONLY = {
     "microhttpd.h": ["server/", "tests/"],
     "jansson.h": ["config/", "server/", "clients/", "tests/"],
     "cmocka.h": ["tests/"],
-    "immintrin.h": ["engine/kernels/avx2/", "engine/kernels/avx512vnni/", "tests/"],
+    "immintrin.h": ["engine/kernels/avx2/", "engine/kernels/avx512vnni/", "engine/kernels/amx/", "tests/"],
     "arm_neon.h": ["engine/kernels/neon/", "tests/"],
 }
 

@@ -118,7 +118,7 @@ def fingerprint(flags, environment):
 
 def test_threads_and_instruction_sets():
     prints = {("--threads", n): fingerprint(["--threads", n, "--workers", n], {}) for n in ("1", "2", "4")}
-    for isa in ("scalar", "avx2", "avx512vnni"):
+    for isa in ("scalar", "avx2", "avx512vnni", "amx"):
         can = subprocess.run([serving.QUANTD, "selftest"], env={**os.environ, "QUANTD_ISA": isa}, capture_output=True, text=True)
         if isa in can.stdout:
             prints[isa] = fingerprint([], {"QUANTD_ISA": isa})
