@@ -1,7 +1,6 @@
 /* u8 x s8 -> s32 matrix product by tdpbusd: tiles of 16 rows by 64 bytes of A times 64 bytes by 16 columns of B, exact.
- * Two by two of them make a block of 32 by 32. B is packed as AVX512-VNNI packs it, whose kernel also takes what is too
- * small for tiles. While the tiles multiply one block, the epilogue of the block before runs in the vector units: the
- * two take turns so often that the processor finds both within its window. */
+ * Two by two of them make a block of 32 by 32, which the epilogue of AVX512-VNNI ends. B is packed as AVX512-VNNI packs
+ * it, whose kernel also takes what is too small for tiles. */
 #include "engine/kernels/dispatch.h"
 #include "engine/kernels/epilogue_simd.h"
 #include "engine/kernels/rows.h"
@@ -21,7 +20,6 @@ enum {
     COPY_BYTES = 1024 * 1024,
     ROWS_MIN = 8, /* below, and for shorter products, vectors are as fast */
     UNITS_MIN = 8,
-    TURNS = 4, /* of the epilogue while a block is multiplied */
     FAR_BYTES = 64 * 1024
 };
 
@@ -47,8 +45,6 @@ struct call {
     size_t copy_stride;
     bool far;
     int32_t *acc;
-    struct tile_block waiting; /* for its epilogue; rows 0: none */
-    size_t turn;               /* of `waiting`: the next rows */
     struct tile_epilogue epilogue;
 };
 
@@ -238,14 +234,18 @@ QD_INLINE void tiles_begin(const struct tiles *t, const bool high, const bool ri
         _tile_loadd(3, below + 64, t->from_step);
 }
 
-QD_INLINE void tiles_multiply(struct tiles *t, size_t begin, size_t end, const bool high, const bool right)
+QD_INLINE void tiles_multiply(const struct tiles *t, const bool high, const bool right)
 {
+    const uint8_t *const *low_at = t->low->at, *const *high_at = high ? t->high->at : NULL;
+    const size_t low_stride = t->low->stride, high_stride = high ? t->high->stride : 0, ahead_lines = t->ahead_lines;
+    const uint8_t *b = t->b, *ahead = t->ahead;
     atomic_signal_fence(memory_order_seq_cst);
-    for (size_t s = begin; s < end; s++, t->b += t->b_step) {
-        const uint8_t *b = t->last && s + 1 == t->end ? t->last : t->b;
-        for (size_t line = 0; line < t->ahead_lines; line++, t->ahead += 64)
-            _mm_prefetch((const char *)t->ahead, _MM_HINT_T1);
-        _tile_loadd(4, t->low->at[s], t->low->stride);
+    for (size_t s = t->begin; s < t->end; s++, b += t->b_step) {
+        if (t->last && s + 1 == t->end)
+            b = t->last;
+        for (size_t line = 0; line < ahead_lines; line++, ahead += 64)
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+        _tile_loadd(4, low_at[s], low_stride);
         _tile_loadd(6, b, UNIT_COLS_BYTES);
         _tile_dpbusd(0, 4, 6);
         if (right) {
@@ -253,7 +253,7 @@ QD_INLINE void tiles_multiply(struct tiles *t, size_t begin, size_t end, const b
             _tile_dpbusd(1, 4, 7);
         }
         if (high) {
-            _tile_loadd(5, t->high->at[s], t->high->stride);
+            _tile_loadd(5, high_at[s], high_stride);
             _tile_dpbusd(2, 5, 6);
         }
         if (high && right)
@@ -274,35 +274,17 @@ QD_INLINE void tiles_end(const struct tiles *t, const bool high, const bool righ
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* Some rows of the block that waits. */
-static void epilogue_turn(struct call *r, size_t rows)
+QD_INLINE void tiles_run(const struct tiles *t, const bool high, const bool right)
 {
-    struct tile_block b = r->waiting;
-    if (r->turn >= b.rows)
-        return;
-    b.acc += r->turn * NR;
-    b.row += r->turn;
-    b.rows = b.rows - r->turn < rows ? b.rows - r->turn : rows;
-    r->turn += b.rows;
-    tile_epilogue_run(&r->epilogue, &b);
-}
-
-QD_INLINE void tiles_run(struct call *r, struct tiles *t, const bool high, const bool right)
-{
-    const size_t steps = t->end - t->begin;
     tiles_begin(t, high, right);
-    for (size_t turn = 0; turn < TURNS; turn++) {
-        tiles_multiply(t, t->begin + ceil_div(steps * turn, TURNS), t->begin + ceil_div(steps * (turn + 1), TURNS),
-                       high, right);
-        epilogue_turn(r, BLOCK_ROWS / TURNS);
-    }
+    tiles_multiply(t, high, right);
     tiles_end(t, high, right);
 }
 
-static void tiles_2x2(struct call *r, struct tiles *t) { tiles_run(r, t, true, true); }
-static void tiles_2x1(struct call *r, struct tiles *t) { tiles_run(r, t, true, false); }
-static void tiles_1x2(struct call *r, struct tiles *t) { tiles_run(r, t, false, true); }
-static void tiles_1x1(struct call *r, struct tiles *t) { tiles_run(r, t, false, false); }
+static void tiles_2x2(const struct tiles *t) { tiles_run(t, true, true); }
+static void tiles_2x1(const struct tiles *t) { tiles_run(t, true, false); }
+static void tiles_1x2(const struct tiles *t) { tiles_run(t, false, true); }
+static void tiles_1x1(const struct tiles *t) { tiles_run(t, false, false); }
 
 /* ---------------------------------------------------------------- loops around them */
 
@@ -316,8 +298,7 @@ struct columns {
 /* Steps [begin, end) of all rows. */
 static void multiply(struct call *r, const struct columns *c, size_t begin, size_t end)
 {
-    static void (*const RUN[2][2])(struct call * r, struct tiles * t) = {{tiles_1x1, tiles_1x2},
-                                                                         {tiles_2x1, tiles_2x2}};
+    static void (*const RUN[2][2])(const struct tiles *t) = {{tiles_1x1, tiles_1x2}, {tiles_2x1, tiles_2x2}};
     const size_t b_step = r->steps.units * UNIT_COLS_BYTES, blocks = ceil_div(r->rows, BLOCK_ROWS);
     const bool first = begin == 0, final = end == r->steps.count, whole = first && final;
     const uint8_t *ahead = c->b + end * b_step;
@@ -339,11 +320,9 @@ static void multiply(struct call *r, const struct columns *c, size_t begin, size
             .from_step = first ? 0 : ACC_STEP,
             .acc = acc,
         };
-        RUN[rows > GROUP_ROWS][c->cols > 16](r, &t);
-        if (final) {
-            r->waiting = (struct tile_block){acc, rows, c->cols, r->row + at, c->col};
-            r->turn = 0;
-        }
+        RUN[rows > GROUP_ROWS][c->cols > 16](&t);
+        if (final)
+            tile_epilogue_run(&r->epilogue, &(struct tile_block){acc, rows, c->cols, r->row + at, c->col});
     }
 }
 
@@ -392,7 +371,6 @@ static void run(const struct qd_gemm_args *args)
         for (size_t col = args->col_begin; col < args->col_end; col += NR)
             columns_run(&r, col, args->col_end - col < NR ? args->col_end - col : NR);
     }
-    epilogue_turn(&r, BLOCK_ROWS);
     _tile_release();
     QD_SIMD_NAME(qd_tile_epilogue_end)
     (&r.epilogue, (uint64_t)rows * (args->col_end - args->col_begin));
