@@ -63,6 +63,25 @@ LOOP(madd_ymm, MADD, "y")
 LOOP(dpbusd_ymm, EVEX_DPBUSD, "y")
 LOOP(dpwssd_ymm, EVEX_DPWSSD, "y")
 
+/* Four tiles accumulate, one instruction of each in turn: as many as hide what it waits for. */
+#define TDPBUSD(acc, a, b) "tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #acc "\n\t"
+#define FOUR               TDPBUSD(0, 4, 6) TDPBUSD(1, 4, 7) TDPBUSD(2, 5, 6) TDPBUSD(3, 5, 7)
+static void loop_tdpbusd(uint64_t n, const void *noise)
+{
+    static const struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } config = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    __asm__ volatile("ldtilecfg %1\n\t"
+                     "tileloadd (%2,%3,1), %%tmm4\n\ttileloadd 4(%2,%3,1), %%tmm5\n\t"
+                     "tileloadd 8(%2,%3,1), %%tmm6\n\ttileloadd 12(%2,%3,1), %%tmm7\n\t"
+                     "1:\n\t" FOUR FOUR FOUR "dec %0\n\tjnz 1b\n\ttilerelease"
+                     : "+r"(n)
+                     : "m"(config), "r"(noise), "r"((size_t)12)
+                     : "cc", "memory");
+}
+
 enum { TYPES = 3, INT8 = 0, INT16 = 1, FLOAT32 = 2 };
 static const char *const TYPE_NAMES[TYPES] = {"int8", "int16", "float"};
 static const size_t ELEM_BYTES[TYPES] = {1, 2, 4};
@@ -80,6 +99,7 @@ static const struct ceiling CEILINGS[QD_ISA_COUNT][TYPES][2] = {
     [QD_ISA_AVX512VNNI] = {[INT8] = {{"vpdpbusd zmm", loop_dpbusd_zmm, 64}, {"vpdpbusd ymm", loop_dpbusd_ymm, 32}},
                            [INT16] = {{"vpdpwssd zmm", loop_dpwssd_zmm, 32}, {"vpdpwssd ymm", loop_dpwssd_ymm, 16}},
                            [FLOAT32] = {{"vfmadd231ps zmm", loop_fma_zmm, 16}, {"vfmadd231ps ymm", loop_fma_ymm, 8}}},
+    [QD_ISA_AMX] = {[INT8] = {{"tdpbusd", loop_tdpbusd, 16 * 16 * 64}}},
 };
 
 /* G multiply-adds a second of one short run. */
@@ -294,7 +314,7 @@ int main(int argc, char **argv)
         if (!kernels || (argc > 2 && strcmp(argv[2], kernels->isa_name) != 0))
             continue;
         printf("%s\n", kernels->isa_name);
-        for (int type = 0; type < TYPES; type++)
+        for (int type = 0; type < TYPES && (type == INT8 || isa != QD_ISA_AMX); type++) /* the rest is AVX512-VNNI's */
             for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
                 if (!measure((enum qd_isa)isa, type, shapes[i][0], shapes[i][1], shapes[i][2], seconds))
                     return 1;

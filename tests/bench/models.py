@@ -262,10 +262,10 @@ class Bench:
         try:
             for entry in entries:
                 try:
-                    if entry.peer.frozen and "quantd_ema" not in processes:
-                        raise Refused(rows.get("quantd_ema", {}).get("refused", "quantd_ema does not take part"))
-                    processes[entry.key] = (Frozen(entry.peer, processes["quantd_ema"]) if entry.peer.frozen
-                                            else self.start(entry, model))
+                    learning = entry.key.replace(entry.peer.name, "quantd_ema")
+                    if entry.peer.frozen and learning not in processes:
+                        raise Refused(rows.get(learning, {}).get("refused", "quantd_ema does not take part"))
+                    processes[entry.key] = (Frozen(entry.peer, processes[learning]) if entry.peer.frozen else self.start(entry, model))
                     rows[entry.key] = {"version": processes[entry.key].version}
                 except Refused as e:
                     rows[entry.key] = {"refused": str(e)}
@@ -327,7 +327,10 @@ def full(bench, models, peers, save):
         print(line(model.name, rows), flush=True)
         if len(bench.all_cores) > 1:
             able = [p for p in peers if p.several and "ms" in rows[p.name]]
-            entries = [Entry(p, len(bench.all_cores)) for p in able] + [Entry(p) for p in able if p.name == "quantd_ema"]
+            ours = [p for p in able if p.name == "quantd_ema"]
+            entries = [Entry(p, len(bench.all_cores)) for p in able] + [Entry(p) for p in ours]
+            if has_amx():
+                entries += [Entry(p, threads, amx=True) for p in ours for threads in (1, len(bench.all_cores))]
             result["several"][model.name] = bench.measure(model, entries, with_accuracy=False)
             print(line(model.name, result["several"][model.name]), flush=True)
         save(result)

@@ -75,7 +75,7 @@ class Peer:
 class Quantd(Peer):
     def __init__(self, name, label, precision="int8", frozen=False):
         self.name, self.label, self.precision, self.frozen = name, label, precision, frozen
-        self.kind, self.several = "quantd", name == "quantd_ema"
+        self.kind, self.several, self.uses_amx = "quantd", name == "quantd_ema", precision == "int8"
 
     def command(self, build, model, threads):
         return [f"{build}/tests/bench/runner", "quantd", model.path, "--precision", self.precision, "--threads", str(threads)]
@@ -129,6 +129,7 @@ def first_that_runs(model, quantize, path):
 
 class OnnxRuntimeDynamic(OnnxRuntime):
     kind = "int8"
+    uses_amx = True
 
     def __init__(self, weights):
         self.weights = weights
@@ -148,6 +149,7 @@ class OnnxRuntimeDynamic(OnnxRuntime):
 
 class OnnxRuntimeStatic(OnnxRuntime):
     name, label, kind = "ort_static", "ONNX Runtime, static QDQ", "int8"
+    uses_amx = True
 
     def file(self, model):
         return model.made(f"{self.name}.onnx")

@@ -71,6 +71,10 @@ def digits(value):
     return "" if value is None else f"{value:.3f}" if value < 0.0995 else f"{value:.2f}"
 
 
+def bold(value):
+    return f"**{digits(value)}**" if value else ""
+
+
 class Rows:
     """One model's rows of one run; ratios to ONNX Runtime FP32."""
 
@@ -88,6 +92,17 @@ class Rows:
     def best(self, names, suffix=None):
         """(ratio, peer) of the fastest."""
         return min(((self.ratio(n, suffix), n) for n in names if self.ratio(n, suffix)), default=(None, None))
+
+    def learning(self):
+        """Of `ema` over `static`, as this machine runs them by default."""
+        suffix = "+amx" if "quantd_ema+amx" in self.rows else ""
+        ema, static = self.ms("quantd_ema", suffix), self.ms("quantd_static", suffix)
+        return ema / static if ema and static else None
+
+    def gain(self, one, many):
+        """How much faster several threads are than one; both as suffixes."""
+        one, many = self.ms("quantd_ema", one), self.ms("quantd_ema", many)
+        return one / many if one and many else None
 
     def cosine(self, peer):
         row = self.rows.get(peer, {})
@@ -122,26 +137,24 @@ class Report:
         return table(["", ""], rows)
 
     def summary(self):
-        rows, columns = [], {key: [] for key in ("ema", "static", "best", "amx", "fp32")}
+        rows, columns = [], {key: [] for key in ("ema", "best", "ema+amx", "best+amx", "fp32", "learning")}
         for name, m in self.models.items():
             best, who = m.best(self.int8)
             with_amx, who_amx = m.best(self.int8, "+amx")
             if with_amx and best and best < with_amx:
                 with_amx, who_amx = best, who
-            values = {"ema": m.ratio("quantd_ema"), "static": m.ratio("quantd_static"), "best": best, "amx": with_amx,
-                      "fp32": m.ratio("quantd_fp32")}
+            values = {"ema": m.ratio("quantd_ema"), "best": best, "ema+amx": m.ratio("quantd_ema", "+amx"), "best+amx": with_amx,
+                      "fp32": m.ratio("quantd_fp32"), "learning": m.learning()}
             for key, value in values.items():
                 columns[key].append(value)
-            learning = values["ema"] / values["static"] if values["ema"] and values["static"] else None
-            rows.append([name, f"{m.base:.3f}" if m.base else "", f"**{digits(values['ema'])}**" if values["ema"] else "refused", f"{GOALS.get(name, 1):.2f}",
-                         f"{digits(best)} {self.label(who)}", f"{digits(with_amx)} {self.label(who_amx)}", digits(values["fp32"]),
-                         f"{learning:.3f}" if learning else ""])
-        both = [(a, b) for a, b in zip(columns["ema"], columns["static"], strict=True) if a and b]
-        learning = geometric_mean([a / b for a, b in both])
-        rows.append(["geometric mean", "", f"**{digits(geometric_mean(columns['ema']))}**", f"{GOAL_OF_MEAN:.2f}",
-                     digits(geometric_mean(columns["best"])),
-                     digits(geometric_mean(columns["amx"])), digits(geometric_mean(columns["fp32"])), f"{learning:.3f}" if learning else ""])
-        head = ["model", "ONNX Runtime FP32, ms", "quantd INT8", "goal", "best INT8 of a peer", "with AMX", "quantd FP32", "`ema` / `static`"]
+            rows.append([name, f"{m.base:.3f}" if m.base else "", bold(values["ema"]) or "refused", f"{GOALS.get(name, 1):.2f}",
+                         f"{digits(best)} {self.label(who)}", bold(values["ema+amx"]), f"{digits(with_amx)} {self.label(who_amx)}",
+                         digits(values["fp32"]), f"{values['learning']:.3f}" if values["learning"] else ""])
+        mean = {key: geometric_mean(column) for key, column in columns.items()}
+        rows.append(["geometric mean", "", bold(mean["ema"]), f"{GOAL_OF_MEAN:.2f}", digits(mean["best"]), bold(mean["ema+amx"]),
+                     digits(mean["best+amx"]), digits(mean["fp32"]), f"{mean['learning']:.3f}" if mean["learning"] else ""])
+        head = ["model", "ONNX Runtime FP32, ms", "quantd INT8", "goal", "best INT8 of a peer", "quantd INT8, AMX", "best of a peer, AMX",
+                "quantd FP32", "`ema` / `static`"]
         return "## One core: time / ONNX Runtime FP32's\n" + table(head, rows)
 
     def everybody(self):
@@ -184,14 +197,14 @@ class Report:
         for name, models in self.results["several"].items():
             m = Rows(models, f"*{threads}")
             best, who = m.best(self.int8)
-            one, many = m.ms("quantd_ema", ""), m.ms("quantd_ema")
-            scaling.append(one / many if one and many else None)
+            gain, gain_amx = m.gain("", f"*{threads}"), m.gain("+amx", f"+amx*{threads}")
+            scaling.append(gain)
             rows.append([name, f"{m.base:.3f}" if m.base else "", digits(m.ratio("quantd_ema")), f"{digits(best)} {self.label(who)}",
-                         f"{one / many:.2f}" if one and many else ""])
+                         f"{gain:.2f}" if gain else "", f"{gain_amx:.2f}" if gain_amx else ""])
         rows.append(["geometric mean", "", digits(geometric_mean([Rows(m, f"*{threads}").ratio("quantd_ema") for m in
                                                                   self.results["several"].values()])), "",
-                     f"{geometric_mean(scaling):.2f}" if any(scaling) else ""])
-        head = ["model", "ONNX Runtime FP32, ms", "quantd INT8", "best INT8 of a peer", f"quantd, one thread / {threads}"]
+                     f"{geometric_mean(scaling):.2f}" if any(scaling) else "", ""])
+        head = ["model", "ONNX Runtime FP32, ms", "quantd INT8", "best INT8 of a peer", f"quantd, one thread / {threads}", "with AMX"]
         return f"## All {threads} cores: time / ONNX Runtime FP32's on as many\n" + table(head, rows)
 
     def daemon(self):
@@ -220,8 +233,8 @@ class Report:
         return "\n".join(parts)
 
     def text(self):
-        amx = ("\n- This processor has AMX and quantd no kernels for it. Peers that use it are measured without it (the kernel refuses them\n"
-               "  its tiles), as on a processor with AVX512-VNNI alone, and on one core once more with it, in a column of its own."
+        amx = ("\n- This processor has AMX. Whoever uses it is measured without it (the kernel refuses its tiles), as on a processor with\n"
+               "  AVX512-VNNI alone, which the goals are for, and on one core once more with it, in columns of their own. The chart is with it."
                if any("+amx" in key for m in self.results["models"].values() for key in m) else "")
         head = HEAD.format(date=datetime.date.today().isoformat(), machine=self.machine(), amx=amx, warm_ups=self.results["warm_ups"])
         parts = (self.summary(), "![the same as a picture](pictures/benchmark.svg)\n", self.everybody(), self.accuracy(), self.several(),
@@ -229,10 +242,10 @@ class Report:
         return head + "\n".join(part for part in parts if part)
 
     def bars(self):
-        """For the chart: (model, quantd's ratio or None, the best peer's, its label)."""
+        """For the chart: (model, quantd's ratio or None, the best peer's, its label), with AMX where there is any."""
         for name, m in self.models.items():
-            best, who = m.best(self.int8)
-            yield name, m.ratio("quantd_ema"), best, self.label(who)
+            best, who = min((found for suffix in ("", "+amx") if (found := m.best(self.int8, suffix))[0]), default=(None, None))
+            yield name, m.ratio("quantd_ema", "+amx") or m.ratio("quantd_ema"), best, self.label(who)
 
 
 def main():
