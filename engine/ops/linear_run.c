@@ -5,19 +5,23 @@
 
 #include <string.h>
 
-#define ROW_BLOCK      192 /* most rows a kernel call gets: a multiple of every kernel's mr that is in use (12, 6, 4) */
-#define ROW_UNIT       12
+#define ROW_BLOCK      192     /* most rows a kernel call gets: a multiple of every kernel's mr (32, 12, 6, 4) */
+#define ROWS_MIN       48      /* fewer would not pay for reading all weights */
 #define LEAST_TASK_NS  6000.0  /* below this a task costs more than it saves */
-#define LEAST_SPLIT_NS 30000.0 /* below this waking a thread costs more than it saves */
+#define LEAST_SPLIT_NS 15000.0 /* below this waking a thread costs more than it saves */
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t task_limit(unsigned threads) { return threads > 1 ? 4 * (size_t)threads : 1; }
+static size_t task_limit(unsigned threads) { return threads > 1 ? 2 * (size_t)threads : 1; }
 
 /* Roughly, on one thread: enough to choose between one task and many. */
 static double estimate_ns(const struct qd_linear *l, double elements)
 {
-    double macs_per_ns = l->kind == QD_LINEAR_DEPTHWISE ? 20 : l->int8 ? 150 : l->weight_bits ? 60 : 40;
+    static const double INT8_MACS[QD_ISA_COUNT] = {2, 40, 150, 300}; /* a nanosecond */
+    double macs_per_ns = l->kind == QD_LINEAR_DEPTHWISE ? 20
+                         : l->int8                      ? INT8_MACS[l->kernels->isa]
+                         : l->weight_bits               ? 60
+                                                        : 40;
     double product = elements * (double)l->depth / macs_per_ns;
     double weights = (double)l->groups * (double)l->group_bytes / 10;
     return (product > weights ? product : weights) + elements * 0.25;
@@ -27,9 +31,9 @@ static double estimate_ns(const struct qd_linear *l, double elements)
 static void cut(struct qd_linear_run *r, unsigned threads)
 {
     const struct qd_linear *l = r->l;
-    const size_t nr = l->int8          ? l->kernels->gemm_q8.nr
-                      : l->weight_bits ? l->kernels->gemm_q16.nr
-                                       : l->kernels->gemm_f32.nr;
+    const struct qd_kernels *k = l->kernels;
+    const size_t nr = l->int8 ? k->gemm_q8.nr : l->weight_bits ? k->gemm_q16.nr : k->gemm_f32.nr;
+    const size_t mr = l->int8 ? k->gemm_q8.mr : l->weight_bits ? k->gemm_q16.mr : k->gemm_f32.mr;
     double ns = estimate_ns(l, (double)r->images * (double)r->rows * (double)(l->groups * l->n));
     size_t tasks = ns < LEAST_SPLIT_NS ? 1 : least(task_limit(threads), (size_t)(ns / LEAST_TASK_NS));
     size_t share = r->images ? (tasks + r->images - 1) / r->images : 1; /* blocks an image should give */
@@ -39,9 +43,9 @@ static void cut(struct qd_linear_run *r, unsigned threads)
         r->row_step = qd_depthwise_block_pixels(l, r->out_dims, share);
         r->width = r->row_step < line ? line : r->rows;
     } else {
-        size_t step = (r->rows + share - 1) / share, units = (step + ROW_UNIT - 1) / ROW_UNIT;
-        units = units < 4 ? 4 : units; /* fewer rows would not pay for reading all weights */
-        r->row_step = least(units * ROW_UNIT, ROW_BLOCK);
+        size_t step = (r->rows + share - 1) / share;
+        step = step < ROWS_MIN ? ROWS_MIN : step;
+        r->row_step = least((step + mr - 1) / mr * mr, ROW_BLOCK);
     }
     r->row_step = least(r->row_step, r->width);
     r->row_blocks = r->rows / r->width * ((r->width + r->row_step - 1) / r->row_step);

@@ -1,6 +1,8 @@
-/* A parallel-for over a fixed set of threads: one job at a time, tasks handed out by an atomic counter. Steps follow
- * each other by microseconds while a request runs, so a helper looks for the next job for a while, giving way to any
- * other thread, before it sleeps; and the caller waits only for helpers that have joined, never for one to wake up. */
+/* A parallel-for over a fixed set of threads: one job at a time. Every thread has a share of the tasks, the same part
+ * of every job, so that it meets the rows it wrote in the step before in its own cache; when its share is done it takes
+ * from the others'. Steps follow each other by microseconds while a request runs, so a helper looks for the next job
+ * for a while, giving way to any other thread, before it sleeps; and the caller waits only for helpers that have
+ * joined, never for one to wake up. */
 #include "engine/plan/team.h"
 
 #include "base/mem.h"
@@ -22,22 +24,33 @@
 #define OPEN        ((uint64_t)0x100)
 #define NEXT_JOB    ((uint64_t)0x200)
 
+/* Tasks [next, end) of a job: one thread's, in a line of the cache of their own. */
+struct share {
+    _Alignas(64) atomic_size_t next;
+    size_t end;
+};
+
+struct helper {
+    struct qd_team *team;
+    unsigned number; /* of its share */
+    pthread_t thread;
+};
+
 struct qd_team {
     struct qd_parallel parallel; /* first: run() gets it back */
     pthread_mutex_t busy;        /* held by the caller whose job is running */
     /* The job; written while the gate is closed and nobody is inside. */
     void (*fn)(void *, size_t);
     void *ctx;
-    size_t tasks;
-    atomic_size_t next;
-    atomic_uint_fast64_t gate, left; /* left: helpers that have finished the present job */
-    pthread_mutex_t lock;            /* for sleeping only */
+    struct share shares[MAX_THREADS]; /* 0: the caller's */
+    atomic_uint_fast64_t gate, left;  /* left: helpers that have finished the present job */
+    pthread_mutex_t lock;             /* for sleeping only */
     pthread_cond_t wake, done;
     atomic_uint sleepers; /* helpers in `wake`; changed under the lock */
     atomic_bool waiting;  /* the caller is in `done` */
     atomic_bool stop;
     unsigned helper_count;
-    pthread_t helpers[MAX_THREADS];
+    struct helper helpers[MAX_THREADS];
 };
 
 static _Thread_local bool alone; /* this thread splits nothing */
@@ -51,10 +64,15 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void work(struct qd_team *team)
+/* `own`: whose share comes first. */
+static void work(struct qd_team *team, unsigned own)
 {
-    for (size_t i; (i = atomic_fetch_add_explicit(&team->next, 1, memory_order_relaxed)) < team->tasks;)
-        team->fn(team->ctx, i);
+    const unsigned threads = team->helper_count + 1;
+    for (unsigned other = 0; other < threads; other++) {
+        struct share *share = &team->shares[(own + other) % threads];
+        for (size_t i; (i = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed)) < share->end;)
+            team->fn(team->ctx, i);
+    }
 }
 
 /* ------------------------------------------------------------------ helpers */
@@ -105,11 +123,12 @@ static bool sleep_until_job(struct qd_team *team, uint64_t worked)
 
 static void *helper_main(void *argument)
 {
-    struct qd_team *team = argument;
+    struct helper *self = argument;
+    struct qd_team *team = self->team;
     uint64_t worked = UINT64_MAX;
     while (look(team, worked) || sleep_until_job(team, worked)) {
         worked = atomic_load(&team->gate) / NEXT_JOB;
-        work(team);
+        work(team, self->number);
         leave(team);
     }
     return NULL;
@@ -121,8 +140,10 @@ static void open_gate(struct qd_team *team, size_t tasks, void (*fn)(void *ctx, 
 {
     team->fn = fn;
     team->ctx = ctx;
-    team->tasks = tasks;
-    atomic_store_explicit(&team->next, 0, memory_order_relaxed);
+    for (size_t i = 0, threads = team->helper_count + 1; i < threads; i++) {
+        atomic_store_explicit(&team->shares[i].next, i * tasks / threads, memory_order_relaxed);
+        team->shares[i].end = (i + 1) * tasks / threads;
+    }
     atomic_store(&team->left, 0);
     atomic_store(&team->gate, (atomic_load(&team->gate) & ~(OPEN | JOINED_MASK)) + NEXT_JOB + OPEN);
     if (atomic_load(&team->sleepers) == 0)
@@ -158,7 +179,7 @@ static void run(struct qd_parallel *parallel, size_t tasks, void (*fn)(void *ctx
         return;
     }
     open_gate(team, tasks, fn, ctx);
-    work(team);
+    work(team, 0);
     close_gate(team);
     pthread_mutex_unlock(&team->busy);
 }
@@ -200,19 +221,23 @@ enum qd_status qd_team_create(unsigned threads, struct qd_team **out, struct qd_
         threads = qd_team_cpus();
     if (threads > MAX_THREADS)
         threads = MAX_THREADS;
-    struct qd_team *team = qd_calloc(1, sizeof *team);
+    struct qd_team *team = qd_alloc_aligned(sizeof *team);
     if (!team)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory for a team of %u threads", threads);
+    memset(team, 0, sizeof *team);
     team->parallel = (struct qd_parallel){threads, run};
     pthread_mutex_init(&team->busy, NULL);
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->wake, NULL);
     pthread_cond_init(&team->done, NULL);
-    for (; team->helper_count + 1 < threads; team->helper_count++)
-        if (pthread_create(&team->helpers[team->helper_count], NULL, helper_main, team) != 0) {
+    for (; team->helper_count + 1 < threads; team->helper_count++) {
+        struct helper *helper = &team->helpers[team->helper_count];
+        *helper = (struct helper){.team = team, .number = team->helper_count + 1};
+        if (pthread_create(&helper->thread, NULL, helper_main, helper) != 0) {
             qd_team_destroy(&team);
             return qd_fail(error, QD_ERR_UNAVAILABLE, "can't start %u threads", threads);
         }
+    }
     *out = team;
     return QD_OK;
 }
@@ -227,7 +252,7 @@ void qd_team_destroy(struct qd_team **team)
     pthread_cond_broadcast(&t->wake);
     pthread_mutex_unlock(&t->lock);
     for (unsigned i = 0; i < t->helper_count; i++)
-        pthread_join(t->helpers[i], NULL);
+        pthread_join(t->helpers[i].thread, NULL);
     pthread_cond_destroy(&t->done);
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->lock);
