@@ -183,6 +183,8 @@ bool qd_mixed_link(const struct qd_plan *plan, struct qd_budget_layer *layers, c
     for (size_t i = 0; i < count; i++) {
         const struct qd_step *step = &plan->steps[steps[i]];
         set_cost(&k, step, records[i]);
+        if (step->kind == QD_STEP_LINEAR && tensor_in(&k, step->out[0]))
+            tensor_in(&k, step->out[0])->written = true;
         if (step->kind == QD_STEP_LINEAR && records[i]->rows) /* it makes its rows' integers of floats, always */
             tensor_in(&k, step->in[0])->floats = true;
         if (!list_tensors(&k, step, &layers[i]))

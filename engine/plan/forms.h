@@ -11,7 +11,7 @@ struct qd_forms {
     /* of each unit */
     const struct qd_op **ops;
     bool *int8;          /* a linear unit in INT8, or an operator that asked for integers and gets them */
-    bool *int16;         /* a linear unit in 16 bits: it reads s16 and writes floats */
+    bool *int16;         /* a linear unit in 16 bits: it reads s16 */
     bool *fake;          /* a unit that int8 says, but on floats: those its integers would stand for */
     bool *rows;          /* a linear unit in INT8 whose input is quantized row by row, or an operator that does so */
     bool *real;          /* an operator that could pass integers on is pinned to FP32 */

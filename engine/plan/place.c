@@ -312,7 +312,7 @@ static enum qd_status place_linear(struct placer *p, int u)
     const bool q8_sum = sum && p->forms.only_q8[unit->residual];
     int in = fake ? get_fake(p, u, cl) : get_slot(p, node->in[0], taken, node);
     int residual = sum ? get_slot(p, unit->residual, fake && q8_sum ? fake_form(cl) : form_of(q8_sum, cl), node) : 0;
-    bool out_q8 = int8 && p->forms.only_q8[unit->out];
+    const bool out_q8 = p->forms.only_q8[unit->out] && (int8 || (!fake && !p->forms.faked[unit->out]));
     int site = out_q8 ? add_site(p, unit->out) : -1;
     enum qd_form form = form_of(out_q8, cl);
     int out = in < 0 || residual < 0 || (out_q8 && site < 0) ? -1 : add_slot(p, unit->out, form, site);

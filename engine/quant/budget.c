@@ -46,7 +46,7 @@ static double total_error(const struct problem *p)
 static bool in_bytes(const struct qd_budget_tensor *t, const enum qd_budget_way *ways)
 {
     bool bytes = !t->floats && t->makers > 0;
-    for (size_t e = 0; bytes && e < t->makers + t->readers + t->others; e++)
+    for (size_t e = t->written ? t->makers : 0; bytes && e < t->makers + t->readers + t->others; e++)
         bytes = ways[t->ends[e]] == QD_WAY_INT8;
     return bytes;
 }

@@ -10,11 +10,13 @@
 
 enum qd_budget_way { QD_WAY_INT8, QD_WAY_INT16, QD_WAY_FP32, QD_WAYS };
 
-/* A tensor between layers. It stays in bytes where all that make and read it run in INT8; else it is floats, of which
- * bytes are made for those in INT8 that read it, and words for those in INT16: once each, whoever reads them. */
+/* A tensor between layers. It is bytes where all that read it run in INT8, and what makes it does too or writes bytes
+ * in any precision; else it is floats, of which bytes are made for those in INT8 that read it, and words for those in
+ * INT16: once each, whoever reads them. */
 struct qd_budget_tensor {
     double cost[2];     /* of making bytes, words; the layers' unit */
     bool floats;        /* something that is no layer makes it, or reads it, as floats */
+    bool written;       /* its maker writes bytes in any precision */
     size_t makers;      /* in `ends`, before ... */
     size_t readers;     /* ... those that read it in their own precision, before ... */
     size_t others;      /* ... those that in INT8 take floats as well */

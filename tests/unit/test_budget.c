@@ -157,7 +157,7 @@ static void test_conversions_are_counted_once(void **state)
 
     /* two layers and, as the second operand of its sum, a third read what another makes */
     const size_t ends[4] = {0, 1, 2, 3};
-    const struct qd_budget_tensor shared = {.cost = {10, 12}, .makers = 1, .readers = 2, .others = 1, .ends = ends};
+    struct qd_budget_tensor shared = {.cost = {10, 12}, .makers = 1, .readers = 2, .others = 1, .ends = ends};
     const struct qd_budget_tensor *list[1] = {&shared};
     struct qd_budget_layer four[4];
     for (size_t i = 0; i < 4; i++)
@@ -167,6 +167,12 @@ static void test_conversions_are_counted_once(void **state)
     assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){f, b, w, b}) - 26) < 1e-9);
     assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, b, b, f}) - 14) < 1e-9);
     assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, f, f, b}) - 4) < 1e-9);
+
+    /* its maker writes bytes even in floating point: as long as nobody reads floats */
+    shared.written = true;
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){f, b, b, b}) - 4) < 1e-9);
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){f, b, f, b}) - 14) < 1e-9);
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){f, b, b, f}) - 14) < 1e-9);
 }
 
 static void test_neighbours_move_together(void **state)
