@@ -24,6 +24,8 @@
 
 /* Costs of layers that were not timed, by their time in INT8. */
 static const double linear_ratio[QD_WAYS] = {1, 2, 4}, operator_ratio[QD_WAYS] = {1, 2, 2};
+#define WORDS_OF_FP32                                                                                                  \
+    0.6 /* of its time in FP32, at least: where tiles multiply bytes, words take far more than twice theirs */
 
 struct qd_rebalance {
     struct qd_model *model; /* a reference */
@@ -194,6 +196,7 @@ static void keep_times(struct qd_mixed_layer *layer, const struct qd_layer_found
         return;
     layer->us = f->us;
     layer->fp32_us = f->fp32_us;
+    layer->float_us = f->float_us;
     memcpy(layer->in_us, f->in_us, sizeof layer->in_us);
 }
 
@@ -274,14 +277,13 @@ static void set_costs(struct qd_budget_layer *out, const struct qd_step *step, c
     const double int8 = layer->us > 0 ? layer->us : (double)step->int8_us;
     const bool timed = step->int8_us > 0;
     out->cost[QD_WAY_INT8] = int8;
-    if (timed && step->int16_us > 0) /* that time has the conversion of its input in it, which the tensor counts */
-        out->cost[QD_WAY_INT16] = fmax(
-            int8 * (double)step->int16_us / (double)step->int8_us - layer->in_us[0] * QD_WORDS_TIME, int8);
-    else
-        out->cost[QD_WAY_INT16] = int8 * usual[QD_WAY_INT16];
     out->cost[QD_WAY_FP32] = layer->fp32_us > 0 ? layer->fp32_us
                              : timed            ? int8 * (double)step->fp32_us / (double)step->int8_us
                                                 : int8 * usual[QD_WAY_FP32];
+    if (timed && step->int16_us > 0) /* the tensor counts the conversion of its input */
+        out->cost[QD_WAY_INT16] = fmax(int8 * (double)(step->int16_us - step->words_us) / (double)step->int8_us, int8);
+    else
+        out->cost[QD_WAY_INT16] = fmax(int8 * usual[QD_WAY_INT16], out->cost[QD_WAY_FP32] * WORDS_OF_FP32);
 }
 
 static void set_errors(struct qd_budget_layer *out, const struct qd_mixed *m, const struct qd_mixed_layer *layer,

@@ -17,6 +17,7 @@
 struct qd_layer_found {
     struct qd_squares squares;     /* the layer alone, on the inputs it has in FP32 */
     double us, fp32_us;            /* its time then, and that of the step in FP32; 0: not measured */
+    double float_us;               /* more when it writes floats instead of bytes */
     double in_us[QD_TIMED_INPUTS]; /* of making its inputs' integers; 0: it takes them as they are */
 };
 
@@ -27,9 +28,9 @@ struct qd_mixed_layer {
     struct qd_squares answer; /* of the answer, everything else in FP32 ... */
     double cosine;            /* ... and the sum of 1 - cosine, over so many runs: */
     uint64_t probed;
-    /* Times in INT8, in FP32, and of making its inputs' bytes: all of the one shadow run in which they were least, for
-     * requests differ in size. 0: none. */
-    double us, fp32_us, in_us[QD_TIMED_INPUTS];
+    /* Times in INT8, in FP32, of writing floats, and of making its inputs' bytes: all of the one shadow run in which
+     * they were least, for requests differ in size. 0: none. */
+    double us, fp32_us, float_us, in_us[QD_TIMED_INPUTS];
     bool rows; /* in INT8 it reads rows by their own ranges */
     bool fell, settled;
 };

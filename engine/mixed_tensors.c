@@ -129,6 +129,9 @@ static bool make_ends(struct linker *k)
 
 static void set_cost(struct linker *k, const struct qd_step *step, const struct qd_mixed_layer *record)
 {
+    struct qd_budget_tensor *out = step->kind == QD_STEP_LINEAR ? tensor_in(k, step->out[0]) : NULL;
+    if (out)
+        out->floats_cost = record->float_us;
     for (int i = 0; i < step->in_count && i < QD_TIMED_INPUTS; i++) {
         struct qd_budget_tensor *t = tensor_in(k, step->in[i]);
         if (!t || record->in_us[i] <= t->cost[QD_WAY_INT8])

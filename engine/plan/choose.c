@@ -127,21 +127,27 @@ static enum qd_status time_twin(const struct bench *b, const struct qd_step *ste
     return status;
 }
 
-/* The times of a step, in nanoseconds; *int16 stays 0 where 16 bits are not asked for or not to be had. */
-static enum qd_status time_step(const struct bench *b, const struct qd_step *step, double *int8, double *int16,
-                                double *fp32, struct qd_error *error)
+/* In nanoseconds; int16 and words stay 0 where 16 bits are not asked for or not to be had. */
+struct times {
+    double int8, int16, fp32;
+    double words; /* of int16: making its input's words */
+};
+
+static enum qd_status time_step(const struct bench *b, const struct qd_step *step, struct times *t,
+                                struct qd_error *error)
 {
     const bool words = b->words && !qd_linear_int16_refusal(&b->plan->graph, step->node);
-    enum qd_status status = time_twin(b, step, QD_F32, fp32, error);
+    enum qd_status status = time_twin(b, step, QD_F32, &t->fp32, error);
     if (!status && words)
-        status = time_twin(b, step, QD_I16, int16, error);
+        status = time_twin(b, step, QD_I16, &t->int16, error);
     if (status)
         return status;
-    *int8 = time_linear(b, step, step->linear, QD_U8);
-    if (*int8 == 0 || *fp32 == 0 || (words && *int16 == 0))
+    t->int8 = time_linear(b, step, step->linear, QD_U8);
+    if (t->int8 == 0 || t->fp32 == 0 || (words && t->int16 == 0))
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to time node '%s'", step->node->name);
-    *int8 += time_quantize(b, step, QD_U8);
-    *int16 += words ? time_quantize(b, step, QD_I16) : 0;
+    t->int8 += time_quantize(b, step, QD_U8);
+    t->words = words ? time_quantize(b, step, QD_I16) : 0;
+    t->int16 += t->words;
     return QD_OK;
 }
 
@@ -176,20 +182,24 @@ static enum qd_status time_all(struct qd_plan *plan, struct bench *b, struct qd_
     enum qd_status status = QD_OK;
     for (int s = 0; !status && s < plan->step_count && now_ns() - b->start_ns < QD_CHOOSE_BUDGET_NS; s++) {
         struct qd_step *step = &plan->steps[s];
-        double int8 = 0, int16 = 0, fp32 = 0;
+        struct times t = {.int8 = 0};
         if (step->kind == QD_STEP_CONTROL) {
             status = time_bodies(plan, b, step, &choices[step->node - plan->graph.nodes], changes, error);
             continue;
         }
         if (step->kind != QD_STEP_LINEAR || !step->int8 || step->given || s >= b->shaped->static_steps)
             continue;
-        status = time_step(b, step, &int8, &int16, &fp32, error);
-        step->int8_us = (float)(int8 / 1e3);
-        step->int16_us = (float)(int16 / 1e3);
-        step->fp32_us = (float)(fp32 / 1e3);
-        bool slower = !status && int8 > fp32 * 1.1 && int8 - fp32 > MARGIN_NS;
-        choices[step->node - plan->graph.nodes] = (struct qd_choice){
-            .fp32 = slower, .int8_us = step->int8_us, .int16_us = step->int16_us, .fp32_us = step->fp32_us};
+        status = time_step(b, step, &t, error);
+        step->int8_us = (float)(t.int8 / 1e3);
+        step->int16_us = (float)(t.int16 / 1e3);
+        step->fp32_us = (float)(t.fp32 / 1e3);
+        step->words_us = (float)(t.words / 1e3);
+        bool slower = !status && t.int8 > t.fp32 * 1.1 && t.int8 - t.fp32 > MARGIN_NS;
+        choices[step->node - plan->graph.nodes] = (struct qd_choice){.fp32 = slower,
+                                                                     .int8_us = step->int8_us,
+                                                                     .int16_us = step->int16_us,
+                                                                     .fp32_us = step->fp32_us,
+                                                                     .words_us = step->words_us};
         *changes |= slower;
         qd_arena_reset(b->arena);
     }

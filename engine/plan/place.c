@@ -342,6 +342,7 @@ static enum qd_status place_linear(struct placer *p, int u)
     const struct qd_choice *choice = qd_plan_choice(p->plan, node);
     step->int8_us = choice ? choice->int8_us : 0;
     step->int16_us = choice ? choice->int16_us : 0;
+    step->words_us = choice ? choice->words_us : 0;
     step->fp32_us = choice ? choice->fp32_us : 0;
     step->site = site;
     if (out_q8)

@@ -71,6 +71,7 @@ struct qd_step {
     const struct qd_unit *unit; /* of a linear step: what it was made from */
     /* of a linear step: measured while loading (engine/plan/choose.h); 0: not timed */
     float int8_us, int16_us, fp32_us;
+    float words_us; /* of int16_us: making its input's words */
     const struct qd_control *control;
 };
 
@@ -103,6 +104,7 @@ struct qd_site {
 struct qd_choice {
     bool fp32;
     float int8_us, int16_us, fp32_us;
+    float words_us;                    /* of int16_us: making its input's words */
     const struct qd_choice *bodies[2]; /* of a control-flow node: by node of each compiled body, or NULL */
     int body_counts[2];
 };

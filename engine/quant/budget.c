@@ -53,12 +53,13 @@ static bool in_bytes(const struct qd_budget_tensor *t, const enum qd_budget_way 
 
 static double conversions(const struct qd_budget_tensor *t, const enum qd_budget_way *ways)
 {
-    double sum = 0;
+    const bool bytes = in_bytes(t, ways);
+    double sum = bytes ? 0 : t->floats_cost;
     for (int w = QD_WAY_INT8; w <= QD_WAY_INT16; w++) {
         bool wanted = false;
         for (size_t e = t->makers; !wanted && e < t->makers + t->readers; e++)
             wanted = (int)ways[t->ends[e]] == w;
-        sum += wanted && !in_bytes(t, ways) ? t->cost[w] : 0;
+        sum += wanted && !bytes ? t->cost[w] : 0;
     }
     return sum;
 }

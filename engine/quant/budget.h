@@ -15,6 +15,7 @@ enum qd_budget_way { QD_WAY_INT8, QD_WAY_INT16, QD_WAY_FP32, QD_WAYS };
  * INT16: once each, whoever reads them. */
 struct qd_budget_tensor {
     double cost[2];     /* of making bytes, words; the layers' unit */
+    double floats_cost; /* of being floats, to what makes it */
     bool floats;        /* something that is no layer makes it, or reads it, as floats */
     bool written;       /* its maker writes bytes in any precision */
     size_t makers;      /* in `ends`, before ... */

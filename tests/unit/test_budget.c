@@ -168,6 +168,12 @@ static void test_conversions_are_counted_once(void **state)
     assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, b, b, f}) - 14) < 1e-9);
     assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, f, f, b}) - 4) < 1e-9);
 
+    /* floats take longer to write, whoever makes them */
+    shared.floats_cost = 3;
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, b, b, b}) - 4) < 1e-9);
+    assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){b, f, f, b}) - 7) < 1e-9);
+    shared.floats_cost = 0;
+
     /* its maker writes bytes even in floating point: as long as nobody reads floats */
     shared.written = true;
     assert_true(fabs(qd_budget_cost(four, 4, (enum qd_budget_way[]){f, b, b, b}) - 4) < 1e-9);
