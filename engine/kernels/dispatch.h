@@ -145,5 +145,6 @@ void qd_gru_gates__avx512vnni(const struct qd_gates *g, float *h);
 void qd_rnn_gates__avx512vnni(const struct qd_gates *g, float *h);
 
 extern const struct qd_gemm_q8 qd_gemm_q8__amx;
+extern const struct qd_gemm_q16 qd_gemm_q16__amx;
 
 #endif

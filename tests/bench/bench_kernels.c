@@ -99,7 +99,8 @@ static const struct ceiling CEILINGS[QD_ISA_COUNT][TYPES][2] = {
     [QD_ISA_AVX512VNNI] = {[INT8] = {{"vpdpbusd zmm", loop_dpbusd_zmm, 64}, {"vpdpbusd ymm", loop_dpbusd_ymm, 32}},
                            [INT16] = {{"vpdpwssd zmm", loop_dpwssd_zmm, 32}, {"vpdpwssd ymm", loop_dpwssd_ymm, 16}},
                            [FLOAT32] = {{"vfmadd231ps zmm", loop_fma_zmm, 16}, {"vfmadd231ps ymm", loop_fma_ymm, 8}}},
-    [QD_ISA_AMX] = {[INT8] = {{"tdpbusd", loop_tdpbusd, 16 * 16 * 64}}},
+    [QD_ISA_AMX] = {[INT8] = {{"tdpbusd", loop_tdpbusd, 16 * 16 * 64}},
+                    [INT16] = {{"four tdpbusd", loop_tdpbusd, 16 * 16 * 64 / 4}}},
 };
 
 /* G multiply-adds a second of one short run. */
@@ -314,7 +315,7 @@ int main(int argc, char **argv)
         if (!kernels || (argc > 2 && strcmp(argv[2], kernels->isa_name) != 0))
             continue;
         printf("%s\n", kernels->isa_name);
-        for (int type = 0; type < TYPES && (type == INT8 || isa != QD_ISA_AMX); type++) /* the rest is AVX512-VNNI's */
+        for (int type = 0; type < TYPES && (type != FLOAT32 || isa != QD_ISA_AMX); type++) /* that is AVX512's */
             for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
                 if (!measure((enum qd_isa)isa, type, shapes[i][0], shapes[i][1], shapes[i][2], seconds))
                     return 1;

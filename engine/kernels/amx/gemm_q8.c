@@ -1,19 +1,11 @@
 /* u8 x s8 -> s32 matrix product by tdpbusd: tiles of 16 rows by 64 bytes of A times 64 bytes by 16 columns of B, exact.
  * Two by two of them make a block of 32 by 32, which the epilogue of AVX512-VNNI ends. B is packed as AVX512-VNNI packs
  * it, whose kernel also takes what is too small for tiles. */
+#include "engine/kernels/amx/tiles.h"
 #include "engine/kernels/dispatch.h"
-#include "engine/kernels/epilogue_simd.h"
 #include "engine/kernels/rows.h"
 
-#include <stdatomic.h>
-
 enum {
-    NR = TILE_COLS,
-    UNIT_BYTES = 4,
-    UNIT_COLS_BYTES = NR * UNIT_BYTES, /* of a panel of B */
-    GROUP_ROWS = 16,                   /* of a tile */
-    BLOCK_ROWS = 2 * GROUP_ROWS,
-    STEP_UNITS = 16, /* at most, of a tile's depth */
     TAP_STEP_MIN = 12,
     DEPTH_UNITS = 192, /* of a panel of B that stays in the first cache: 24 KB */
     ROWS_MOST = 256,   /* that meet a panel of B one after the other */
@@ -48,8 +40,6 @@ struct call {
     struct tile_epilogue epilogue;
 };
 
-static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-
 static size_t units_of(size_t k) { return ceil_div(k, UNIT_BYTES); }
 
 /* The fewest equal steps that add up, if that is at most a third more than the fewest; else count 0. */
@@ -76,13 +66,6 @@ static struct steps steps_of(const struct qd_rows *a, size_t units)
     whole.units = ceil_div(units, whole.count);
     whole.last = units - (whole.count - 1) * whole.units;
     return whole;
-}
-
-/* Between rows of the copy; not a multiple of 512, so that rows don't fight for the same places of the cache. */
-static size_t copy_stride_of(size_t units)
-{
-    const size_t stride = ceil_div(units, STEP_UNITS) * STEP_UNITS * UNIT_BYTES;
-    return stride % 512 == 0 ? stride + 64 : stride;
 }
 
 static size_t rows_most(size_t units)
@@ -199,25 +182,6 @@ struct tiles {
     size_t from_step;
     int32_t *acc;
 };
-
-/* Tiles 0 to 3 accumulate, 4 and 5 are of A, 6 and 7 of B. The intrinsics are macros around statements that the
- * compiler does not take for accesses to memory, hence the fences. */
-enum { ACC_STEP = NR * sizeof(int32_t) };
-
-static void tiles_configure(size_t units)
-{
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (size_t tile = 0; tile < 8; tile++) {
-        config.bytes[tile] = (uint16_t)(tile == 4 || tile == 5 ? units * UNIT_BYTES : 64);
-        config.rows[tile] = (uint8_t)(tile < 6 ? GROUP_ROWS : units);
-    }
-    atomic_signal_fence(memory_order_seq_cst);
-    _tile_loadconfig(&config);
-}
 
 /* `high` and `right` are constants wherever the next two are inlined: a second group of rows, a second vector of
  * columns. */
