@@ -124,7 +124,7 @@ static bool table_is_even(const void *const *table, size_t taps, ptrdiff_t *stri
     const __m512i distance = _mm512_set1_epi64(*stride = (const char *)table[taps] - (const char *)table[0]);
     for (size_t i = 0; i < (GROUP_ROWS - 1) * taps; i += 8) {
         const size_t left = (GROUP_ROWS - 1) * taps - i;
-        const __mmask8 some = left < 8 ? (__mmask8)((1u << left) - 1) : 0xff;
+        const __mmask8 some = (__mmask8)(left < 8 ? (1u << left) - 1 : 0xff);
         const __m512i here = _mm512_maskz_loadu_epi64(some, table + i);
         const __m512i next = _mm512_maskz_loadu_epi64(some, table + i + taps);
         if (_mm512_mask_cmpneq_epi64_mask(some, _mm512_sub_epi64(next, here), distance))
