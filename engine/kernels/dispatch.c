@@ -50,7 +50,7 @@ static bool tiles_permitted(void)
 
 static enum qd_isa detect(void)
 {
-    unsigned a, b, c, d, b7, c7, d7;
+    unsigned a, b, c, d, b7, c7, d7 = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, CPU1_OSXSAVE | CPU1_AVX))
         return QD_ISA_SCALAR;
     unsigned xcr0 = read_xcr0();
