@@ -360,7 +360,8 @@ enum qd_status qd_change_adopt(struct qd_change **change, struct qd_error *error
     model->step_macs = c->step_macs;
     model->utilization = c->utilization;
     model->accuracy = (struct qd_accuracy){.layers = c->layers};
-    model->smoothing_tried &= model->options.smoothing && c->options.smoothing;
+    if (!model->options.smoothing || !c->options.smoothing)
+        model->smoothing_tried = 0;
     qd_options_free(&model->options);
     model->options = c->options;
     qd_free(c->old_site);

@@ -17,8 +17,8 @@
 
 /* What one layer's input is like. */
 struct layer_means {
-    /* Channels of the input; taps of the window: the shares of them that padding leaves; of rows, largest magnitude and
-     * square of each column, as they are before smoothing. */
+    /* Channels of the input; taps of the window: the shares of them that padding leaves; where it can be smoothed,
+     * largest magnitude and square of each column, as they are before that. */
     size_t size;
     bool asleep; /* the layer isn't in INT8 now: kept for when it is again */
     uint64_t n;  /* requests folded */
@@ -83,9 +83,14 @@ static bool is_corrected(const struct qd_plan *plan, const struct qd_step *step)
     return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL || form == QD_FORM_Q8_ROWS;
 }
 
+static bool has_columns(const struct qd_step *step)
+{
+    return qd_step_rows(step) != QD_NO_VALUE || qd_linear_is_depthwise(step->linear);
+}
+
 static size_t size_of(const struct qd_step *step)
 {
-    const size_t columns = qd_step_rows(step) == QD_NO_VALUE ? 0 : 2 * qd_linear_inputs(step->linear);
+    const size_t columns = has_columns(step) ? 2 * qd_linear_inputs(step->linear) : 0;
     return qd_linear_inputs(step->linear) + qd_linear_taps(step->linear) + columns;
 }
 
@@ -216,8 +221,11 @@ static void look(struct qd_probe *probe, const struct qd_lane *lane, const struc
     if (mean) {
         average(&seen, mean);
         qd_linear_tap_shares(step->linear, &in->shape, mean + channels);
-        if (scales != QD_NO_VALUE)
-            look_at_columns(&seen, mean + channels);
+        struct rows_seen all = seen;
+        if (scales == QD_NO_VALUE) /* of channels the largest counts, which few pixels have */
+            all.taken = rows;
+        if (has_columns(step))
+            look_at_columns(&all, mean + channels + qd_linear_taps(step->linear));
     }
     mine->mean[step - lane->plan->steps] = mean;
     mine->sample[step - lane->plan->steps] = mean && scales != QD_NO_VALUE
@@ -225,16 +233,18 @@ static void look(struct qd_probe *probe, const struct qd_lane *lane, const struc
                                                  : NULL;
 }
 
-bool qd_means_enough(const struct qd_means *means) { return means->requests >= ALL_AT; }
+bool qd_means_enough(const struct qd_means *means, bool rows) { return means->requests >= (rows ? ALL_AT : FIRST_AT); }
 
 bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, int step, struct qd_columns_seen *out)
 {
     const struct layer_means *layer = &means->layers[step];
-    if (!layer->mean || layer->samples_kept < SAMPLES / 4)
+    if (!layer->mean || !has_columns(&plan->steps[step]) ||
+        (qd_step_rows(&plan->steps[step]) != QD_NO_VALUE && layer->samples_kept < SAMPLES / 4))
         return false;
-    const size_t columns = qd_linear_inputs(plan->steps[step].linear);
-    *out = (struct qd_columns_seen){layer->mean + columns, layer->mean + 2 * columns, layer->samples,
-                                    layer->samples_kept};
+    const struct qd_linear *linear = plan->steps[step].linear;
+    const size_t columns = qd_linear_inputs(linear);
+    const float *largest = layer->mean + columns + qd_linear_taps(linear);
+    *out = (struct qd_columns_seen){largest, largest + columns, layer->samples, layer->samples_kept};
     return true;
 }
 

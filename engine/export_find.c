@@ -157,6 +157,14 @@ static void choose_prefix(struct qd_export *x)
 static bool is_q8(enum qd_form form) { return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL; }
 
 /* Values that the plan carries as integers and that the file knows by name, as floats of 32 bits. */
+/* Of a tensor whose channels its maker multiplies: a Conv, or a ConvTranspose. */
+static void note_channels(struct qd_export_tensor *tensor, const struct qd_plan *plan, const struct qd_step *step)
+{
+    tensor->by = step->out_by;
+    tensor->channels = (size_t)step->unit->outputs;
+    tensor->spatial = plan->graph.values[step->node->in[1]].info.shape.rank - 2;
+}
+
 static enum qd_status find_tensors(struct qd_export *x)
 {
     const struct qd_plan *plan = x->plan;
@@ -188,6 +196,9 @@ static enum qd_status find_tensors(struct qd_export *x)
         tensor->name = name.bytes;
         tensor->qp = &x->epoch->sites[slot->site].qp;
     }
+    for (int s = 0; s < plan->step_count; s++)
+        if (plan->steps[s].out_by)
+            note_channels(&x->tensors[plan->slots[plan->steps[s].out[0]].value], plan, &plan->steps[s]);
     return QD_OK;
 }
 
@@ -311,7 +322,7 @@ static enum qd_status place_layer(struct qd_export *x, const struct qd_step *ste
                                       .name = made.bytes,
                                       .node = at,
                                       .input = rows ? -1 : input,
-                                      .by = step->by,
+                                      .by = rows ? step->by : NULL,
                                       .outputs = (size_t)unit->outputs};
     layer->spec.columns = step->columns;
     layer->scale = qd_arena_alloc(x->arena, layer->outputs, sizeof *layer->scale);

@@ -13,7 +13,10 @@
 struct qd_export_tensor {
     const char *name; /* NULL: this value has none */
     const struct qd_qparams *qp;
-    bool whole; /* its integers are all there is: every reader reads them */
+    const float *by; /* of one with smoothed channels: what they are multiplied by before; or NULL */
+    size_t channels;
+    int spatial; /* dimensions behind its channels */
+    bool whole;  /* its integers are all there is: every reader reads them */
     bool live;
 };
 

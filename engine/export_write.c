@@ -107,6 +107,18 @@ static void write_parameters(struct qd_writer *w, const struct qd_export *x, con
                           .bytes = 1,
                           .raw = &zero};
     write_constant(w, &c);
+    if (!t->by)
+        return;
+    const int64_t dims[QD_MAX_RANK] = {(int64_t)t->channels, 1, 1, 1};
+    c = (struct constant){.x = x,
+                          .name = t->name,
+                          .what = "/channels",
+                          .type = ONNX_FLOAT,
+                          .rank = 1 + t->spatial,
+                          .dims = dims,
+                          .bytes = t->channels * sizeof(float),
+                          .raw = t->by};
+    write_constant(w, &c);
 }
 
 static void emit_floats(struct qd_writer *w, const struct qd_export *x, const struct qd_export_layer *l,
@@ -213,14 +225,28 @@ static void write_tensor_nodes(struct qd_writer *w, const struct qd_export *x, c
 {
     if (!t->live)
         return;
-    write_made(w, (struct made){.x = x,
-                                .op = "QuantizeLinear",
-                                .name = t->name,
-                                .plain = t->name,
-                                .in = {"/scale", "/zero_point"},
-                                .out = "/integers",
-                                .axis = -1,
-                                .quantizes = true});
+    struct made quantize = {.x = x,
+                            .op = "QuantizeLinear",
+                            .name = t->name,
+                            .plain = t->name,
+                            .in = {"/scale", "/zero_point"},
+                            .out = "/integers",
+                            .axis = -1,
+                            .quantizes = true};
+    if (t->by) {
+        write_made(w, (struct made){.x = x,
+                                    .op = "Mul",
+                                    .name = t->name,
+                                    .plain = t->name,
+                                    .in = {"/channels"},
+                                    .out = "/smoothed",
+                                    .axis = -1});
+        quantize.plain = NULL;
+        quantize.in[0] = "/smoothed";
+        quantize.in[1] = "/scale";
+        quantize.in[2] = "/zero_point";
+    }
+    write_made(w, quantize);
     write_made(w, (struct made){.x = x,
                                 .op = "DequantizeLinear",
                                 .name = t->name,

@@ -69,6 +69,10 @@ enum qd_status qd_model_ranges_set(struct qd_model *model, const struct qd_range
                                "tensor '%.128s' is quantized row by row: it can have a range under the activation "
                                "granularity 'tensor'",
                                entries[e].tensor)
+                 : plan->sites[site].smoothed
+                     ? qd_fail(error, QD_ERR_CONFLICT,
+                               "tensor '%.128s' has smoothed channels: it can have a range with smoothing turned off",
+                               entries[e].tensor)
                      : qd_given_read(&entries[e], plan->sites[site].symmetric, &given[site], error);
     }
     if (!status && count && qd_learner_give(model->learner, given) != QD_OK)

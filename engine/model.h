@@ -52,7 +52,7 @@ struct qd_model {
     struct qd_ref ref;
     struct qd_engine *engine;        /* borrowed */
     struct qd_quant_options options; /* a copy of its own */
-    bool smoothing_tried;            /* not to be tried again by itself [loop] */
+    unsigned smoothing_tried;        /* QD_SMOOTHED_..., not to be tried again by itself [loop] */
     char *name;
     struct qd_file file;            /* mapped, or bytes == NULL when the bytes are the caller's */
     struct qd_externals *externals; /* of a model from a file */
@@ -131,12 +131,14 @@ void qd_means_reset(struct qd_means *means); /* to nothing seen [loop] */
 /* Fresh means take what `old` has learned of the same layers, by name. [loop] */
 void qd_means_continue(struct qd_means *means, const struct qd_plan *plan, struct qd_means *old,
                        const struct qd_plan *old_plan);
-/* Has enough been averaged to smooth by? */
-bool qd_means_enough(const struct qd_means *means);
-/* Of a step that reads rows; false: not seen. */
+/* What is smoothed: columns of rows, channels. */
+enum { QD_SMOOTHED_ROWS = 1, QD_SMOOTHED_CHANNELS = 2 };
+/* Has enough been averaged to smooth by: columns of rows, or channels? */
+bool qd_means_enough(const struct qd_means *means, bool rows);
+/* Of a step that reads rows, or of a depthwise convolution; false: not seen. */
 struct qd_columns_seen {
     const float *largest, *square; /* [columns] averages: of the largest magnitude in a request, of the squares */
-    const float *samples;          /* [sample_count][columns] rows, of a request each */
+    const float *samples;          /* [sample_count][columns] rows, of a request each; none of channels */
     int sample_count;
 };
 bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, int step, struct qd_columns_seen *out);

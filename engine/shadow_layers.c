@@ -119,6 +119,19 @@ double qd_thread_us(void)
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
+/* Channels last, each multiplied: as its maker writes a tensor whose channels are smoothed. False: out of memory. */
+static bool divided(struct qd_shadow *s, const struct qd_tensor *in, const float *by, size_t channels,
+                    struct qd_tensor *out)
+{
+    const float *from = in->data;
+    float *to = take(s, qd_tensor_bytes(in));
+    *out = *in;
+    out->data = to;
+    for (int64_t at = 0; to && at < qd_tensor_elems(in); at += (int64_t)channels)
+        s->plan->kernels->pointwise[QD_PW_MUL].run(from + at, by, 0.0f, 0.0f, to + at, channels);
+    return to != NULL;
+}
+
 /* The tensor in u8, each row by its own range. False: out of memory. */
 static bool carried_in_rows(struct qd_shadow *s, const struct qd_tensor *in, struct qd_tensor *out,
                             const struct qd_step *step, struct qd_row_scale **scales)
@@ -169,9 +182,14 @@ static bool run_linear(struct qd_shadow *s, const struct qd_lane *lane, const st
 {
     const int sum = qd_step_residual(fp32);
     const struct qd_tensor *from = &lane->slots[fp32->in[0]];
-    struct qd_tensor in, residual;
+    struct qd_tensor in, residual, channels;
     struct qd_qparams in_qp = {.scale = 1}, residual_qp = {.scale = 1};
     struct qd_row_scale *rows = NULL;
+    if (mine->by && qd_step_rows(mine) == QD_NO_VALUE) {
+        if (!divided(s, from, mine->by, qd_linear_inputs(mine->linear), &channels))
+            return false;
+        from = &channels;
+    }
     const bool made = qd_step_rows(mine) == QD_NO_VALUE ? carried(s, 0, mine->in[0], from, &in, &in_qp)
                                                         : carried_in_rows(s, from, &in, mine, &rows);
     *got = lane->slots[fp32->out[0]];

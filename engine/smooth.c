@@ -6,8 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-#define LEAST_GAIN_DB 0.5 /* of the expected error, for a tensor to be smoothed */
-#define LEAST_S       1e-6
+#define LEAST_GAIN_DB    0.5 /* of the expected error, for a tensor to be smoothed */
+#define LEAST_S          1e-6
+#define LEAST_CHANNEL    0.015625f /* of the largest: smaller ones stay coarser */
+#define CHANNEL_EXPONENT 0.7f
 
 /* s = a^p / w^(1 - p), a: the column's largest values, w: its weights'. */
 static const double exponents[] = {0.35, 0.5, 0.65, 0.8};
@@ -25,6 +27,7 @@ struct tensor {
     float *s[EXPONENTS];         /* [columns] */
     double peaks[EXPONENTS + 1]; /* sum over the outputs of the squared largest weight; the last: unsmoothed */
     const float *chosen;         /* one of s; NULL: stays as it is */
+    bool channels;               /* of a depthwise convolution's input: their sizes alone count */
 };
 
 struct qd_smoothing {
@@ -45,17 +48,35 @@ static bool reads_rows(const struct qd_step *step)
     return step->kind == QD_STEP_LINEAR && qd_step_rows(step) != QD_NO_VALUE;
 }
 
-bool qd_model_smoothing_due(const struct qd_model *model)
+/* Each of its channels has weights of its own, whose scale takes s up for nothing. */
+static bool reads_channels(const struct qd_plan *plan, const struct qd_step *step)
 {
-    if (!model->options.smoothing || model->options.smoothed_count || model->smoothing_tried ||
-        qd_learner_frozen(model->learner) || !qd_means_enough(model->means))
-        return false;
-    struct qd_columns_seen seen;
-    for (int i = 0; i < model->plan->step_count; i++)
-        if (reads_rows(&model->plan->steps[i]) && qd_means_columns(model->means, model->plan, i, &seen))
-            return true;
-    return false;
+    return step->kind == QD_STEP_LINEAR && step->int8 && !step->given && qd_linear_is_depthwise(step->linear) &&
+           !plan->sites[plan->slots[step->in[0]].site].fixed;
 }
+
+/* The kinds that enough was seen of, that aren't smoothed, and that nobody tried to. */
+static unsigned kinds_due(const struct qd_model *model)
+{
+    const struct qd_plan *plan = model->plan;
+    struct qd_columns_seen seen;
+    unsigned due = 0, settled = model->smoothing_tried;
+    if (!model->options.smoothing || qd_learner_frozen(model->learner))
+        return 0;
+    for (int i = 0; i < plan->step_count; i++) {
+        const struct qd_step *step = &plan->steps[i];
+        const unsigned kind = reads_rows(step)             ? QD_SMOOTHED_ROWS
+                              : reads_channels(plan, step) ? QD_SMOOTHED_CHANNELS
+                                                           : 0;
+        if (kind && qd_means_columns(model->means, plan, i, &seen) &&
+            qd_means_enough(model->means, kind == QD_SMOOTHED_ROWS))
+            due |= kind;
+        settled |= step->columns ? kind : 0;
+    }
+    return due & ~settled;
+}
+
+bool qd_model_smoothing_due(const struct qd_model *model) { return kinds_due(model) != 0; }
 
 static void destroy(struct qd_smoothing **smoothing)
 {
@@ -91,7 +112,8 @@ static bool take_tensor(struct qd_smoothing *s, const struct qd_step *step, cons
                          .largest = floats(s, n),
                          .square = floats(s, n),
                          .weight = floats(s, n),
-                         .power = floats(s, n)};
+                         .power = floats(s, n),
+                         .channels = !reads_rows(step)};
     bool good = t->samples && t->largest && t->square && t->weight && t->power;
     for (int e = 0; good && e < EXPONENTS; e++)
         good = (t->s[e] = floats(s, n)) != NULL;
@@ -99,12 +121,13 @@ static bool take_tensor(struct qd_smoothing *s, const struct qd_step *step, cons
         return false;
     memcpy(t->largest, seen->largest, n * sizeof *t->largest);
     memcpy(t->square, seen->square, n * sizeof *t->square);
-    memcpy(t->samples, seen->samples, n * (size_t)seen->sample_count * sizeof *t->samples);
+    if (seen->sample_count)
+        memcpy(t->samples, seen->samples, n * (size_t)seen->sample_count * sizeof *t->samples);
     s->count++;
     return true;
 }
 
-static struct qd_smoothing *begin(struct qd_model *model)
+static struct qd_smoothing *begin(struct qd_model *model, unsigned kinds)
 {
     struct qd_smoothing *s = qd_calloc(1, sizeof *s);
     if (!s)
@@ -112,7 +135,7 @@ static struct qd_smoothing *begin(struct qd_model *model)
     s->model = qd_model_ref(model);
     s->plan = qd_plan_ref(model->plan);
     s->options = model->options;
-    model->smoothing_tried = true;
+    model->smoothing_tried |= kinds;
     if (qd_arena_create(64 << 10, &s->arena) != QD_OK)
         destroy(&s);
     return s;
@@ -120,25 +143,35 @@ static struct qd_smoothing *begin(struct qd_model *model)
 
 enum qd_status qd_smoothing_undo(struct qd_model *model, struct qd_smoothing **out, struct qd_error *error)
 {
-    *out = begin(model);
+    *out = begin(model, QD_SMOOTHED_ROWS | QD_SMOOTHED_CHANNELS);
     if (!*out)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to take smoothing back");
     (*out)->undo = true;
     return QD_OK;
 }
 
+/* A range that was given is of the tensor as it is. */
+static bool learns(const struct qd_model *model, int step)
+{
+    const int site = model->plan->slots[model->plan->steps[step].in[0]].site;
+    return site >= 0 && !qd_learner_given(model->learner, (size_t)site)->set;
+}
+
 enum qd_status qd_smoothing_create(struct qd_model *model, struct qd_smoothing **out, struct qd_error *error)
 {
     const struct qd_plan *plan = model->plan;
-    struct qd_smoothing *s = begin(model);
+    const unsigned kinds = kinds_due(model);
+    struct qd_smoothing *s = begin(model, kinds);
     if (!s)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to smooth the layers");
     s->tensors = qd_arena_alloc(s->arena, (size_t)plan->step_count, sizeof *s->tensors);
     bool good = s->tensors != NULL;
     for (int i = 0; good && i < plan->step_count; i++) {
         struct qd_columns_seen seen;
-        if (reads_rows(&plan->steps[i]) && !has_tensor(s, plan->steps[i].in[0]) &&
-            qd_means_columns(model->means, plan, i, &seen))
+        const bool reads = ((kinds & QD_SMOOTHED_ROWS) && reads_rows(&plan->steps[i])) ||
+                           ((kinds & QD_SMOOTHED_CHANNELS) && reads_channels(plan, &plan->steps[i]) &&
+                            learns(model, i));
+        if (reads && !has_tensor(s, plan->steps[i].in[0]) && qd_means_columns(model->means, plan, i, &seen))
             good = take_tensor(s, &plan->steps[i], &seen);
     }
     if (good) {
@@ -219,8 +252,23 @@ static double expected_error(const struct tensor *t, const float *s, double peak
     return squared_widths(t, s) / (255.0 * 255.0) * weights + peaks / (127.0 * 127.0) * values;
 }
 
+/* Every channel to the size of the largest, as far as what was seen of it says. */
+static void choose_channels(struct tensor *t)
+{
+    float most = 0;
+    for (size_t k = 0; k < t->columns; k++)
+        most = fmaxf(most, t->largest[k]);
+    for (size_t k = 0; most > 0 && k < t->columns; k++)
+        t->s[0][k] = powf(fmaxf(t->largest[k] / most, LEAST_CHANNEL), CHANNEL_EXPONENT);
+    t->chosen = most > 0 ? t->s[0] : NULL;
+}
+
 static bool choose(const struct qd_smoothing *s, struct tensor *t)
 {
+    if (t->channels) {
+        choose_channels(t);
+        return true;
+    }
     if (!visit_readers(s, t, see_weights))
         return false;
     for (int e = 0; e < EXPONENTS; e++)
@@ -245,9 +293,12 @@ static bool choose(const struct qd_smoothing *s, struct tensor *t)
 void qd_smoothing_run(struct qd_smoothing *s)
 {
     struct qd_error ignored;
-    struct qd_smoothed_tensor *smoothed = qd_arena_alloc(s->arena, s->count + 1, sizeof *smoothed);
+    const size_t kept = s->undo ? 0 : s->options.smoothed_count;
+    struct qd_smoothed_tensor *smoothed = qd_arena_alloc(s->arena, kept + s->count + 1, sizeof *smoothed);
+    if (smoothed && kept)
+        memcpy(smoothed, s->options.smoothed, kept * sizeof *smoothed);
     s->options.smoothed = smoothed;
-    s->options.smoothed_count = 0;
+    s->options.smoothed_count = kept;
     for (size_t t = 0; smoothed && t < s->count; t++) {
         if (!choose(s, &s->tensors[t]))
             return;
@@ -255,7 +306,7 @@ void qd_smoothing_run(struct qd_smoothing *s)
             smoothed[s->options.smoothed_count++] = (struct qd_smoothed_tensor){
                 s->tensors[t].name, s->tensors[t].columns, s->tensors[t].chosen};
     }
-    if ((s->options.smoothed_count || s->undo) &&
+    if ((s->options.smoothed_count > kept || s->undo) &&
         qd_change_create(s->model, &s->options, &s->change, &ignored) != QD_OK)
         s->change = NULL; /* the plan stays as it is */
     qd_model_release_weights(s->model);

@@ -1,7 +1,7 @@
-/* Smoothing while a model serves (docs/QUANTIZATION.md, section 4): columns of a tensor of rows that are far larger
- * than others make every row's quantum coarse. Their size goes over into the weights: columns are divided by s, weights
- * multiplied, as another plan. Part of the installed interface,
- * by engine/engine.h. When: the caller's, who is told by qd_model_smoothing_due. */
+/* Smoothing while a model serves (docs/QUANTIZATION.md, section 4): columns of a tensor of rows, or channels of what
+ * depthwise convolutions read, that are far larger than others make every quantum coarse. Their size goes over into the
+ * weights: columns are divided by s, weights multiplied, as another plan. Part of the installed interface, by
+ * engine/engine.h. When: the caller's, who is told by qd_model_smoothing_due. */
 #ifndef QD_ENGINE_SMOOTH_H
 #define QD_ENGINE_SMOOTH_H
 

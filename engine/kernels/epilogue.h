@@ -35,6 +35,8 @@ static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale,
     if (e->residual.data)
         real += epilogue_residual(&e->residual, row, col);
     real = qd_act_one(&e->act, real);
+    if (e->by)
+        real *= e->by[col];
     if (e->observe)
         qd_observe_one(seen, real, real * inv_scale, e->quantize);
     if (e->quantize && e->out_s16)

@@ -48,7 +48,7 @@ QD_INLINE void tile_prepare(struct tile_epilogue *t, const struct tile_block *b,
                 size_t at = (b->row + i) * residual.stride_elems + b->col + v * QD_SIMD_FLOATS;
                 real = vf_add(real, tile_residual(&residual, at, &c));
             }
-            vf_store_some(to + i * stride + v * QD_SIMD_FLOATS, c.mask, vf_act(&act, real));
+            vf_store_some(to + i * stride + v * QD_SIMD_FLOATS, c.mask, vf_mul(vf_act(&act, real), c.by));
         }
     }
 }

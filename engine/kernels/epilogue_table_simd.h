@@ -41,30 +41,33 @@ static void (*const PREPARES[QD_ACT_COUNT][2])(struct tile_epilogue *t, const st
     [QD_ACT_LEAKY_RELU] = {prepare_leaky_relu, prepare_rows_leaky_relu},
 };
 
-#define FINISH(name, source, act, quantize, observe, sure, adds)                                                       \
+#define FINISH(name, source, act, quantize, observe, sure, adds, by)                                                   \
     static void finish_##name(struct tile_epilogue *t, const struct tile_block *b)                                     \
     {                                                                                                                  \
-        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure, adds});                             \
+        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure, adds, by});                         \
     }
 /* In the order of finish_of's index: as float, observed, as u8, both. */
-#define FINISH_FOUR(name, source, act, sure, adds)                                                                     \
-    FINISH(name##_f32, source, act, false, false, sure, adds)                                                          \
-    FINISH(name##_f32_seen, source, act, false, true, sure, adds)                                                      \
-    FINISH(name##_u8, source, act, true, false, sure, adds)                                                            \
-    FINISH(name##_u8_seen, source, act, true, true, sure, adds)
+#define FINISH_FOUR(name, source, act, sure, adds, by)                                                                 \
+    FINISH(name##_f32, source, act, false, false, sure, adds, by)                                                      \
+    FINISH(name##_f32_seen, source, act, false, true, sure, adds, by)                                                  \
+    FINISH(name##_u8, source, act, true, false, sure, adds, by)                                                        \
+    FINISH(name##_u8_seen, source, act, true, true, sure, adds, by)
 #define FOUR(name) finish_##name##_f32, finish_##name##_f32_seen, finish_##name##_u8, finish_##name##_u8_seen
-FINISH_FOUR(integer, SOURCE_INTEGER, QD_ACT_NONE, true, false)
-FINISH_FOUR(integer_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, false)
-FINISH_FOUR(added, SOURCE_INTEGER, QD_ACT_NONE, true, true)
-FINISH_FOUR(added_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, true)
-FINISH_FOUR(real, SOURCE_REAL, QD_ACT_NONE, true, false)
-FINISH_FOUR(any, SOURCE_REAL, QD_ACT_NONE, false, false)
-FINISH(float, SOURCE_FLOAT, QD_ACT_NONE, false, false, true, false)
-FINISH(float_clip, SOURCE_FLOAT, QD_ACT_CLIP, false, false, true, false)
+FINISH_FOUR(integer, SOURCE_INTEGER, QD_ACT_NONE, true, false, false)
+FINISH_FOUR(integer_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, false, false)
+FINISH_FOUR(added, SOURCE_INTEGER, QD_ACT_NONE, true, true, false)
+FINISH_FOUR(added_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, true, false)
+FINISH_FOUR(by, SOURCE_INTEGER, QD_ACT_NONE, true, false, true)
+FINISH_FOUR(by_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, false, true)
+FINISH_FOUR(real, SOURCE_REAL, QD_ACT_NONE, true, false, false)
+FINISH_FOUR(any, SOURCE_REAL, QD_ACT_NONE, false, false, false)
+FINISH(float, SOURCE_FLOAT, QD_ACT_NONE, false, false, true, false, false)
+FINISH(float_clip, SOURCE_FLOAT, QD_ACT_CLIP, false, false, true, false, false)
 
-/* Of integers, plain and with a residual of bytes, each without and with CLIP; then of prepared values. */
+/* Of integers: plain, with a residual of bytes, with multiplied columns, each without and with CLIP; then of prepared
+ * values. */
 static void (*const FINISHES[][4])(struct tile_epilogue *t, const struct tile_block *b) = {
-    {FOUR(integer)}, {FOUR(integer_clip)}, {FOUR(added)}, {FOUR(added_clip)}};
+    {FOUR(integer)}, {FOUR(integer_clip)}, {FOUR(added)}, {FOUR(added_clip)}, {FOUR(by)}, {FOUR(by_clip)}};
 static void (*const FINISHES_PREPARED[][4])(struct tile_epilogue *t, const struct tile_block *b) = {{FOUR(any)},
                                                                                                     {FOUR(real)}};
 
@@ -125,7 +128,8 @@ static double bound_of(const struct qd_epilogue *e, size_t begin, size_t end, fl
     } else if (act->kind != QD_ACT_NONE) { /* no function grows faster than its argument, or than 1 */
         real = fmax(real, 1.0) * fmax(a, 1.0) + b;
     }
-    return act->affine ? real * fabs((double)act->mul) + fabs((double)act->add) : real;
+    real = act->affine ? real * fabs((double)act->mul) + fabs((double)act->add) : real;
+    return e->by ? real * (double)largest(e->by + begin, n) : real;
 }
 
 void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct qd_epilogue *e, bool integer,
@@ -133,9 +137,9 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
 {
     const float inv_scale = epilogue_inv_scale(e);
     const bool words = e->quantize && e->out_s16, adds = e->residual.data && e->residual.qp,
-               plain = (adds ? integer : !e->residual.data) && !e->act.affine && !words,
+               plain = (adds ? integer && !e->by : !e->residual.data) && !e->act.affine && !words,
                clip = e->act.kind == QD_ACT_CLIP;
-    const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE),
+    const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE) && (integer || !e->by),
                careless = !e->quantize && !e->observe;
     *t = (struct tile_epilogue){.e = e,
                                 .scaling = scaling_of(e->quantize, inv_scale),
@@ -147,7 +151,12 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
     bool sure = bound < 1e30 && (!e->quantize || bound * (double)inv_scale < 2e9);
     const unsigned what = (e->quantize ? 2 : 0) + (e->observe ? 1 : 0);
     if (simple && (sure || careless)) {
-        t->finish = integer ? FINISHES[(adds ? 2 : 0) + clip][what] : clip ? finish_float_clip : finish_float;
+        t->finish = integer ? FINISHES[(adds    ? 2
+                                        : e->by ? 4
+                                                : 0) +
+                                       clip][what]
+                    : clip  ? finish_float_clip
+                            : finish_float;
         return;
     }
     t->prepare = PREPARES[e->act.kind][e->rows != NULL];

@@ -16,11 +16,12 @@ enum tile_source {
     SOURCE_REAL /* prepared */
 };
 
-/* What an instance of finish knows beforehand. act: NONE or CLIP; adds: a residual of bytes, before it. */
+/* What an instance of finish knows beforehand. act: NONE or CLIP; adds: a residual of bytes, before it; by: columns are
+ * multiplied after it (of prepared values they are already). */
 struct tile_kind {
     enum tile_source source;
     enum qd_act act;
-    bool quantize, observe, sure, adds;
+    bool quantize, observe, sure, adds, by;
 };
 
 /* A residual of bytes at the block's first row and column, by value as the columns. */
@@ -33,14 +34,14 @@ struct tile_added {
 
 /* Constants of the columns, by value: stores of bytes could otherwise change them in the compiler's eyes. */
 struct tile_columns {
-    vf scale, bias;
+    vf scale, bias, by;
     vm mask; /* columns that exist */
     size_t count;
 };
 
 QD_INLINE struct tile_columns tile_columns_of(const struct qd_epilogue *e, const struct tile_block *b, size_t v)
 {
-    struct tile_columns c = {vf_set(1.0f), vf_set(0.0f), vm_none(), 0};
+    struct tile_columns c = {vf_set(1.0f), vf_set(0.0f), vf_set(1.0f), vm_none(), 0};
     const size_t at = v * QD_SIMD_FLOATS, left = b->cols > at ? b->cols - at : 0;
     c.count = left < QD_SIMD_FLOATS ? left : QD_SIMD_FLOATS;
     if (!c.count)
@@ -50,6 +51,8 @@ QD_INLINE struct tile_columns tile_columns_of(const struct qd_epilogue *e, const
         c.scale = vf_load_some(e->scale + b->col + at, c.mask);
     if (e->bias)
         c.bias = vf_load_some(e->bias + b->col + at, c.mask);
+    if (e->by)
+        c.by = vf_load_some(e->by + b->col + at, c.mask);
     return c;
 }
 
@@ -85,7 +88,9 @@ QD_INLINE vf tile_real(const struct qd_epilogue *e, const struct tile_block *b, 
         const vi q = vi_load_u8(added->from + i * added->stride + v * QD_SIMD_FLOATS, c->count);
         real = vf_add(real, vf_mul(added->scale, vf_from_vi(vi_sub(q, added->zero_point))));
     }
-    return k.act == QD_ACT_CLIP ? vf_min(vf_max(real, vf_set(e->act.a)), vf_set(e->act.b)) : real;
+    if (k.act == QD_ACT_CLIP)
+        real = vf_min(vf_max(real, vf_set(e->act.a)), vf_set(e->act.b));
+    return k.by ? vf_mul(real, c->by) : real;
 }
 
 /* Values that were cut or are not finite, counted one by one: rare. */
@@ -167,9 +172,10 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
     const struct qd_epilogue *e = t->e;
     const size_t stride = e->out_stride_elems, at = b->row * stride + b->col;
     const struct scaling s = t->scaling;
-    const bool late = whole && kind.quantize && kind.sure && kind.act == QD_ACT_CLIP; /* clips bytes and min and max */
-    const struct tile_kind k = {kind.source, late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure,
-                                kind.adds};
+    const bool late = whole && kind.quantize && kind.sure && kind.act == QD_ACT_CLIP &&
+                      !kind.by; /* clips bytes and min and max */
+    const struct tile_kind k = {
+        kind.source, late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure, kind.adds, kind.by};
     const struct qd_qparams qp = late ? tile_clipped_bytes(e) : k.quantize ? *e->quantize : (struct qd_qparams){0};
     struct tile_columns c[TILE_VECTORS] = {tile_columns_of(e, b, 0), tile_columns_of(e, b, 1)};
     const struct tile_added added = tile_added_of(&e->residual, b, k.adds);
@@ -224,14 +230,14 @@ static inline void tile_finish_s16(struct tile_epilogue *t, const struct tile_bl
         }
     }
     if (e->observe && !observing_take(&t->seen, &piece, &s, false))
-        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false});
+        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false, false});
 }
 
 QD_INLINE void tile_finish(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
 {
     if (b->cols != TILE_COLS)
         tile_finish_columns(t, b, k, false, false);
-    else if (k.observe && k.quantize && k.sure && k.act == QD_ACT_CLIP && t->low)
+    else if (k.observe && k.quantize && k.sure && k.act == QD_ACT_CLIP && !k.by && t->low)
         tile_finish_columns(t, b, k, true, true);
     else
         tile_finish_columns(t, b, k, true, false);

@@ -53,8 +53,8 @@ struct qd_rows {
     size_t taps, tap_bytes, offset_bytes;
 };
 
-/* What happens to accumulators, per column j in [0, n):  r = act(((float)acc * scale[j] + bias[j]) + residual).
- * f32 GEMM: the same with its float accumulator, scale may be NULL (1). */
+/* What happens to accumulators, per column j in [0, n):  r = act(((float)acc * scale[j] + bias[j]) + residual)
+ * * by[j]. f32 GEMM: the same with its float accumulator, scale may be NULL (1). */
 struct qd_epilogue {
     const int32_t *acc_init; /* [n] added to the integer accumulator: -Zx * column sum of w; ignored by f32 */
     const float *scale;      /* [n] Sx * Sw[j] */
@@ -69,6 +69,7 @@ struct qd_epilogue {
     const int32_t *weight_zeros; /* [n] in -128..127 */
     const int32_t *row_sums;     /* of the rows of A, as sum_rows_u8 makes them */
     struct qd_activation act;
+    const float *by; /* [n] positive; or NULL for 1 */
     struct qd_residual residual;
     void *out;               /* element (row 0, column 0): uint8_t or int16_t when `quantize`, else float */
     size_t out_stride_elems; /* from row to row */

@@ -130,6 +130,13 @@ int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *no
     return w && read_dims(node, w, &d) ? (int64_t)d.outputs : 0;
 }
 
+bool qd_linear_node_is_depthwise(const struct qd_graph *graph, const struct qd_node *node)
+{
+    struct dims d;
+    return qd_node_is(node, "Conv") && read_conv(node, &graph->values[node->in[1]].info.shape, &d) &&
+           d.kind == QD_LINEAR_DEPTHWISE;
+}
+
 bool qd_linear_node_is_conv(const struct qd_node *node)
 {
     return qd_node_is(node, "Conv") || qd_node_is(node, "ConvTranspose");

@@ -23,7 +23,8 @@ struct qd_linear_spec {
     struct qd_given_weights given;   /* INT8 takes these as they are, with their scales */
     const float *factor, *bias;      /* [outputs], or NULL for 1 and 0; bias includes the node's own input 2 */
     struct qd_activation act;
-    const float *columns; /* of a matrix: what the weights of each input column are multiplied by; or NULL */
+    const float *columns; /* of a matrix or a depthwise convolution: what the weights of each input column or channel
+                             are multiplied by; or NULL */
     bool residual;        /* calls bring a second operand, added before the activation */
     bool int8;            /* else FP32 */
     int weight_bits;      /* not 0: 16-bit activations and weights of so many bits, 8..16; int8 is false then */
@@ -41,6 +42,8 @@ struct qd_linear; /* immutable after create; any number of threads run it */
 int64_t qd_linear_outputs(const struct qd_graph *graph, const struct qd_node *node);
 /* True for a node whose linear form is a convolution: its input 1 has the rank of the image. */
 bool qd_linear_node_is_conv(const struct qd_node *node);
+/* A Conv of one channel a group and one output each. */
+bool qd_linear_node_is_depthwise(const struct qd_graph *graph, const struct qd_node *node);
 /* Why it can't run in INT8 (a phrase), or NULL when it can: k too large for exact int32, no inputs... */
 const char *qd_linear_int8_refusal(const struct qd_graph *graph, const struct qd_node *node);
 
@@ -102,6 +105,7 @@ struct qd_linear_call {
     const struct qd_qparams *out_qp;      /* when out is QD_U8 */
     const struct qd_tensor *residual;     /* of the output's shape and layout, U8 or F32; NULL without */
     const struct qd_qparams *residual_qp; /* when it is QD_U8 */
+    const float *by;                      /* what outputs are multiplied by behind the activation; or NULL */
     const float *bias;                    /* in the place of the layer's own, as qd_linear_correct makes it; or NULL */
     struct qd_observation *observe; /* NULL, or merged into: all real outputs after the activation, before clamping */
     void *scratch;

@@ -133,7 +133,7 @@ static void gather(const struct packer *p, size_t g, size_t first, size_t count)
     gather_plainly(p, g, first, count);
     for (size_t j = 0; p->spec->columns && j < count; j++)
         for (size_t i = 0; i < p->l->k; i++)
-            p->rows[j * p->l->k + i] *= p->spec->columns[i];
+            p->rows[j * p->l->k + i] *= p->spec->columns[p->l->kind == QD_LINEAR_DEPTHWISE ? first + j : i];
 }
 
 static struct span span_of(const float *values, size_t n, struct span start)

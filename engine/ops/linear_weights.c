@@ -22,11 +22,12 @@ static float alpha_of(const struct qd_node *node)
 static float weight_at(const struct qd_linear_spec *spec, int axis, float alpha, size_t i, size_t output)
 {
     const size_t last = (size_t)spec->weights->shape.dims[1]; /* of a matrix */
+    const bool channels = qd_node_is(spec->node, "Conv");     /* a depthwise one: an input for each output */
     const float factor = spec->factor ? spec->factor[output] : 1;
     float value;
     memcpy(&value, (const unsigned char *)spec->weights->data + i * sizeof value, sizeof value);
     value *= alpha != 1 ? alpha * factor : factor;
-    return spec->columns ? value * spec->columns[axis ? i / last : i % last] : value;
+    return spec->columns ? value * spec->columns[channels ? output : axis ? i / last : i % last] : value;
 }
 
 int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale)

@@ -158,6 +158,7 @@ static void pass(struct qd_lane *lane, const struct qd_step *step, struct qd_obs
                                       .rows = rows == QD_NO_VALUE ? NULL : lane->slots[rows].data,
                                       .residual = residual == QD_NO_VALUE ? NULL : &lane->slots[residual],
                                       .residual_qp = scale_of(lane, residual),
+                                      .by = step->out_by,
                                       .bias = bias_of(lane, step),
                                       .observe = observe,
                                       .scratch = scratch,

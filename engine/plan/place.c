@@ -5,6 +5,7 @@
 #include "engine/plan/control.h"
 #include "engine/plan/forms.h"
 #include "engine/plan/rules.h"
+#include "engine/plan/smoothed.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -98,38 +99,29 @@ static enum qd_form fake_form(bool channels_last) { return channels_last ? QD_FO
 static bool is_q8(enum qd_form form) { return form == QD_FORM_Q8 || form == QD_FORM_Q8_CL; }
 static bool is_q16(enum qd_form form) { return form == QD_FORM_Q16 || form == QD_FORM_Q16_CL; }
 
-/* What is to be smoothed of a tensor that this matrix layer reads; NULL: nothing. */
-static const struct qd_smoothed *find_smoothed(const struct placer *p, int value, const struct qd_node *node)
-{
-    const struct qd_graph *graph = &p->plan->graph;
-    const struct qd_shape *weights = &graph->values[node->in[1]].info.shape;
-    const bool transposed = qd_node_is(node, "Gemm") && qd_attr_int(node, "transB", 0) != 0;
-    for (int i = 0; i < p->plan->options.smoothed_count; i++) {
-        const struct qd_smoothed *one = &p->plan->options.smoothed[i];
-        if (strcmp(one->tensor, graph->values[value].name) == 0 && (int64_t)one->columns == weights->dims[transposed])
-            return one;
-    }
-    return NULL;
-}
-
 /* False: out of memory. */
-static bool smooth(struct placer *p, struct qd_step *step, const struct qd_smoothed *smoothed)
+static bool smooth(struct placer *p, const struct qd_smoothed *smoothed, const float **columns, const float **by)
 {
     float *s = qd_arena_alloc(p->plan->arena, smoothed->columns, sizeof *s);
-    float *by = qd_arena_alloc(p->plan->arena, smoothed->columns, sizeof *by);
-    for (size_t c = 0; s && by && c < smoothed->columns; c++) {
+    float *inverse = qd_arena_alloc(p->plan->arena, smoothed->columns, sizeof *inverse);
+    for (size_t c = 0; s && inverse && c < smoothed->columns; c++) {
         s[c] = smoothed->s[c];
-        by[c] = 1 / smoothed->s[c];
+        inverse[c] = 1 / smoothed->s[c];
     }
-    step->columns = s;
-    step->by = by;
-    return s && by;
+    *columns = s;
+    *by = inverse;
+    return s && inverse;
+}
+
+static const struct qd_smoothed *channels_of(const struct placer *p, int value)
+{
+    return qd_smoothed_channels(p->plan, p->units, p->unit_count, &p->forms, value);
 }
 
 /* u8 of each row's own range from floats; returns the slot of the integers, that of the scales is beside it. */
 static int quantize_rows(struct placer *p, int value, int from, const struct qd_node *node)
 {
-    const struct qd_smoothed *smoothed = find_smoothed(p, value, node);
+    const struct qd_smoothed *smoothed = qd_smoothed_rows(p->plan, value, node);
     int site = add_site(p, value);
     int out = site < 0 ? -1 : add_slot(p, value, QD_FORM_Q8_ROWS, site);
     int scales = out < 0 ? -1 : add_slot(p, value, QD_FORM_ROW_SCALES, -1);
@@ -141,7 +133,7 @@ static int quantize_rows(struct placer *p, int value, int from, const struct qd_
     ((int *)step->out)[1] = scales;
     step->int8 = true;
     step->site = site;
-    if (smoothed && !smooth(p, step, smoothed))
+    if (smoothed && !smooth(p, smoothed, &step->columns, &step->by))
         return -1;
     p->plan->sites[site].rows = true;
     p->plan->sites[site].smoothed = smoothed != NULL;
@@ -300,7 +292,9 @@ static enum qd_status place_linear(struct placer *p, int u)
     const bool fake = p->forms.fake[u], int8 = p->forms.int8[u] && !fake, int16 = p->forms.int16[u],
                rows = p->forms.rows[u] && !fake, sum = unit->residual != QD_NO_VALUE;
     struct qd_linear_spec spec = qd_place_spec(p->plan, unit, int8, int16);
-    const struct qd_smoothed *smoothed = rows ? find_smoothed(p, node->in[0], node) : NULL;
+    const struct qd_smoothed *smoothed = rows   ? qd_smoothed_rows(p->plan, node->in[0], node)
+                                         : int8 ? channels_of(p, node->in[0])
+                                                : NULL;
     spec.columns = smoothed ? smoothed->s : NULL;
     spec.fake_bits = fake && !p->forms.given[u] ? p->plan->options.fake_weight_bits : 0;
     struct qd_linear *linear;
@@ -333,11 +327,17 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->pinned = p->forms.pinned[u];
     step->given = p->forms.given[u];
     step->linear = linear;
-    if (smoothed) {
+    if (smoothed && rows) {
         const struct qd_step *quantizer = &p->plan->steps[quantizer_of(p->plan, in)];
         step->columns = quantizer->columns;
         step->by = quantizer->by;
+    } else if (smoothed && !smooth(p, smoothed, &step->columns, &step->by)) {
+        return no_memory(p);
     }
+    const struct qd_smoothed *channels = out_q8 ? channels_of(p, unit->out) : NULL;
+    const float *unused;
+    if (channels && !smooth(p, channels, &unused, &step->out_by))
+        return no_memory(p);
     step->unit = unit;
     const struct qd_choice *choice = qd_plan_choice(p->plan, node);
     step->int8_us = choice ? choice->int8_us : 0;
@@ -345,8 +345,10 @@ static enum qd_status place_linear(struct placer *p, int u)
     step->words_us = choice ? choice->words_us : 0;
     step->fp32_us = choice ? choice->fp32_us : 0;
     step->site = site;
-    if (out_q8)
+    if (out_q8) {
         p->plan->sites[site].slot = out;
+        p->plan->sites[site].smoothed = channels != NULL;
+    }
     p->plan->packed_bytes += qd_linear_packed_bytes(linear);
     return QD_OK;
 }

@@ -66,8 +66,9 @@ struct qd_step {
     const struct qd_op *op;
     const void *prep;
     const struct qd_linear *linear;
-    const float *columns, *by; /* of a step that quantizes rows, and of linear steps that read them: s and 1 / s of each
-                                  column (docs/QUANTIZATION.md, section 4), or NULL */
+    const float *columns, *by;  /* of a step that quantizes rows, and of linear steps that read them or such channels: s
+                                   and 1 / s of each column (docs/QUANTIZATION.md, section 4), or NULL */
+    const float *out_by;        /* of a linear step: the same 1 / s of its output's channels, which it multiplies */
     const struct qd_unit *unit; /* of a linear step: what it was made from */
     /* of a linear step: measured while loading (engine/plan/choose.h); 0: not timed */
     float int8_us, int16_us, fp32_us;
@@ -94,7 +95,7 @@ struct qd_site {
     bool symmetric;                 /* the scheme, where it isn't wide */
     enum qd_site_mode mode;         /* what its readers' rules say */
     int guard;                      /* the same: enum qd_guard_action, -1: nothing */
-    bool smoothed;                  /* of rows: what is observed was divided by s */
+    bool smoothed;                  /* what is observed was divided by s */
     bool rows;                      /* each row has its own scale: what is observed is shown, not used */
     bool own;                       /* the file wants each request's own range, of u8 */
     const struct qd_qparams *fixed; /* the file's own scale and zero point, as carried; NULL: it learns */
@@ -122,7 +123,8 @@ struct qd_pin {
  * as Gemm. */
 enum qd_rows_rule { QD_ROWS_AUTO, QD_ROWS_NEVER, QD_ROWS_ALWAYS };
 
-/* Columns of a tensor of rows that are divided by s before they are quantized; its layers' weights are multiplied. */
+/* Columns of a tensor of rows, or channels of what depthwise convolutions read, that are divided by s before they are
+ * quantized; its layers' weights are multiplied. */
 struct qd_smoothed {
     const char *tensor;
     size_t columns;

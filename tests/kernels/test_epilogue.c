@@ -26,14 +26,15 @@ struct problem {
     enum type type;
     enum output output;
     enum residual residual;
-    bool observe, special;
+    bool observe, special, multiplied;
     struct qd_activation act;
     size_t m, n, k, stride;
     uint8_t a8[MAX_M * MAX_K], residual_u8[CELLS];
     int16_t a16[MAX_M * MAX_K];
     int8_t w8[MAX_N * MAX_K];
     int32_t init[MAX_N];
-    float a32[MAX_M * MAX_K], w32[MAX_N * MAX_K], scale[MAX_N], bias[MAX_N], residual_f32[CELLS], real[CELLS];
+    float a32[MAX_M * MAX_K], w32[MAX_N * MAX_K], scale[MAX_N], bias[MAX_N], by[MAX_N], residual_f32[CELLS],
+        real[CELLS];
     struct qd_qparams qp, residual_qp;
     unsigned char wanted[CELLS * 4];
     struct qd_observation seen;
@@ -46,6 +47,7 @@ static void fill(struct problem *p, uint64_t *s)
     p->n = 1 + draw(s) % MAX_N;
     p->k = 1 + draw(s) % MAX_K;
     p->stride = p->n + draw(s) % 4;
+    p->multiplied = draw(s) % 2;
     for (size_t i = 0; i < p->m * p->k; i++) {
         p->a8[i] = (uint8_t)draw(s);
         p->a16[i] = (int16_t)((int32_t)(draw(s) % 400) - 200);
@@ -59,6 +61,7 @@ static void fill(struct problem *p, uint64_t *s)
         p->init[j] = p->type == Q8 ? (int32_t)(draw(s) % 4000) - 2000 : 0;
         p->scale[j] = 0.0002f * (1.0f + draw_f32(s, 1.0f));
         p->bias[j] = draw_f32(s, 4.0f);
+        p->by[j] = 1.0f + 0.99f * draw_f32(s, 1.0f);
         if (draw(s) % 8 == 0)
             p->scale[j] *= 3000.0f; /* far beyond 16 bits when scaled */
         if (p->special && draw(s) % 4 == 0)
@@ -105,6 +108,8 @@ static void judge(struct problem *p)
             if (p->residual == RESIDUAL_F32)
                 real += p->residual_f32[at];
             real = qd_act_one(&p->act, real);
+            if (p->multiplied)
+                real *= p->by[j];
             qd_observe_one(&p->seen, real, real * inv, p->output == OUT_F32 ? NULL : &p->qp);
             const int16_t word = (int16_t)qd_round_clamp(real * inv, &p->qp);
             const uint8_t byte = (uint8_t)word;
@@ -160,6 +165,7 @@ static bool matches(const struct problem *p, const struct qd_kernels *kernels)
                      .scale = p->scale,
                      .bias = p->bias,
                      .act = p->act,
+                     .by = p->multiplied ? p->by : NULL,
                      .out = b.out,
                      .out_stride_elems = p->stride,
                      .quantize = p->output == OUT_F32 ? NULL : &p->qp,
