@@ -6,10 +6,11 @@
 #include <math.h>
 #include <string.h>
 
-#define LEAST_GAIN_DB    0.5 /* of the expected error, for a tensor to be smoothed */
-#define LEAST_S          1e-6
-#define LEAST_CHANNEL    0.015625f /* of the largest: smaller ones stay coarser */
-#define CHANNEL_EXPONENT 0.7f
+#define LEAST_GAIN_DB     0.5 /* of the expected error, for a tensor to be smoothed */
+#define LEAST_CHANNELS_DB 3.0 /* the same of channels, each counting alike */
+#define LEAST_S           1e-6
+#define LEAST_CHANNEL     0.015625f /* of the largest: smaller ones stay coarser */
+#define CHANNEL_EXPONENT  0.7f
 
 /* s = a^p / w^(1 - p), a: the column's largest values, w: its weights'. */
 static const double exponents[] = {0.35, 0.5, 0.65, 0.8};
@@ -252,15 +253,20 @@ static double expected_error(const struct tensor *t, const float *s, double peak
     return squared_widths(t, s) / (255.0 * 255.0) * weights + peaks / (127.0 * 127.0) * values;
 }
 
-/* Every channel to the size of the largest, as far as what was seen of it says. */
+/* Every channel nearly to the size of the largest. A channel's quantum, and with it its error, becomes s times as
+ * large: where that is not worth the multiplication, the tensor stays as it is. */
 static void choose_channels(struct tensor *t)
 {
     float most = 0;
+    double squares = 0;
     for (size_t k = 0; k < t->columns; k++)
         most = fmaxf(most, t->largest[k]);
-    for (size_t k = 0; most > 0 && k < t->columns; k++)
+    for (size_t k = 0; most > 0 && k < t->columns; k++) {
         t->s[0][k] = powf(fmaxf(t->largest[k] / most, LEAST_CHANNEL), CHANNEL_EXPONENT);
-    t->chosen = most > 0 ? t->s[0] : NULL;
+        squares += (double)t->s[0][k] * (double)t->s[0][k];
+    }
+    if (most > 0 && squares < (double)t->columns * pow(10, -LEAST_CHANNELS_DB / 10))
+        t->chosen = t->s[0];
 }
 
 static bool choose(const struct qd_smoothing *s, struct tensor *t)

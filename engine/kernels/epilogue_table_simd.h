@@ -44,7 +44,7 @@ static void (*const PREPARES[QD_ACT_COUNT][2])(struct tile_epilogue *t, const st
 #define FINISH(name, source, act, quantize, observe, sure, adds, by)                                                   \
     static void finish_##name(struct tile_epilogue *t, const struct tile_block *b)                                     \
     {                                                                                                                  \
-        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure, adds, by});                         \
+        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure, adds, by, false});                  \
     }
 /* In the order of finish_of's index: as float, observed, as u8, both. */
 #define FINISH_FOUR(name, source, act, sure, adds, by)                                                                 \
@@ -139,7 +139,8 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
     const bool words = e->quantize && e->out_s16, adds = e->residual.data && e->residual.qp,
                plain = (adds ? integer && !e->by : !e->residual.data) && !e->act.affine && !words,
                clip = e->act.kind == QD_ACT_CLIP;
-    const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE) && (integer || !e->by),
+    const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE) &&
+                        (!e->by || (integer && (!clip || (e->act.a == 0.0f && e->act.b >= 0.0f)))),
                careless = !e->quantize && !e->observe;
     *t = (struct tile_epilogue){.e = e,
                                 .scaling = scaling_of(e->quantize, inv_scale),

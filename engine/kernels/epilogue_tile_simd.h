@@ -22,6 +22,7 @@ struct tile_kind {
     enum tile_source source;
     enum qd_act act;
     bool quantize, observe, sure, adds, by;
+    bool floor; /* by and CLIP from 0: its lower bound is left to the bytes */
 };
 
 /* A residual of bytes at the block's first row and column, by value as the columns. */
@@ -34,14 +35,14 @@ struct tile_added {
 
 /* Constants of the columns, by value: stores of bytes could otherwise change them in the compiler's eyes. */
 struct tile_columns {
-    vf scale, bias, by;
-    vm mask; /* columns that exist */
+    vf scale, bias, by, high; /* high: of CLIP, multiplied */
+    vm mask;                  /* columns that exist */
     size_t count;
 };
 
 QD_INLINE struct tile_columns tile_columns_of(const struct qd_epilogue *e, const struct tile_block *b, size_t v)
 {
-    struct tile_columns c = {vf_set(1.0f), vf_set(0.0f), vf_set(1.0f), vm_none(), 0};
+    struct tile_columns c = {vf_set(1.0f), vf_set(0.0f), vf_set(1.0f), vf_set(0.0f), vm_none(), 0};
     const size_t at = v * QD_SIMD_FLOATS, left = b->cols > at ? b->cols - at : 0;
     c.count = left < QD_SIMD_FLOATS ? left : QD_SIMD_FLOATS;
     if (!c.count)
@@ -53,6 +54,7 @@ QD_INLINE struct tile_columns tile_columns_of(const struct qd_epilogue *e, const
         c.bias = vf_load_some(e->bias + b->col + at, c.mask);
     if (e->by)
         c.by = vf_load_some(e->by + b->col + at, c.mask);
+    c.high = vf_mul(vf_set(e->act.b), c.by);
     return c;
 }
 
@@ -88,6 +90,8 @@ QD_INLINE vf tile_real(const struct qd_epilogue *e, const struct tile_block *b, 
         const vi q = vi_load_u8(added->from + i * added->stride + v * QD_SIMD_FLOATS, c->count);
         real = vf_add(real, vf_mul(added->scale, vf_from_vi(vi_sub(q, added->zero_point))));
     }
+    if (k.floor)
+        return vf_min(vf_mul(real, c->by), c->high);
     if (k.act == QD_ACT_CLIP)
         real = vf_min(vf_max(real, vf_set(e->act.a)), vf_set(e->act.b));
     return k.by ? vf_mul(real, c->by) : real;
@@ -110,7 +114,8 @@ static inline struct qd_qparams tile_clipped_bytes(const struct qd_epilogue *e)
     struct qd_qparams qp = *e->quantize;
     const float inv_scale = epilogue_inv_scale(e);
     qp.qmin = qd_requantize_one(e->act.a, inv_scale, e->quantize);
-    qp.qmax = qd_requantize_one(e->act.b, inv_scale, e->quantize);
+    if (!e->by)
+        qp.qmax = qd_requantize_one(e->act.b, inv_scale, e->quantize);
     return qp;
 }
 
@@ -172,10 +177,11 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
     const struct qd_epilogue *e = t->e;
     const size_t stride = e->out_stride_elems, at = b->row * stride + b->col;
     const struct scaling s = t->scaling;
-    const bool late = whole && kind.quantize && kind.sure && kind.act == QD_ACT_CLIP &&
-                      !kind.by; /* clips bytes and min and max */
+    /* Clips bytes, and min and max; of multiplied columns the lower bound only, which is 0 for all. */
+    const bool late = whole && kind.quantize && kind.sure && kind.act == QD_ACT_CLIP;
     const struct tile_kind k = {
-        kind.source, late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure, kind.adds, kind.by};
+        kind.source,    late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure, kind.adds, kind.by,
+        late && kind.by};
     const struct qd_qparams qp = late ? tile_clipped_bytes(e) : k.quantize ? *e->quantize : (struct qd_qparams){0};
     struct tile_columns c[TILE_VECTORS] = {tile_columns_of(e, b, 0), tile_columns_of(e, b, 1)};
     const struct tile_added added = tile_added_of(&e->residual, b, k.adds);
@@ -203,7 +209,9 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
     }
     if (k.observe && late) {
         piece.min = low ? vf_set(e->act.a) : vf_min(vf_max(piece.min, vf_set(e->act.a)), vf_set(e->act.b));
-        piece.max = vf_min(vf_max(piece.max, vf_set(e->act.a)), vf_set(e->act.b));
+        piece.max = vf_max(piece.max, vf_set(e->act.a));
+        if (!k.by)
+            piece.max = vf_min(piece.max, vf_set(e->act.b));
     }
     if (k.observe && !observing_take(&t->seen, &piece, &s, false))
         tile_count(t, b, kind);
@@ -230,14 +238,14 @@ static inline void tile_finish_s16(struct tile_epilogue *t, const struct tile_bl
         }
     }
     if (e->observe && !observing_take(&t->seen, &piece, &s, false))
-        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false, false});
+        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false, false, false});
 }
 
 QD_INLINE void tile_finish(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
 {
     if (b->cols != TILE_COLS)
         tile_finish_columns(t, b, k, false, false);
-    else if (k.observe && k.quantize && k.sure && k.act == QD_ACT_CLIP && !k.by && t->low)
+    else if (k.observe && k.quantize && k.sure && k.act == QD_ACT_CLIP && t->low)
         tile_finish_columns(t, b, k, true, true);
     else
         tile_finish_columns(t, b, k, true, false);

@@ -196,6 +196,8 @@ static const struct qd_activation ACTS[] = {
     {.kind = QD_ACT_NONE},
     {.kind = QD_ACT_CLIP, .a = 0.0f, .b = INFINITY},
     {.kind = QD_ACT_CLIP, .a = -0.75f, .b = 1.5f},
+    {.kind = QD_ACT_CLIP, .a = 0.0f, .b = 1.25f},
+    {.kind = QD_ACT_CLIP, .a = 0.0f, .b = -0.5f},
     {.kind = QD_ACT_HARD_SIGMOID, .a = 0.2f, .b = 0.5f},
     {.kind = QD_ACT_HARD_SWISH, .a = 1.0f / 6.0f, .b = 0.5f},
     {.kind = QD_ACT_SIGMOID},
