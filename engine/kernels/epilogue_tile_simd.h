@@ -219,28 +219,6 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
         t->low = vf_reduce_min(piece.min) <= e->act.a && e->act.a <= e->act.b;
 }
 
-/* Prepared values, written as 16 bits. */
-static inline void tile_finish_s16(struct tile_epilogue *t, const struct tile_block *b)
-{
-    const struct qd_epilogue *e = t->e;
-    const struct scaling s = t->scaling;
-    const vi zero_point = vi_set(e->quantize->zero_point);
-    struct piece piece = piece_begin();
-    for (size_t v = 0; v * QD_SIMD_FLOATS < b->cols; v++) {
-        const struct tile_columns c = tile_columns_of(e, b, v);
-        for (size_t i = 0; i < b->rows; i++) {
-            const vf real = vf_from_bits(vi_load(tile_acc(b, i, v)));
-            const vf scaled = vf_min(vf_max(vf_mul(real, s.factor), s.lo), s.hi);
-            const size_t at = (b->row + i) * e->out_stride_elems + b->col + v * QD_SIMD_FLOATS;
-            vi_store_s16((int16_t *)e->out + at, vi_add(vi_from_vf(scaled), zero_point), c.count);
-            if (e->observe)
-                piece_add(&piece, real, c.mask);
-        }
-    }
-    if (e->observe && !observing_take(&t->seen, &piece, &s, false))
-        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false, false, false});
-}
-
 QD_INLINE void tile_finish(struct tile_epilogue *t, const struct tile_block *b, const struct tile_kind k)
 {
     if (b->cols != TILE_COLS)
