@@ -47,6 +47,32 @@ static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale,
         ((float *)e->out)[at] = real;
 }
 
+/* Of an integer product: do its bytes come from the accumulators by (8a)? */
+static inline bool epilogue_folds(const struct qd_epilogue *e)
+{
+    return e->quantize && !e->out_s16 && !e->rows && !e->residual.data && !e->act.affine &&
+           (e->act.kind == QD_ACT_NONE || e->act.kind == QD_ACT_CLIP);
+}
+
+static inline uint8_t epilogue_folded(const struct qd_epilogue *e, float inv_scale, int32_t acc, size_t col)
+{
+    const float by = e->by ? e->by[col] : 1.0f, bias = e->bias ? e->bias[col] : 0.0f;
+    const bool clip = e->act.kind == QD_ACT_CLIP;
+    const struct qd_folded folded = qd_fold(e->scale[col] * by, bias * by, inv_scale, e->quantize->zero_point);
+    return qd_requantize_folded(acc, folded,
+                                clip ? qd_requantize_one(e->act.a * by, inv_scale, e->quantize) : e->quantize->qmin,
+                                clip ? qd_requantize_one(e->act.b * by, inv_scale, e->quantize) : e->quantize->qmax);
+}
+
+/* epilogue_finish of an integer product, whose accumulator was `acc`. */
+static inline void epilogue_finish_integer(const struct qd_epilogue *e, float inv_scale, int32_t acc, float real,
+                                           size_t row, size_t col, struct qd_observation *seen)
+{
+    epilogue_finish(e, inv_scale, real, row, col, seen);
+    if (epilogue_folds(e))
+        ((uint8_t *)e->out)[row * e->out_stride_elems + col] = epilogue_folded(e, inv_scale, acc, col);
+}
+
 static inline float epilogue_inv_scale(const struct qd_epilogue *e)
 {
     return e->quantize ? 1.0f / e->quantize->scale : 0.0f;

@@ -43,7 +43,8 @@ QD_INLINE void tile_prepare(struct tile_epilogue *t, const struct tile_block *b,
         const vi sums = rows ? tile_sums(e, b, v, c.mask) : vi_set(0);
         for (size_t i = 0; i < b->rows; i++) {
             const int32_t *acc = tile_acc(b, i, v);
-            vf real = rows ? tile_row_scaled(acc, &c, sums, e->rows + b->row + i) : tile_scaled(acc, &c, t->integer);
+            vf real = rows ? tile_row_scaled(acc, &c, sums, e->rows + b->row + i)
+                           : tile_scaled(tile_value(acc, t->integer), &c);
             if (residual.data) {
                 size_t at = (b->row + i) * residual.stride_elems + b->col + v * QD_SIMD_FLOATS;
                 real = vf_add(real, tile_residual(&residual, at, &c));
@@ -72,7 +73,7 @@ static inline void tile_finish_s16(struct tile_epilogue *t, const struct tile_bl
         }
     }
     if (e->observe && !observing_take(&t->seen, &piece, &s, false))
-        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false, false, false});
+        tile_count(t, b, (struct tile_kind){SOURCE_REAL, QD_ACT_NONE, true, true, false, false, false});
 }
 
 #endif

@@ -18,6 +18,24 @@ struct tile_block {
     size_t rows, cols, row, col;
 };
 
+/* Constants of a block's columns, by value: stores of bytes could otherwise change them in the compiler's eyes. */
+struct tile_columns {
+    vf scale, bias, by;
+    vm mask; /* columns that exist */
+    size_t count;
+};
+
+/* Columns whose bytes come from accumulators at once (8a). */
+struct tile_folded {
+    size_t col, cols; /* 0: none yet */
+    struct tile_columns columns[TILE_VECTORS];
+    vf scale[TILE_VECTORS], bias[TILE_VECTORS];
+    vi low, high;                   /* bytes of two rows */
+    bool bounded_low, bounded_high; /* CLIP's bound isn't cut, so nothing is on that side */
+    bool seen;
+    vi least[TILE_VECTORS], most[TILE_VECTORS]; /* accumulators of the blocks so far that nothing was cut of */
+};
+
 /* One call of a kernel. */
 struct tile_epilogue {
     const struct qd_epilogue *e;
@@ -28,8 +46,9 @@ struct tile_epilogue {
     struct scaling scaling;
     struct observing seen;
     bool integer;
-    bool centre; /* weights have zero points */
-    bool low;    /* the least value that CLIP allows was seen, and isn't cut: no other can be less */
+    bool centre;                  /* weights have zero points */
+    struct tile_folded folded[2]; /* of two neighbouring blocks of columns */
+    bool low;                     /* the least value that CLIP allows was seen, and isn't cut: no other can be less */
 };
 
 /* Of columns [col_begin, col_end). depth_bound: no |accumulator| before acc_init is larger; ignored for floats. */

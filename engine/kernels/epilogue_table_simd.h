@@ -3,6 +3,7 @@
 #ifndef QD_ENGINE_KERNELS_EPILOGUE_TABLE_SIMD_H
 #define QD_ENGINE_KERNELS_EPILOGUE_TABLE_SIMD_H
 
+#include "engine/kernels/epilogue_folded_simd.h"
 #include "engine/kernels/epilogue_prepare_simd.h"
 
 #ifdef QD_SIMD_FLOATS
@@ -41,35 +42,41 @@ static void (*const PREPARES[QD_ACT_COUNT][2])(struct tile_epilogue *t, const st
     [QD_ACT_LEAKY_RELU] = {prepare_leaky_relu, prepare_rows_leaky_relu},
 };
 
-#define FINISH(name, source, act, quantize, observe, sure, adds, by)                                                   \
+#define FINISH(name, source, act, quantize, observe, sure, adds)                                                       \
     static void finish_##name(struct tile_epilogue *t, const struct tile_block *b)                                     \
     {                                                                                                                  \
-        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure, adds, by, false});                  \
+        tile_finish(t, b, (struct tile_kind){source, act, quantize, observe, sure, adds, false});                      \
     }
-/* In the order of finish_of's index: as float, observed, as u8, both. */
-#define FINISH_FOUR(name, source, act, sure, adds, by)                                                                 \
-    FINISH(name##_f32, source, act, false, false, sure, adds, by)                                                      \
-    FINISH(name##_f32_seen, source, act, false, true, sure, adds, by)                                                  \
-    FINISH(name##_u8, source, act, true, false, sure, adds, by)                                                        \
-    FINISH(name##_u8_seen, source, act, true, true, sure, adds, by)
-#define FOUR(name) finish_##name##_f32, finish_##name##_f32_seen, finish_##name##_u8, finish_##name##_u8_seen
-FINISH_FOUR(integer, SOURCE_INTEGER, QD_ACT_NONE, true, false, false)
-FINISH_FOUR(integer_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, false, false)
-FINISH_FOUR(added, SOURCE_INTEGER, QD_ACT_NONE, true, true, false)
-FINISH_FOUR(added_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, true, false)
-FINISH_FOUR(by, SOURCE_INTEGER, QD_ACT_NONE, true, false, true)
-FINISH_FOUR(by_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, false, true)
-FINISH_FOUR(real, SOURCE_REAL, QD_ACT_NONE, true, false, false)
-FINISH_FOUR(any, SOURCE_REAL, QD_ACT_NONE, false, false, false)
-FINISH(float, SOURCE_FLOAT, QD_ACT_NONE, false, false, true, false, false)
-FINISH(float_clip, SOURCE_FLOAT, QD_ACT_CLIP, false, false, true, false, false)
+#define FINISH_F32(name, source, act, sure, adds)                                                                      \
+    FINISH(name##_f32, source, act, false, false, sure, adds)                                                          \
+    FINISH(name##_f32_seen, source, act, false, true, sure, adds)
+#define FINISH_U8(name, source, act, sure, adds)                                                                       \
+    FINISH(name##_u8, source, act, true, false, sure, adds)                                                            \
+    FINISH(name##_u8_seen, source, act, true, true, sure, adds)
+FINISH_F32(integer, SOURCE_INTEGER, QD_ACT_NONE, true, false)
+FINISH_F32(integer_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, false)
+FINISH_F32(added, SOURCE_INTEGER, QD_ACT_NONE, true, true)
+FINISH_U8(added, SOURCE_INTEGER, QD_ACT_NONE, true, true)
+FINISH_F32(added_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, true)
+FINISH_U8(added_clip, SOURCE_INTEGER, QD_ACT_CLIP, true, true)
+FINISH_F32(real, SOURCE_REAL, QD_ACT_NONE, true, false)
+FINISH_U8(real, SOURCE_REAL, QD_ACT_NONE, true, false)
+FINISH_F32(any, SOURCE_REAL, QD_ACT_NONE, false, false)
+FINISH_U8(any, SOURCE_REAL, QD_ACT_NONE, false, false)
+FINISH(float, SOURCE_FLOAT, QD_ACT_NONE, false, false, true, false)
+FINISH(float_clip, SOURCE_FLOAT, QD_ACT_CLIP, false, false, true, false)
 
-/* Of integers: plain, with a residual of bytes, with multiplied columns, each without and with CLIP; then of prepared
- * values. */
-static void (*const FINISHES[][4])(struct tile_epilogue *t, const struct tile_block *b) = {
-    {FOUR(integer)}, {FOUR(integer_clip)}, {FOUR(added)}, {FOUR(added_clip)}, {FOUR(by)}, {FOUR(by_clip)}};
-static void (*const FINISHES_PREPARED[][4])(struct tile_epilogue *t, const struct tile_block *b) = {{FOUR(any)},
-                                                                                                    {FOUR(real)}};
+typedef void finish_function(struct tile_epilogue *t, const struct tile_block *b);
+
+/* As float, observed, as u8, both. Of integers: plain, and with a residual of bytes, each without and with CLIP; then
+ * of prepared values. */
+#define FOUR(name) finish_##name##_f32, finish_##name##_f32_seen, finish_##name##_u8, finish_##name##_u8_seen
+static finish_function *const FINISHES[][4] = {
+    {finish_integer_f32, finish_integer_f32_seen, finish_folded, finish_folded_seen},
+    {finish_integer_clip_f32, finish_integer_clip_f32_seen, finish_folded, finish_folded_seen},
+    {FOUR(added)},
+    {FOUR(added_clip)}};
+static finish_function *const FINISHES_PREPARED[][4] = {{FOUR(any)}, {FOUR(real)}};
 
 static float largest(const float *x, size_t n)
 {
@@ -82,6 +89,15 @@ static float largest(const float *x, size_t n)
         most = vf_max(most, here);
     }
     return vf_reduce_max(most);
+}
+
+static bool grows(const float *scale, size_t n)
+{
+    for (size_t i = 0; scale && i < n; i += QD_SIMD_FLOATS)
+        if (vm_count(vm_lt(vf_load_some(scale + i, vm_first(n - i < QD_SIMD_FLOATS ? n - i : QD_SIMD_FLOATS)),
+                           vf_set(0.0f))))
+            return false;
+    return true;
 }
 
 static float largest_of_ints(const int32_t *x, size_t n)
@@ -137,36 +153,39 @@ void QD_SIMD_NAME(qd_tile_epilogue_begin)(struct tile_epilogue *t, const struct 
 {
     const float inv_scale = epilogue_inv_scale(e);
     const bool words = e->quantize && e->out_s16, adds = e->residual.data && e->residual.qp,
-               plain = (adds ? integer && !e->by : !e->residual.data) && !e->act.affine && !words,
-               clip = e->act.kind == QD_ACT_CLIP;
-    const bool simple = plain && !e->rows && (clip || e->act.kind == QD_ACT_NONE) &&
-                        (!e->by || (integer && (!clip || (e->act.a == 0.0f && e->act.b >= 0.0f)))),
+               clip = e->act.kind == QD_ACT_CLIP, folds = integer && epilogue_folds(e),
+               plain = (!e->residual.data || (adds && integer)) && !e->act.affine && !words && !e->by && !e->rows &&
+                       (clip || e->act.kind == QD_ACT_NONE),
                careless = !e->quantize && !e->observe;
-    *t = (struct tile_epilogue){.e = e,
-                                .scaling = scaling_of(e->quantize, inv_scale),
-                                .integer = integer,
-                                .centre = integer && e->weight_zeros};
+    t->e = e;
+    t->prepare = NULL;
+    t->finish = NULL;
+    t->scaling = scaling_of(e->quantize, inv_scale);
+    t->integer = integer;
+    t->centre = integer && e->weight_zeros;
+    t->low = false;
+    t->folded[0].cols = t->folded[1].cols = 0;
+    t->folded[0].seen = t->folded[1].seen = false;
     t->seen = observing_begin();
     double bound = integer && !careless ? bound_of(e, col_begin, col_end, depth_bound) : INFINITY;
     /* Far from the ends of float and, scaled, of int32. */
     bool sure = bound < 1e30 && (!e->quantize || bound * (double)inv_scale < 2e9);
     const unsigned what = (e->quantize ? 2 : 0) + (e->observe ? 1 : 0);
-    if (simple && (sure || careless)) {
-        t->finish = integer ? FINISHES[(adds    ? 2
-                                        : e->by ? 4
-                                                : 0) +
-                                       clip][what]
-                    : clip  ? finish_float_clip
-                            : finish_float;
-        return;
+    if (folds && !(sure && grows(e->scale + col_begin, col_end - col_begin))) {
+        t->finish = finish_plainly;
+    } else if (folds || (plain && (sure || careless))) {
+        t->finish = integer ? FINISHES[(adds ? 2 : 0) + clip][what] : clip ? finish_float_clip : finish_float;
+    } else {
+        t->prepare = PREPARES[e->act.kind][e->rows != NULL];
+        if (!careless)
+            t->finish = words ? tile_finish_s16 : FINISHES_PREPARED[sure][what];
     }
-    t->prepare = PREPARES[e->act.kind][e->rows != NULL];
-    if (!careless)
-        t->finish = words ? tile_finish_s16 : FINISHES_PREPARED[sure][what];
 }
 
 void QD_SIMD_NAME(qd_tile_epilogue_end)(struct tile_epilogue *t, uint64_t elems)
 {
+    for (size_t i = 0; i < 2; i++)
+        tile_folded_end(t, &t->folded[i]);
     if (t->e->observe)
         observing_end(&t->seen, elems, t->e->observe);
 }

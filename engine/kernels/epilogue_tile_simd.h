@@ -22,7 +22,6 @@ struct tile_kind {
     enum tile_source source;
     enum qd_act act;
     bool quantize, observe, sure, adds, by;
-    bool floor; /* by and CLIP from 0: its lower bound is left to the bytes */
 };
 
 /* A residual of bytes at the block's first row and column, by value as the columns. */
@@ -33,16 +32,9 @@ struct tile_added {
     vi zero_point;
 };
 
-/* Constants of the columns, by value: stores of bytes could otherwise change them in the compiler's eyes. */
-struct tile_columns {
-    vf scale, bias, by, high; /* high: of CLIP, multiplied */
-    vm mask;                  /* columns that exist */
-    size_t count;
-};
-
 QD_INLINE struct tile_columns tile_columns_of(const struct qd_epilogue *e, const struct tile_block *b, size_t v)
 {
-    struct tile_columns c = {vf_set(1.0f), vf_set(0.0f), vf_set(1.0f), vf_set(0.0f), vm_none(), 0};
+    struct tile_columns c = {vf_set(1.0f), vf_set(0.0f), vf_set(1.0f), vm_none(), 0};
     const size_t at = v * QD_SIMD_FLOATS, left = b->cols > at ? b->cols - at : 0;
     c.count = left < QD_SIMD_FLOATS ? left : QD_SIMD_FLOATS;
     if (!c.count)
@@ -54,7 +46,6 @@ QD_INLINE struct tile_columns tile_columns_of(const struct qd_epilogue *e, const
         c.bias = vf_load_some(e->bias + b->col + at, c.mask);
     if (e->by)
         c.by = vf_load_some(e->by + b->col + at, c.mask);
-    c.high = vf_mul(vf_set(e->act.b), c.by);
     return c;
 }
 
@@ -63,11 +54,21 @@ QD_INLINE int32_t *tile_acc(const struct tile_block *b, size_t i, size_t v)
     return b->acc + i * TILE_COLS + v * QD_SIMD_FLOATS;
 }
 
-/* (7), before residual and activation. */
-QD_INLINE vf tile_scaled(const int32_t *acc, const struct tile_columns *c, bool integer)
+QD_INLINE vf tile_value(const int32_t *acc, bool integer)
 {
-    const vf value = integer ? vf_from_vi(vi_load(acc)) : vf_from_bits(vi_load(acc));
-    return vf_add(vf_mul(value, c->scale), c->bias);
+    return integer ? vf_from_vi(vi_load(acc)) : vf_from_bits(vi_load(acc));
+}
+
+/* (7), before residual and activation. */
+QD_INLINE vf tile_scaled(vf value, const struct tile_columns *c) { return vf_add(vf_mul(value, c->scale), c->bias); }
+
+/* ... and after them. */
+QD_INLINE vf tile_activated(const struct qd_epilogue *e, vf real, const struct tile_columns *c,
+                            const struct tile_kind k)
+{
+    if (k.act == QD_ACT_CLIP)
+        real = vf_min(vf_max(real, vf_set(e->act.a)), vf_set(e->act.b));
+    return k.by ? vf_mul(real, c->by) : real;
 }
 
 QD_INLINE struct tile_added tile_added_of(const struct qd_residual *r, const struct tile_block *b, const bool adds)
@@ -85,16 +86,12 @@ QD_INLINE vf tile_real(const struct qd_epilogue *e, const struct tile_block *b, 
     const int32_t *acc = tile_acc(b, i, v);
     if (k.source == SOURCE_REAL)
         return vf_from_bits(vi_load(acc));
-    vf real = tile_scaled(acc, c, k.source == SOURCE_INTEGER);
+    vf real = tile_scaled(tile_value(acc, k.source == SOURCE_INTEGER), c);
     if (k.adds) {
         const vi q = vi_load_u8(added->from + i * added->stride + v * QD_SIMD_FLOATS, c->count);
         real = vf_add(real, vf_mul(added->scale, vf_from_vi(vi_sub(q, added->zero_point))));
     }
-    if (k.floor)
-        return vf_min(vf_mul(real, c->by), c->high);
-    if (k.act == QD_ACT_CLIP)
-        real = vf_min(vf_max(real, vf_set(e->act.a)), vf_set(e->act.b));
-    return k.by ? vf_mul(real, c->by) : real;
+    return tile_activated(e, real, c, k);
 }
 
 /* Values that were cut or are not finite, counted one by one: rare. */
@@ -114,8 +111,7 @@ static inline struct qd_qparams tile_clipped_bytes(const struct qd_epilogue *e)
     struct qd_qparams qp = *e->quantize;
     const float inv_scale = epilogue_inv_scale(e);
     qp.qmin = qd_requantize_one(e->act.a, inv_scale, e->quantize);
-    if (!e->by)
-        qp.qmax = qd_requantize_one(e->act.b, inv_scale, e->quantize);
+    qp.qmax = qd_requantize_one(e->act.b, inv_scale, e->quantize);
     return qp;
 }
 
@@ -177,11 +173,10 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
     const struct qd_epilogue *e = t->e;
     const size_t stride = e->out_stride_elems, at = b->row * stride + b->col;
     const struct scaling s = t->scaling;
-    /* Clips bytes, and min and max; of multiplied columns the lower bound only, which is 0 for all. */
+    /* Clips bytes, and min and max. */
     const bool late = whole && kind.quantize && kind.sure && kind.act == QD_ACT_CLIP;
     const struct tile_kind k = {
-        kind.source,    late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure, kind.adds, kind.by,
-        late && kind.by};
+        kind.source, late ? QD_ACT_NONE : kind.act, kind.quantize, kind.observe, kind.sure, kind.adds, false};
     const struct qd_qparams qp = late ? tile_clipped_bytes(e) : k.quantize ? *e->quantize : (struct qd_qparams){0};
     struct tile_columns c[TILE_VECTORS] = {tile_columns_of(e, b, 0), tile_columns_of(e, b, 1)};
     const struct tile_added added = tile_added_of(&e->residual, b, k.adds);
@@ -209,9 +204,7 @@ QD_INLINE void tile_finish_columns(struct tile_epilogue *t, const struct tile_bl
     }
     if (k.observe && late) {
         piece.min = low ? vf_set(e->act.a) : vf_min(vf_max(piece.min, vf_set(e->act.a)), vf_set(e->act.b));
-        piece.max = vf_max(piece.max, vf_set(e->act.a));
-        if (!k.by)
-            piece.max = vf_min(piece.max, vf_set(e->act.b));
+        piece.max = vf_min(vf_max(piece.max, vf_set(e->act.a)), vf_set(e->act.b));
     }
     if (k.observe && !observing_take(&t->seen, &piece, &s, false))
         tile_count(t, b, kind);

@@ -77,6 +77,12 @@ static struct qd_gemm_args args_of(struct bench *b, const void *a, size_t elem_b
         .scratch = b->scratch};
 }
 
+static uint8_t folded_byte(const struct bench *b, int32_t acc, size_t j)
+{
+    const struct qd_folded folded = qd_fold(b->scale[j], b->bias[j], 1.0f / b->qp.scale, b->qp.zero_point);
+    return qd_requantize_folded(acc, folded, b->qp.qmin, b->qp.qmax);
+}
+
 static bool check_gemm_q8(struct bench *b)
 {
     const struct qd_gemm_q8 *g = &b->kernels->gemm_q8;
@@ -97,7 +103,7 @@ static bool check_gemm_q8(struct bench *b)
             }
             float real = qd_real_one(acc, b->scale[j], b->bias[j]), inv = 1.0f / b->qp.scale;
             qd_observe_one(&wanted, real, real * inv, &b->qp);
-            if (sum != b->sums[j] || b->u8[i * b->n + j] != qd_requantize_one(real, inv, &b->qp))
+            if (sum != b->sums[j] || b->u8[i * b->n + j] != folded_byte(b, acc, j))
                 return false;
         }
     return same(&seen, &wanted);
@@ -194,7 +200,7 @@ static bool check_depthwise_q8(struct bench *b)
                 acc += ((const uint8_t *)table[i * 3 + t])[c] * b->w[c * 9 + t % 3 * 3 + t / 3];
             float real = qd_real_one(acc, b->scale[c], b->bias[c]), inv = 1.0f / b->qp.scale;
             qd_observe_one(&wanted, real, real * inv, &b->qp);
-            if (b->u8[i * args.channels + c] != qd_requantize_one(real, inv, &b->qp))
+            if (b->u8[i * args.channels + c] != folded_byte(b, acc, c))
                 return false;
         }
     return same(&seen, &wanted);

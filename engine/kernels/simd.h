@@ -11,4 +11,21 @@
 
 #define QD_INLINE static inline __attribute__((always_inline))
 
+#ifdef QD_SIMD_FLOATS
+
+/* Two rows of integers as bytes; row a in the lower half. Exact, for every step saturates. */
+QD_INLINE vi vi_pack(const vi a[2], const vi b[2]) { return vi_bytes(vi_words(a[0], a[1]), vi_words(b[0], b[1])); }
+
+/* The same of min(max(x + zero_point, qmin), qmax). */
+QD_INLINE vi vi_pack_u8(const vi a[2], const vi b[2], int32_t zero_point, int32_t qmin, int32_t qmax)
+{
+    const int16_t zero = (int16_t)zero_point;
+    const vi bytes = vi_bytes(vi_add_words(vi_words(a[0], a[1]), zero), vi_add_words(vi_words(b[0], b[1]), zero));
+    if (qmin <= 0 && qmax >= 255)
+        return bytes;
+    return vi_limit_bytes(bytes, vi_set_bytes((uint8_t)qmin), vi_set_bytes((uint8_t)qmax));
+}
+
+#endif
+
 #endif

@@ -1,6 +1,6 @@
 /* The arithmetic of quantization to the last rounding bit: the specification every kernel is held to.
  * Plain C, one function an equation of docs/QUANTIZATION.md; round half to even throughout; no fused multiply-add
- * (the build sets -ffp-contract=off). Included by kernels: no graph, no allocation. */
+ * but where one is written (the build sets -ffp-contract=off). Included by kernels: no graph, no allocation. */
 #ifndef QD_ENGINE_QUANT_REQUANT_H
 #define QD_ENGINE_QUANT_REQUANT_H
 
@@ -105,6 +105,23 @@ static inline float qd_real_one(int32_t acc, float scale, float bias) { return (
 static inline uint8_t qd_requantize_one(float real, float inv_scale, const struct qd_qparams *qp)
 {
     return (uint8_t)qd_round_clamp(real * inv_scale, qp);
+}
+
+/* (8a) the same where nothing is between (7) and (8) but limits, one rounding for two: what an accumulator is
+ * multiplied by, and what is added. */
+struct qd_folded {
+    float scale, bias;
+};
+
+static inline struct qd_folded qd_fold(float scale, float bias, float inv_scale, int32_t zero_point)
+{
+    return (struct qd_folded){scale * inv_scale, bias * inv_scale + (float)zero_point};
+}
+
+static inline uint8_t qd_requantize_folded(int32_t acc, struct qd_folded folded, int32_t qmin, int32_t qmax)
+{
+    const struct qd_qparams limits = {.scale = 1.0f, .zero_point = 0, .qmin = qmin, .qmax = qmax};
+    return (uint8_t)qd_round_clamp(fmaf((float)acc, folded.scale, folded.bias), &limits);
 }
 
 /* One value into an observation; `scaled` = real / S (or real * inv), `qp` the range in force or NULL to count no

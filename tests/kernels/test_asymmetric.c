@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "engine/kernels/functions.h"
 #include "engine/kernels/kernels.h"
+#include "tests/kernels/folded.h"
 #include "tests/kernels/random.h"
 
 #include <setjmp.h>
@@ -81,6 +82,8 @@ static uint8_t element(const struct problem *p, size_t i, size_t d)
 
 static void judge(struct problem *p, const struct qd_activation *act)
 {
+    const float clip[2] = {act->a, act->b};
+    const bool folds = !p->by_row && !act->affine && (act->kind == QD_ACT_NONE || act->kind == QD_ACT_CLIP);
     p->seen = qd_observation_empty();
     for (size_t i = 0; i < p->m; i++)
         for (size_t j = 0; j < p->n; j++) {
@@ -93,7 +96,9 @@ static void judge(struct problem *p, const struct qd_activation *act)
             real = qd_act_one(act, real + p->bias[j]);
             qd_observe_one(&p->seen, real, real * (1.0f / OUT.scale), p->quantize ? &OUT : NULL);
             if (p->quantize)
-                p->wanted[i * p->n + j] = qd_requantize_one(real, 1.0f / OUT.scale, &OUT);
+                p->wanted[i * p->n + j] = folds ? folded_byte((float)acc, factor, p->bias[j], 1.0f,
+                                                              act->kind == QD_ACT_CLIP ? clip : NULL, &OUT)
+                                                : qd_requantize_one(real, 1.0f / OUT.scale, &OUT);
             else
                 memcpy(p->wanted + (i * p->n + j) * sizeof real, &real, sizeof real);
         }

@@ -3,6 +3,7 @@
  * seed is printed on failure. */
 #include "base/mem.h"
 #include "engine/kernels/kernels.h"
+#include "tests/kernels/folded.h"
 #include "tests/kernels/random.h"
 
 #include <setjmp.h>
@@ -68,7 +69,7 @@ static void make(struct problem *p)
     p->qp = (struct qd_qparams){p->integer ? 0.3f : 0.02f, (int32_t)(draw(&s) % 256), 0, 255};
 }
 
-static float real_of(const struct problem *p, const void *const *entries, size_t c)
+static float sum_of(const struct problem *p, const void *const *entries, size_t c)
 {
     int32_t sum = p->init[c];
     float acc = 0.0f;
@@ -81,13 +82,19 @@ static float real_of(const struct problem *p, const void *const *entries, size_t
             else
                 acc = fmaf(((const float *)(const void *)pixel)[c], p->wf[at], acc);
         }
-    float real = (p->integer ? (float)sum : acc) * p->scale[c];
+    return p->integer ? (float)sum : acc;
+}
+
+static float real_of(const struct problem *p, const void *const *entries, size_t c)
+{
+    float real = sum_of(p, entries, c) * p->scale[c];
     real = real + p->bias[c];
     return p->clip ? fminf(fmaxf(real, -3.0f), 4.0f) : real;
 }
 
 static void judge(struct problem *p)
 {
+    static const float clip[2] = {-3.0f, 4.0f};
     p->seen = qd_observation_empty();
     memset(p->wanted, CANARY, p->rows * p->pixels * p->out_stride * sizeof(float));
     for (size_t i = 0; i < p->rows * p->pixels; i++) {
@@ -96,7 +103,10 @@ static void judge(struct problem *p)
             float real = real_of(p, entries, c), inv = 1.0f / p->qp.scale;
             qd_observe_one(&p->seen, real, real * inv, p->quantize ? &p->qp : NULL);
             if (p->quantize)
-                p->wanted[i * p->out_stride + c] = qd_requantize_one(real, inv, &p->qp);
+                p->wanted[i * p->out_stride + c] = p->integer
+                                                       ? folded_byte(sum_of(p, entries, c), p->scale[c], p->bias[c],
+                                                                     1.0f, p->clip ? clip : NULL, &p->qp)
+                                                       : qd_requantize_one(real, inv, &p->qp);
             else
                 memcpy(p->wanted + (i * p->out_stride + c) * sizeof real, &real, sizeof real);
         }

@@ -2,6 +2,7 @@
  * scalar set. Everything must be equal to the last bit. The seed is printed on failure; QD_TEST_SEED repeats it. */
 #include "base/mem.h"
 #include "engine/kernels/kernels.h"
+#include "tests/kernels/folded.h"
 #include "tests/kernels/random.h"
 
 #include <setjmp.h>
@@ -100,6 +101,7 @@ static void judge(struct problem *p)
     memset(p->wanted, CANARY, p->m * p->stride * elem_bytes(p));
     for (size_t i = 0; i < p->m; i++)
         for (size_t j = 0; j < p->n; j++) {
+            static const float clip[2] = {-20.0f, 30.0f};
             float real = (float)(int32_t)acc[i * p->n + j] * p->scale[j];
             real = real + p->bias[j];
             if (p->act == QD_ACT_CLIP)
@@ -108,7 +110,8 @@ static void judge(struct problem *p)
             qd_observe_one(&p->wanted_seen, real, scaled, p->quantize ? &p->qp : NULL);
             p->real[i * p->n + j] = real;
             if (p->quantize)
-                p->wanted[i * p->stride + j] = qd_requantize_one(real, 1.0f / p->qp.scale, &p->qp);
+                p->wanted[i * p->stride + j] = folded_byte((float)(int32_t)acc[i * p->n + j], p->scale[j], p->bias[j],
+                                                           1.0f, p->act == QD_ACT_CLIP ? clip : NULL, &p->qp);
             else
                 memcpy(p->wanted + (i * p->stride + j) * 4, &real, 4);
         }

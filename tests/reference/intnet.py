@@ -27,9 +27,20 @@ def quantize(real, scale, zero):
     return np.clip(np.rint(real / scale), -zero, 255 - zero).astype(np.int64) + zero
 
 
-def requantize(real, scale, zero):
-    """(8), multiplication by the float reciprocal."""
-    return np.clip(np.rint(real * (f32(1) / scale)), -zero, 255 - zero).astype(np.int64) + zero
+class Accumulators:
+    """Of a layer without residual: the real values (7), and the bytes that (8a) makes of them."""
+
+    def __init__(self, acc, scale, bias, relu, shape):
+        self.acc, self.scale, self.bias, self.relu, self.shape = acc.astype(np.int32).astype(f32), scale[:, None], bias[:, None], relu, shape
+        real = self.acc * self.scale + self.bias
+        self.real = (np.where(real > 0, real, f32(0)) if relu else real).reshape(shape)
+
+    def bytes(self, scale, zero):
+        """Fused: exact in double, then rounded to float once."""
+        inverse = f32(1) / scale
+        factor, term = self.scale * inverse, self.bias * inverse + f32(zero)
+        value = (self.acc.astype(np.float64) * factor + term).astype(f32)
+        return np.clip(np.rint(value), zero if self.relu else 0, 255).astype(np.int64).reshape(self.shape)
 
 
 class Layer:
@@ -49,8 +60,8 @@ class Layer:
         self.q = np.clip(np.rint(rows / self.scale[:, None]), -127, 127).astype(np.int64)
         self.sums = self.q.sum(1)
 
-    def real(self, x, x_scale, x_zero):
-        """(6) and (7): x integers [C, H, W] or [K] -> real values [N, H, W] or [N]."""
+    def run(self, x, x_scale, x_zero):
+        """(6): x integers [C, H, W] or [K] -> accumulators [N, H, W] or [N]."""
         if self.conv:
             c, h, w = x.shape
             padded = np.full((c, h + 2, w + 2), x_zero, np.int64)
@@ -60,10 +71,8 @@ class Layer:
         else:
             acc = (self.q @ x.reshape(-1))[:, None]
         acc = acc - x_zero * self.sums[:, None]
-        real = acc.astype(np.int32).astype(f32) * (f32(x_scale) * self.scale)[:, None] + self.bias[:, None]
-        if self.relu:
-            real = np.where(real > 0, real, f32(0))
-        return real.reshape((-1, *x.shape[1:])) if self.conv else real.reshape(-1)
+        shape = (-1, *x.shape[1:]) if self.conv else (-1,)
+        return Accumulators(acc, f32(x_scale) * self.scale, self.bias, self.relu, shape)
 
 
 class Site:
@@ -129,8 +138,10 @@ class IntNet:
         self.fc2 = Layer(matrix("fc2"), w["fc2_bias"], None, False, False)
         self.sites = ["image", "relu1_out", "relu2_out", "relu3_out", "relu4_out"]
 
-    def _site(self, name, real, epoch, seen, convert, tolerance):
+    def _site(self, name, made, epoch, seen, tolerance):
         """Quantizes one site under the epoch, with warm-up and the guard `widen` (section 6)."""
+        summed = isinstance(made, Accumulators)
+        real = made.real if summed else made
         lo, hi = float(real.min()), float(real.max())
         clipped = guarded = 0
         ready = epoch[name]
@@ -138,21 +149,20 @@ class IntNet:
             scale, zero = qparams(lo, hi)
         else:
             scale, zero = qparams(*ready)
-            scaled = np.rint(real / scale if convert is quantize else real * (f32(1) / scale))
+            scaled = np.rint(real * (f32(1) / scale) if summed else real / scale)
             clipped = int((scaled < -zero).sum() + (scaled > 255 - zero).sum())
             excess = max(ready[0] - lo, hi - ready[1])
             if excess > tolerance * (ready[1] - ready[0]):
                 guarded = 1
                 scale, zero = qparams(min(lo, ready[0]), max(hi, ready[1]))
         seen[name] = (lo, hi, real.size, clipped, guarded)
-        return convert(real, scale, zero), scale, zero
+        return made.bytes(scale, zero) if summed else quantize(real, scale, zero), scale, zero
 
     def run(self, image, epoch, tolerance=0.1):
         seen = {}
-        x, scale, zero = self._site("image", image.astype(f32), epoch, seen, quantize, tolerance)
+        x, scale, zero = self._site("image", image.astype(f32), epoch, seen, tolerance)
         for i, layer in enumerate(self.convs, 1):
-            real = layer.real(x, scale, zero)
-            x, scale, zero = self._site(f"relu{i}_out", real, epoch, seen, requantize, tolerance)
+            x, scale, zero = self._site(f"relu{i}_out", layer.run(x, scale, zero), epoch, seen, tolerance)
             x = pool(x)
-        x, scale, zero = self._site("relu4_out", self.fc1.real(x.reshape(-1), scale, zero), epoch, seen, requantize, tolerance)
-        return self.fc2.real(x, scale, zero), seen
+        x, scale, zero = self._site("relu4_out", self.fc1.run(x.reshape(-1), scale, zero), epoch, seen, tolerance)
+        return self.fc2.run(x, scale, zero).real, seen

@@ -2,6 +2,7 @@
  * integers bit for bit, FP32 within rounding, observations, any number of threads, dirty scratch. */
 #include "engine/ops/linear.h"
 #include "engine/plan/team.h"
+#include "tests/kernels/folded.h"
 #include "tests/unit/linear_layers.h"
 #include "tests/unit/model_builder.h"
 
@@ -214,8 +215,23 @@ static struct qd_qparams weight_qp(const struct bed *b, int how, float lo, float
     return qd_qparams_from_range((double)lo, (double)hi, !zeros);
 }
 
+/* What the bytes of an element without residual are made of, equation (8a). */
+struct element {
+    float acc, scale, bias;
+};
+
+static int64_t expected_byte(const struct bed *b, float real, const struct element *e, const struct qd_qparams *qp)
+{
+    static const float relu6[2] = {0, 6};
+    if (!b->l->residual)
+        return folded_byte(e->acc, e->scale, e->bias, 1.0f, b->l->relu6 ? relu6 : NULL, qp);
+    const float scaled = rintf(real * (1.0f / qp->scale)) + (float)qp->zero_point;
+    return (int64_t)fminf(fmaxf(scaled, (float)qp->qmin), (float)qp->qmax);
+}
+
 /* What must come out: real values by (6), (6b) and (7). */
-static void expect_int8(const struct bed *b, int how, const struct qd_qparams *in_qp, float *real)
+static void expect_int8(const struct bed *b, int how, const struct qd_qparams *in_qp, float *real,
+                        struct element *elements)
 {
     const uint8_t *x = b->in.data;
     int64_t outputs = b->out.shape.dims[b->conv ? 1 : b->out.shape.rank - 1], k = depth(b);
@@ -246,8 +262,10 @@ static void expect_int8(const struct bed *b, int how, const struct qd_qparams *i
                     acc += ((int64_t)x[at] - in_qp->zero_point) * q[p];
             }
             assert_true(acc >= INT32_MIN && acc <= INT32_MAX);
-            float r = (float)(int32_t)acc * product;
-            r = r + (b->bias ? b->bias[j] : 0);
+            const struct element e = {(float)(int32_t)acc, product, b->bias ? b->bias[j] : 0};
+            elements[row * outputs + j] = e;
+            float r = e.acc * e.scale;
+            r = r + e.bias;
             if (b->l->residual)
                 r = r + ((const float *)b->residual_f32.data)[row * outputs + j];
             real[row * outputs + j] = b->l->relu6 ? fminf(fmaxf(r, 0), 6) : r;
@@ -400,12 +418,12 @@ static void int8_layer(const struct qd_test_layer *l, uint64_t seed, int how, bo
     struct qd_linear *linear = make(&b, true, 0, how);
     float *want = get(&b, n, 4), *got = get(&b, n, 4);
     uint8_t *q = get(&b, n + 4, 1);
-    expect_int8(&b, how, &in_qp, want);
+    struct element *elements = get(&b, n, sizeof *elements);
+    expect_int8(&b, how, &in_qp, want, elements);
     struct qd_observation whole = observe(want, (int64_t)n, NULL);
     /* narrower than what comes out, so that some is clipped on both sides */
     double lo = n ? (double)whole.min * 0.8 : 0, hi = n ? (double)whole.max * 0.8 : 0;
     struct qd_qparams out_qp = qd_qparams_from_range(lo < 0 ? lo : 0, hi > 0 ? hi : 0, symmetric);
-    float inv = 1.0f / out_qp.scale;
     struct qd_observation clipped = observe(want, (int64_t)n, &out_qp);
     for (size_t t = 0; t < sizeof thread_counts / sizeof thread_counts[0]; t++) {
         struct qd_observation seen = qd_observation_empty();
@@ -416,8 +434,7 @@ static void int8_layer(const struct qd_test_layer *l, uint64_t seed, int how, bo
         seen = qd_observation_empty();
         run(&b, linear, thread_counts[t], &in_qp, &out_qp, &seen, q, 0xff);
         for (size_t i = 0; i < n; i++) {
-            float scaled = rintf(want[i] * inv) + (float)out_qp.zero_point;
-            int64_t expected = (int64_t)fminf(fmaxf(scaled, (float)out_qp.qmin), (float)out_qp.qmax);
+            const int64_t expected = expected_byte(&b, want[i], &elements[i], &out_qp);
             if (q[i] != expected)
                 fail_msg("%s: seed %llu, %u threads: element %zu is %d, want %d", l->label, (unsigned long long)seed,
                          thread_counts[t], i, q[i], (int)expected);

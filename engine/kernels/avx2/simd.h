@@ -52,6 +52,8 @@ static inline vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 static inline vi vi_mul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
+static inline vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
+static inline vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 static inline vf vf_from_vi(vi x) { return _mm256_cvtepi32_ps(x); }
 static inline vf vf_from_bits(vi x) { return _mm256_castsi256_ps(x); }
 static inline vi vi_from_bits(vf x) { return _mm256_castps_si256(x); }
@@ -140,18 +142,16 @@ static inline __attribute__((always_inline)) vi vi_dot(const enum dot dot, vi su
     return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y));
 }
 
-/* Two rows of integers -> min(max(x + zero_point, qmin), qmax) as bytes; row a in the lower half. Exact, for every step
- * saturates. */
-static inline vi vi_pack_u8(const vi a[2], const vi b[2], int32_t zero_point, int32_t qmin, int32_t qmax)
+/* Saturating: 32 bits to 16, parts of a and b in turn; 16 to 8, which brings those of vi_words in order again, a's in
+ * the lower half. */
+static inline vi vi_words(vi a, vi b) { return _mm256_packs_epi32(a, b); }
+static inline vi vi_bytes(vi a, vi b)
 {
-    const vi zero = _mm256_set1_epi16((int16_t)zero_point), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const vi row_a = _mm256_adds_epi16(_mm256_packs_epi32(a[0], a[1]), zero);
-    const vi row_b = _mm256_adds_epi16(_mm256_packs_epi32(b[0], b[1]), zero);
-    const vi bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(row_a, row_b), order);
-    if (qmin <= 0 && qmax >= 255)
-        return bytes;
-    return _mm256_min_epu8(_mm256_max_epu8(bytes, _mm256_set1_epi8((char)qmin)), _mm256_set1_epi8((char)qmax));
+    return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
+static inline vi vi_add_words(vi a, int16_t b) { return _mm256_adds_epi16(a, _mm256_set1_epi16(b)); }
+static inline vi vi_limit_bytes(vi x, vi low, vi high) { return _mm256_min_epu8(_mm256_max_epu8(x, low), high); }
+static inline vi vi_set_bytes(uint8_t x) { return _mm256_set1_epi8((char)x); }
 static inline void bytes_store_some(uint8_t *p, __m128i bytes, size_t n) /* n < 16 */
 {
     uint64_t low = (uint64_t)_mm_cvtsi128_si64(bytes);

@@ -41,6 +41,8 @@ static inline vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
 static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 static inline vi vi_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+static inline vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
+static inline vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 static inline vf vf_from_vi(vi x) { return _mm512_cvtepi32_ps(x); }
 static inline vf vf_from_bits(vi x) { return _mm512_castsi512_ps(x); }
 static inline vi vi_from_bits(vf x) { return _mm512_castps_si512(x); }
@@ -108,19 +110,17 @@ static inline __attribute__((always_inline)) vi vi_dot(const enum dot dot, vi su
     return vi_from_bits(vf_fma(vf_from_bits(x), vf_from_bits(y), vf_from_bits(sum)));
 }
 
-/* Two rows of integers -> min(max(x + zero_point, qmin), qmax) as bytes; row a in the lower half. Exact, for every step
- * saturates. */
-static inline vi vi_pack_u8(const vi a[2], const vi b[2], int32_t zero_point, int32_t qmin, int32_t qmax)
+/* Saturating: 32 bits to 16, parts of a and b in turn; 16 to 8, which brings those of vi_words in order again, a's in
+ * the lower half. */
+static inline vi vi_words(vi a, vi b) { return _mm512_packs_epi32(a, b); }
+static inline vi vi_bytes(vi a, vi b)
 {
-    const vi zero = _mm512_set1_epi16((int16_t)zero_point);
     const vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const vi row_a = _mm512_adds_epi16(_mm512_packs_epi32(a[0], a[1]), zero);
-    const vi row_b = _mm512_adds_epi16(_mm512_packs_epi32(b[0], b[1]), zero);
-    const vi bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(row_a, row_b));
-    if (qmin <= 0 && qmax >= 255)
-        return bytes;
-    return _mm512_min_epu8(_mm512_max_epu8(bytes, _mm512_set1_epi8((char)qmin)), _mm512_set1_epi8((char)qmax));
+    return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(a, b));
 }
+static inline vi vi_add_words(vi a, int16_t b) { return _mm512_adds_epi16(a, _mm512_set1_epi16(b)); }
+static inline vi vi_limit_bytes(vi x, vi low, vi high) { return _mm512_min_epu8(_mm512_max_epu8(x, low), high); }
+static inline vi vi_set_bytes(uint8_t x) { return _mm512_set1_epi8((char)x); }
 /* The first n <= 32 bytes of each half. */
 static inline void vi_store_halves(uint8_t *first, uint8_t *second, vi bytes, size_t n)
 {

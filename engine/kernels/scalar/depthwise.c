@@ -32,38 +32,47 @@ static void pack_f32(size_t channels, size_t kh, size_t kw, const float *w, void
                 *to++ = w[(c * kh + y) * kw + x];
 }
 
-/* Real value before the residual and the activation. */
-static float real_of(const struct qd_depthwise_args *args, const void *const *entries, size_t channel, bool integer)
+static int32_t sum_q8(const struct qd_depthwise_args *args, const void *const *entries, size_t channel)
 {
-    const struct qd_epilogue *e = &args->epilogue;
-    float bias = e->bias ? e->bias[channel] : 0.0f;
-    if (integer) {
-        int32_t acc = 0;
-        for (size_t t = 0; t < args->kh * args->kw; t++)
-            acc += ((const uint8_t *)entries[t])[channel] *
-                   ((const int8_t *)args->weights)[t * args->channels + channel];
-        return qd_real_one(acc + e->acc_init[channel], e->scale[channel], bias);
-    }
+    int32_t acc = args->epilogue.acc_init[channel];
+    for (size_t t = 0; t < args->kh * args->kw; t++)
+        acc += ((const uint8_t *)entries[t])[channel] * ((const int8_t *)args->weights)[t * args->channels + channel];
+    return acc;
+}
+
+static float sum_f32(const struct qd_depthwise_args *args, const void *const *entries, size_t channel)
+{
     float acc = 0.0f;
     for (size_t t = 0; t < args->kh * args->kw; t++)
         acc = fmaf(((const float *)entries[t])[channel], ((const float *)args->weights)[t * args->channels + channel],
                    acc);
-    return acc * (e->scale ? e->scale[channel] : 1.0f) + bias;
+    return acc;
+}
+
+/* Channel c of pixel i. */
+static void run_one(const struct qd_depthwise_args *args, bool integer, size_t i, size_t c, struct qd_observation *seen)
+{
+    const struct qd_epilogue *e = &args->epilogue;
+    const void *const *entries = args->table + i / args->pixels * args->row_entries +
+                                 i % args->pixels * args->pixel_entries;
+    const float inv_scale = epilogue_inv_scale(e), bias = e->bias ? e->bias[c] : 0.0f;
+    if (integer) {
+        const int32_t acc = sum_q8(args, entries, c);
+        epilogue_finish_integer(e, inv_scale, acc, qd_real_one(acc, e->scale[c], bias), i, c, seen);
+    } else {
+        const float scale = e->scale ? e->scale[c] : 1.0f;
+        epilogue_finish(e, inv_scale, sum_f32(args, entries, c) * scale + bias, i, c, seen);
+    }
 }
 
 static void run(const struct qd_depthwise_args *args, bool integer)
 {
-    const struct qd_epilogue *e = &args->epilogue;
-    const float inv_scale = epilogue_inv_scale(e);
     struct qd_observation seen = qd_observation_empty();
-    for (size_t i = 0; i < args->rows * args->pixels; i++) {
-        const void *const *entries = args->table + i / args->pixels * args->row_entries +
-                                     i % args->pixels * args->pixel_entries;
+    for (size_t i = 0; i < args->rows * args->pixels; i++)
         for (size_t c = args->channel_begin; c < args->channel_end; c++)
-            epilogue_finish(e, inv_scale, real_of(args, entries, c, integer), i, c, &seen);
-    }
-    if (e->observe)
-        observation_publish(&seen, e->observe);
+            run_one(args, integer, i, c, &seen);
+    if (args->epilogue.observe)
+        observation_publish(&seen, args->epilogue.observe);
 }
 
 static void run_q8(const struct qd_depthwise_args *args) { run(args, true); }

@@ -62,9 +62,11 @@ static void run(const struct qd_gemm_args *args)
                     float bias = e->bias ? e->bias[col + j] : 0.0f;
                     if (e->weight_zeros)
                         acc[i][j] -= e->weight_zeros[col + j] * e->row_sums[row + i];
+                    if (!e->rows)
+                        acc[i][j] += e->acc_init[col + j];
                     float real = e->rows ? epilogue_row_real(e, acc[i][j], row + i, col + j, bias)
-                                         : qd_real_one(acc[i][j] + e->acc_init[col + j], e->scale[col + j], bias);
-                    epilogue_finish(e, inv_scale, real, row + i, col + j, &seen);
+                                         : qd_real_one(acc[i][j], e->scale[col + j], bias);
+                    epilogue_finish_integer(e, inv_scale, acc[i][j], real, row + i, col + j, &seen);
                 }
         }
     }
