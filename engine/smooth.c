@@ -57,7 +57,7 @@ static bool reads_channels(const struct qd_plan *plan, const struct qd_step *ste
 }
 
 /* The kinds that enough was seen of, that aren't smoothed, and that nobody tried to. */
-static unsigned kinds_due(const struct qd_model *model)
+static unsigned kinds_due(const struct qd_model *model, bool measured)
 {
     const struct qd_plan *plan = model->plan;
     struct qd_columns_seen seen;
@@ -74,10 +74,10 @@ static unsigned kinds_due(const struct qd_model *model)
             due |= kind;
         settled |= step->columns ? kind : 0;
     }
-    return due & ~settled;
+    return due & ~settled & (measured ? ~0u : QD_SMOOTHED_CHANNELS);
 }
 
-bool qd_model_smoothing_due(const struct qd_model *model) { return kinds_due(model) != 0; }
+bool qd_model_smoothing_due(const struct qd_model *model, bool measured) { return kinds_due(model, measured) != 0; }
 
 static void destroy(struct qd_smoothing **smoothing)
 {
@@ -158,10 +158,11 @@ static bool learns(const struct qd_model *model, int step)
     return site >= 0 && !qd_learner_given(model->learner, (size_t)site)->set;
 }
 
-enum qd_status qd_smoothing_create(struct qd_model *model, struct qd_smoothing **out, struct qd_error *error)
+enum qd_status qd_smoothing_create(struct qd_model *model, bool measured, struct qd_smoothing **out,
+                                   struct qd_error *error)
 {
     const struct qd_plan *plan = model->plan;
-    const unsigned kinds = kinds_due(model);
+    const unsigned kinds = kinds_due(model, measured);
     struct qd_smoothing *s = begin(model, kinds);
     if (!s)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to smooth the layers");

@@ -13,10 +13,11 @@
 struct qd_model;
 struct qd_smoothing;
 
-/* Enough was seen, and nothing is smoothed yet. [loop] */
-bool qd_model_smoothing_due(const struct qd_model *model);
-/* Copies what was learned of the columns; the model is not due again by itself. Errors: NO_MEMORY. [loop] */
-enum qd_status qd_smoothing_create(struct qd_model *model, struct qd_smoothing **out,
+/* Enough was seen, and nothing is smoothed yet. Unless `measured`, of channels only: each gets finer, at no other's
+ * cost, so nothing has to be compared. [loop] */
+bool qd_model_smoothing_due(const struct qd_model *model, bool measured);
+/* Of what is due: copies what was learned of the columns; not due again by itself. Errors: NO_MEMORY. [loop] */
+enum qd_status qd_smoothing_create(struct qd_model *model, bool measured, struct qd_smoothing **out,
                                    struct qd_error *error) QD_MUST_CHECK;
 /* One that takes back what is smoothed, for good. Errors: NO_MEMORY. [loop] */
 enum qd_status qd_smoothing_undo(struct qd_model *model, struct qd_smoothing **out,

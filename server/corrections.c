@@ -63,11 +63,10 @@ static double measured(const struct qd_model_entry *entry)
     return report.sampled < ENOUGH ? 0 : report.cosine_mean;
 }
 
-/* Where the error is measured, it is so before and after. */
-static bool smoothing_due(const struct qd_server *server, const struct qd_model_entry *entry)
+/* Where the error is measured, it is so before and after smoothing that could harm. */
+static bool is_known(const struct qd_server *server, const struct qd_model_entry *entry)
 {
-    return !entry->changing && qd_model_smoothing_due(entry->model) &&
-           ((server->config->shadow_rate == 0 && !qd_model_wants_shadow(entry->model)) || measured(entry) > 0);
+    return (server->config->shadow_rate == 0 && !qd_model_wants_shadow(entry->model)) || measured(entry) > 0;
 }
 
 /* To a thread; false: nothing was begun, or it failed: tried again later. `c` is gone then. */
@@ -90,11 +89,12 @@ bool qd_corrections_check(struct qd_server *server, struct qd_model_entry *entry
 {
     struct qd_error error;
     struct qd_plan_report plan;
-    const bool smooth = smoothing_due(server, entry);
+    const bool known = is_known(server, entry);
+    const bool smooth = !entry->changing && qd_model_smoothing_due(entry->model, known);
     if (entry->correcting || server->draining || (!smooth && !qd_model_correction_due(entry->model)))
         return false;
     struct correcting *c = qd_calloc(1, sizeof *c);
-    if (!c || (smooth ? qd_smoothing_create(entry->model, &c->smoothing, &error)
+    if (!c || (smooth ? qd_smoothing_create(entry->model, known, &c->smoothing, &error)
                       : qd_correction_create(entry->model, &c->correction, &error)) != QD_OK) {
         qd_free(c);
         return false;

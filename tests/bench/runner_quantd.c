@@ -39,8 +39,8 @@ static enum qd_status correct(struct qd_error *error)
 {
     struct qd_correction *correction;
     struct qd_smoothing *smoothing;
-    if (qd_model_smoothing_due(model)) {
-        enum qd_status made = qd_smoothing_create(model, &smoothing, error);
+    if (qd_model_smoothing_due(model, true)) {
+        enum qd_status made = qd_smoothing_create(model, true, &smoothing, error);
         if (made)
             return made;
         qd_smoothing_run(smoothing);

@@ -75,9 +75,9 @@ static bool smooth(struct net *n)
 {
     struct qd_smoothing *smoothing;
     struct qd_error error;
-    if (!qd_model_smoothing_due(n->model))
+    if (!qd_model_smoothing_due(n->model, true))
         return false;
-    assert_int_equal(qd_smoothing_create(n->model, &smoothing, &error), QD_OK);
+    assert_int_equal(qd_smoothing_create(n->model, true, &smoothing, &error), QD_OK);
     qd_smoothing_run(smoothing);
     return qd_smoothing_finish(&smoothing);
 }
