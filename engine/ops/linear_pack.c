@@ -170,6 +170,18 @@ static void find_spans(const struct packer *p)
         p->spans[j] = p->spans[0];
 }
 
+/* Symmetric, of an output whose weights, [tap][channel], are row[k]. */
+static float weight_scale(const struct packer *p, const struct span *span, const float *row, int bits)
+{
+    const struct qd_linear *l = p->l;
+    const size_t channels = l->kind == QD_LINEAR_DEPTHWISE ? 1 : l->channels;
+    if (!qd_linear_has_window(l) || p->spans ||
+        !qd_window_is_small((size_t)p->spec->weights->shape.dims[1], (size_t)l->geometry.taps))
+        return qd_weight_scale(absmax(span), bits);
+    return qd_weight_scale_window(&(struct qd_window_weights){row, channels, (size_t)l->geometry.taps, 1, channels},
+                                  bits);
+}
+
 /* False when a scale is not finite. */
 static bool quantize(const struct packer *p, size_t g, size_t first, size_t count)
 {
@@ -181,7 +193,7 @@ static bool quantize(const struct packer *p, size_t g, size_t first, size_t coun
         if (!isfinite(absmax(&span)))
             return false;
         /* An s8 value as it is carried by u8, and back. */
-        struct qd_qparams qp = {.scale = qd_weight_scale_s8(absmax(&span)),
+        struct qd_qparams qp = {.scale = weight_scale(p, &span, row, 8),
                                 .zero_point = QD_CARRIER_OFFSET,
                                 .qmin = QD_CARRIER_OFFSET - 127,
                                 .qmax = 255};
@@ -243,7 +255,7 @@ static bool fake(const struct packer *p, size_t g, size_t first, size_t count)
         const struct span span = column_span(p, g, first + j, row);
         if (!isfinite(absmax(&span)))
             return false;
-        struct qd_qparams qp = {.scale = qd_weight_scale(absmax(&span), l->fake_bits),
+        struct qd_qparams qp = {.scale = weight_scale(p, &span, row, l->fake_bits),
                                 .zero_point = QD_CARRIER_OFFSET,
                                 .qmin = QD_CARRIER_OFFSET - most,
                                 .qmax = QD_CARRIER_OFFSET + most};

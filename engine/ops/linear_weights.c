@@ -30,6 +30,17 @@ static float weight_at(const struct qd_linear_spec *spec, int axis, float alpha,
     return spec->columns ? value * spec->columns[channels ? output : axis ? i / last : i % last] : value;
 }
 
+/* (4b), of output j. */
+static float window_scale(const struct qd_linear_spec *spec, size_t j)
+{
+    const struct qd_shape *shape = &spec->weights->shape;
+    const size_t channels = (size_t)shape->dims[1], taps = (size_t)qd_shape_span(shape, 2, shape->rank);
+    float row[QD_WINDOW_WEIGHTS];
+    for (size_t i = 0; i < channels * taps; i++)
+        row[i] = weight_at(spec, 0, 1, j * channels * taps + i, j);
+    return qd_weight_scale_window(&(struct qd_window_weights){row, channels, taps, taps, 1}, 8);
+}
+
 int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale)
 {
     const int axis = channel_axis(spec->node);
@@ -45,8 +56,10 @@ int qd_linear_weight_scales(const struct qd_linear_spec *spec, float *scale)
         scale[output] = magnitude > scale[output] ? magnitude : scale[output];
         whole = magnitude > whole ? magnitude : whole;
     }
+    const bool window = qd_node_is(spec->node, "Conv") && !spec->per_tensor &&
+                        qd_window_is_small((size_t)shape->dims[1], (size_t)qd_shape_span(shape, 2, shape->rank));
     for (size_t j = 0; j < outputs; j++)
-        scale[j] = qd_weight_scale_s8(spec->per_tensor ? whole : scale[j]);
+        scale[j] = window ? window_scale(spec, j) : qd_weight_scale_s8(spec->per_tensor ? whole : scale[j]);
     return axis;
 }
 

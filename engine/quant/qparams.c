@@ -30,3 +30,43 @@ float qd_weight_scale(float absmax, int bits)
 }
 
 float qd_weight_scale_s8(float absmax) { return qd_weight_scale(absmax, 8); }
+
+enum { WINDOW_SCALES = 64 };
+#define WINDOW_STEP   (1.0 / 512) /* from one to the next, of the least */
+#define WINDOW_WEIGHT 16.0        /* of a squared sum, a single weight's squared error being 1 */
+
+static double window_cost(const struct qd_window_weights *weights, float scale)
+{
+    double cost = 0;
+    for (size_t c = 0; c < weights->channels; c++) {
+        double sum = 0;
+        for (size_t t = 0; t < weights->taps; t++) {
+            const float w = weights->w[c * weights->channel_step + t * weights->tap_step];
+            const double error = (double)w - (double)scale * (double)rintf(w / scale);
+            sum += error;
+            cost += error * error;
+        }
+        cost += WINDOW_WEIGHT * sum * sum;
+    }
+    return cost;
+}
+
+float qd_weight_scale_window(const struct qd_window_weights *weights, int bits)
+{
+    float absmax = 0;
+    for (size_t c = 0; c < weights->channels; c++)
+        for (size_t t = 0; t < weights->taps; t++)
+            absmax = fmaxf(absmax, fabsf(weights->w[c * weights->channel_step + t * weights->tap_step]));
+    const float least = qd_weight_scale(absmax, bits);
+    float best = least;
+    double best_cost = absmax > 0 && isfinite(absmax) ? window_cost(weights, least) : 0;
+    for (int i = 1; i < WINDOW_SCALES && best_cost > 0; i++) {
+        const float scale = (float)((double)least * (1 + i * WINDOW_STEP));
+        const double cost = window_cost(weights, scale);
+        if (cost < best_cost) {
+            best = scale;
+            best_cost = cost;
+        }
+    }
+    return best;
+}

@@ -5,6 +5,7 @@
 #define QD_ENGINE_QUANT_QPARAMS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct qd_qparams {
@@ -36,5 +37,24 @@ float qd_weight_scale_s8(float absmax);
 
 /* The same for weights of `bits` bits, 2..16: absmax / (2^(bits - 1) - 1). */
 float qd_weight_scale(float absmax, int bits);
+
+/* One output's weights of a convolution: of channel c at tap t it is w[c * channel_step + t * tap_step]. */
+struct qd_window_weights {
+    const float *w;
+    size_t channels, taps, channel_step, tap_step;
+};
+
+/* Convolutions with so few channels and weights for an output (depthwise ones, the first of a network) have their
+ * scales by (4b). */
+#define QD_WINDOW_CHANNELS 4
+#define QD_WINDOW_WEIGHTS  512
+static inline bool qd_window_is_small(size_t channels, size_t taps)
+{
+    return taps > 1 && channels <= QD_WINDOW_CHANNELS && channels * taps <= QD_WINDOW_WEIGHTS;
+}
+
+/* Equation (4b): neighbouring pixels are nearly alike, so what rounding moves the sum over a channel's taps by counts
+ * most; among scales a little larger than qd_weight_scale's one hardly moves it. */
+float qd_weight_scale_window(const struct qd_window_weights *weights, int bits);
 
 #endif

@@ -215,6 +215,23 @@ static struct qd_qparams weight_qp(const struct bed *b, int how, float lo, float
     return qd_qparams_from_range((double)lo, (double)hi, !zeros);
 }
 
+/* (4b), of output j of a convolution. */
+static bool has_window_scale(const struct bed *b, int how)
+{
+    const int64_t taps = b->conv ? qd_shape_span(&b->w.shape, 2, b->w.shape.rank) : 1;
+    return b->conv && !b->transposed && !(how & PER_TENSOR) && (!(how & ASYMMETRIC) || is_depthwise(b)) &&
+           qd_window_is_small((size_t)b->w.shape.dims[1], (size_t)taps);
+}
+
+static float window_scale(const struct bed *b, int64_t j)
+{
+    const size_t channels = (size_t)b->w.shape.dims[1], taps = (size_t)(depth(b) / b->w.shape.dims[1]);
+    float row[QD_WINDOW_WEIGHTS];
+    for (size_t p = 0; p < channels * taps; p++)
+        row[p] = weight(b, j, (int64_t)p);
+    return qd_weight_scale_window(&(struct qd_window_weights){row, channels, taps, taps, 1}, 8);
+}
+
 /* What the bytes of an element without residual are made of, equation (8a). */
 struct element {
     float acc, scale, bias;
@@ -248,7 +265,9 @@ static void expect_int8(const struct bed *b, int how, const struct qd_qparams *i
             lo = fminf(p ? lo : 0, weight(b, j, p));
             hi = fmaxf(p ? hi : 0, weight(b, j, p));
         }
-        const struct qd_qparams w_qp = weight_qp(b, how, lo, hi);
+        struct qd_qparams w_qp = weight_qp(b, how, lo, hi);
+        if (has_window_scale(b, how))
+            w_qp.scale = window_scale(b, j);
         for (int64_t p = 0; p < k; p++) {
             float r = rintf(weight(b, j, p) / w_qp.scale) + (float)w_qp.zero_point;
             q[p] = (int16_t)(fminf(fmaxf(r, (float)w_qp.qmin), (float)w_qp.qmax) - (float)w_qp.zero_point);

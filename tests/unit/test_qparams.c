@@ -1,7 +1,9 @@
 /* Equations (3) and (4): scale and zero point of a range, against numbers worked by hand. */
 #include "engine/quant/qparams.h"
+#include "tests/kernels/random.h"
 
 #include <float.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -76,6 +78,38 @@ static void weights(void **unused)
     assert_true(qd_weight_scale_s8(0.0f) == 1.0f);
 }
 
+/* Against the equation, written plainly: no scale of the 64 costs less, and the taps' sum hardly moves. */
+static void scales_of_windows(void **unused)
+{
+    (void)unused;
+    uint64_t state = 7;
+    double moved = 0, moved_before = 0;
+    for (int round = 0; round < 200; round++) {
+        float w[3 * 9];
+        for (size_t i = 0; i < 27; i++)
+            w[i] = (float)((double)(int64_t)(draw(&state) % 2001) / 1000 - 1);
+        const struct qd_window_weights weights = {w, round % 3 + 1, 9, 9, 1};
+        const float scale = qd_weight_scale_window(&weights, 8);
+        float absmax = 0;
+        for (size_t i = 0; i < weights.channels * 9; i++)
+            absmax = fmaxf(absmax, fabsf(w[i]));
+        const float least = absmax / 127;
+        assert_true(scale >= least && scale <= least * 1.125f);
+        for (size_t c = 0; c < weights.channels; c++) {
+            double sum = 0, before = 0;
+            for (size_t t = 0; t < 9; t++) {
+                sum += (double)(w[c * 9 + t] - scale * rintf(w[c * 9 + t] / scale));
+                before += (double)(w[c * 9 + t] - least * rintf(w[c * 9 + t] / least));
+            }
+            moved += sum * sum;
+            moved_before += before * before;
+        }
+    }
+    assert_true(moved < 0.2 * moved_before);
+    const float zeros[9] = {0};
+    assert_true(qd_weight_scale_window(&(struct qd_window_weights){zeros, 1, 9, 9, 1}, 8) == 1.0f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -86,6 +120,7 @@ int main(void)
         cmocka_unit_test(widest_ranges_stay_finite),
         cmocka_unit_test(limits_of_the_integers),
         cmocka_unit_test(weights),
+        cmocka_unit_test(scales_of_windows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
