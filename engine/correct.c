@@ -7,7 +7,7 @@
 
 #define ROWS_READ   256  /* of an input, evenly spread: enough for an average over requests */
 #define ALL_AT      64   /* this many requests are all averaged, of those after it a 16th */
-#define SAMPLES     64   /* rows that are kept, one of a request */
+#define SAMPLES     32   /* rows that are kept, one of a request; then their columns are known */
 #define FIRST_AT    16   /* biases are made after so many averaged requests, ... */
 #define LOOK_AGAIN  4    /* ... again after so many times as many ... */
 #define LOOK_MOST   256  /* ... and then, every so many, when ... */
@@ -233,7 +233,7 @@ static void look(struct qd_probe *probe, const struct qd_lane *lane, const struc
                                                  : NULL;
 }
 
-bool qd_means_enough(const struct qd_means *means, bool rows) { return means->requests >= (rows ? ALL_AT : FIRST_AT); }
+bool qd_means_enough(const struct qd_means *means, bool rows) { return means->requests >= (rows ? SAMPLES : FIRST_AT); }
 
 bool qd_means_columns(const struct qd_means *means, const struct qd_plan *plan, int step, struct qd_columns_seen *out)
 {

@@ -16,11 +16,11 @@
 #define HELD_MOST     32 /* requests that a first correction of the biases is waited for */
 #define FIRST_AFTER   16 /* requests served: ranges and biases are new until then */
 #define SETTLED       64 /* measured requests under a plan, after which it is known */
-#define WATCHED_MOST  1000 /* and after so many all the same */
-#define FREE_US       20e3 /* a run in FP32 as short as this is free: as many layers as can be are probed */
-#define SHORT_US      60e3 /* half as many */
-#define USUAL         1.0  /* runs that a guess by the layer's own error counts for: of few runs the largest is luck */
-#define WORDS_DB      65.0 /* what a layer in 16 bits has at least */
+#define WATCHED_MOST  1000  /* and after so many all the same */
+#define FREE_US       40e3  /* a run in FP32 as short as this is free: as many layers as can be are probed */
+#define SHORT_US      100e3 /* half as many */
+#define USUAL         1.0   /* runs that a guess by the layer's own error counts for: of few runs the largest is luck */
+#define WORDS_DB      65.0  /* what a layer in 16 bits has at least */
 
 /* Costs of layers that were not timed, by their time in INT8. */
 static const double linear_ratio[QD_WAYS] = {1, 2, 4}, operator_ratio[QD_WAYS] = {1, 2, 2};
@@ -158,6 +158,7 @@ static bool follow(struct qd_model *model)
     const double cosine = target_cosine(o);
     if (!aims_at(m, o)) {
         m->target_cosine = cosine;
+        m->dear = false;
         m->target_sqnr_db = o->target_sqnr_db;
         model->watched = 0;
         qd_budget_aim(&m->budget, cosine > 0 ? 1 - cosine : pow(10, -o->target_sqnr_db / 10));
@@ -436,7 +437,7 @@ static void give_reason(struct qd_rebalance *r)
     const double mean = qd_budget_mean(&m->budget);
     if (m->target_cosine > 0)
         snprintf(r->reason, sizeof r->reason, "cosine %.6f to FP32 over %llu requests is %s %g", 1 - mean, n,
-                 over ? "below" : "clearly above", m->target_cosine);
+                 over ? "below" : "clearly above", 1 - m->budget.target);
     else
         snprintf(r->reason, sizeof r->reason, "%.2f dB to FP32 over %llu requests is %s %g", -10 * log10(mean), n,
                  over ? "below" : "clearly above", m->target_sqnr_db);
@@ -467,12 +468,36 @@ static bool make_room(struct qd_rebalance *r)
     return r->follows && r->steps && r->layers && r->ways && r->records && r->moves && r->pins;
 }
 
+/* By how much more time than all INT8 the ways would take is beyond what the default target may cost. */
+static bool is_dear(const struct qd_rebalance *r, enum qd_budget_way *int8)
+{
+    for (size_t i = 0; i < r->count; i++)
+        int8[i] = r->layers[i].may >> QD_WAY_INT8 & 1 ? QD_WAY_INT8 : r->layers[i].now;
+    return qd_budget_cost(r->layers, r->count, r->ways) > QD_TARGET_DEAR * qd_budget_cost(r->layers, r->count, int8);
+}
+
+/* The layers' new ways; how many move. A target that nobody asked for gives way where it is dear. */
+static size_t decide(struct qd_rebalance *r)
+{
+    struct qd_mixed *m = r->model->mixed;
+    const size_t moves = qd_budget_decide(&m->budget, r->verdict, r->layers, r->count, r->ways);
+    enum qd_budget_way *int8 = qd_arena_alloc(r->arena, r->count + 1, sizeof *int8);
+    if (!moves || !int8 || m->dear || r->verdict != QD_BUDGET_OVER || r->model->options.target_cosine >= 0 ||
+        r->model->options.target_sqnr_db > 0 || !is_dear(r, int8))
+        return moves;
+    m->dear = true;
+    m->budget.target = 1 - QD_TARGET_COSINE_DEAR;
+    if (qd_budget_mean(&m->budget) <= m->budget.target)
+        return 0;
+    return qd_budget_decide(&m->budget, r->verdict, r->layers, r->count, r->ways);
+}
+
 enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance **out, struct qd_error *error)
 {
     struct qd_mixed *m = model->mixed;
     *out = NULL;
-    if (!m || m->verdict == QD_BUDGET_STAY || !has_target(&model->options))
-        return QD_OK;
+    if (!m || m->verdict == QD_BUDGET_STAY || !has_target(&model->options) || m->plan != model->plan->digest)
+        return QD_OK; /* what was found of another plan decides nothing */
     struct qd_rebalance *r = qd_calloc(1, sizeof *r);
     if (!r)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to choose precisions");
@@ -487,7 +512,7 @@ enum qd_status qd_rebalance_create(struct qd_model *model, struct qd_rebalance *
         qd_rebalance_destroy(&r);
         return QD_OK;
     }
-    if (qd_budget_decide(&m->budget, r->verdict, r->layers, r->count, r->ways) == 0) {
+    if (decide(r) == 0) {
         qd_rebalance_destroy(&r);
         return QD_OK;
     }

@@ -39,6 +39,7 @@ struct qd_mixed {
     struct qd_budget budget;
     enum qd_budget_verdict verdict; /* of the last observation, until it is decided on */
     double target_cosine, target_sqnr_db;
+    bool dear;      /* the default target costs too much: QD_TARGET_COSINE_DEAR is in force */
     unsigned held;  /* requests not looked at yet: biases were still to be corrected */
     unsigned timed; /* runs in which steps in FP32 were timed */
     double fp32_us; /* of the last run, whole */

@@ -37,6 +37,9 @@ enum qd_pin_kind { QD_PIN_ASKED, QD_PIN_TIMED, QD_PIN_ACCURACY };
  * still have 78 dB. */
 #define QD_WEIGHT_BITS   14
 #define QD_TARGET_COSINE 0.999
+/* ... and what is enough where that would take so many times all INT8's time. */
+#define QD_TARGET_COSINE_DEAR 0.9985
+#define QD_TARGET_DEAR        1.3
 
 /* A layer whose precision is given. */
 struct qd_layer_pin {

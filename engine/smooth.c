@@ -9,6 +9,7 @@
 #define LEAST_GAIN_DB     0.5 /* of the expected error, for a tensor to be smoothed */
 #define LEAST_CHANNELS_DB 3.0 /* the same of channels, each counting alike */
 #define LEAST_S           1e-6
+#define LONGEST_WAIT      64        /* requests served */
 #define LEAST_CHANNEL     0.015625f /* of the largest: smaller ones stay coarser */
 #define CHANNEL_EXPONENT  0.7f
 
@@ -38,7 +39,8 @@ struct qd_smoothing {
     struct qd_arena *arena;
     struct tensor *tensors;
     size_t count;
-    bool undo; /* the plan without any */
+    size_t kept; /* of the options' smoothed tensors: all, or fewer where others are taken back */
+    bool undo;
     struct qd_change *change;
 };
 
@@ -78,6 +80,17 @@ static unsigned kinds_due(const struct qd_model *model, bool measured)
 }
 
 bool qd_model_smoothing_due(const struct qd_model *model, bool measured) { return kinds_due(model, measured) != 0; }
+
+bool qd_model_smoothing_awaited(const struct qd_model *model)
+{
+    if (!model->options.smoothing || qd_learner_frozen(model->learner) ||
+        qd_learner_requests(model->learner) >= LONGEST_WAIT || (model->smoothing_tried & QD_SMOOTHED_ROWS))
+        return false;
+    for (int i = 0; i < model->plan->step_count; i++)
+        if (reads_rows(&model->plan->steps[i]))
+            return !model->plan->steps[i].columns;
+    return false;
+}
 
 static void destroy(struct qd_smoothing **smoothing)
 {
@@ -136,17 +149,19 @@ static struct qd_smoothing *begin(struct qd_model *model, unsigned kinds)
     s->model = qd_model_ref(model);
     s->plan = qd_plan_ref(model->plan);
     s->options = model->options;
+    s->kept = model->options.smoothed_count;
     model->smoothing_tried |= kinds;
     if (qd_arena_create(64 << 10, &s->arena) != QD_OK)
         destroy(&s);
     return s;
 }
 
-enum qd_status qd_smoothing_undo(struct qd_model *model, struct qd_smoothing **out, struct qd_error *error)
+enum qd_status qd_smoothing_undo(struct qd_model *model, size_t kept, struct qd_smoothing **out, struct qd_error *error)
 {
     *out = begin(model, QD_SMOOTHED_ROWS | QD_SMOOTHED_CHANNELS);
     if (!*out)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to take smoothing back");
+    (*out)->kept = kept < model->options.smoothed_count ? kept : model->options.smoothed_count;
     (*out)->undo = true;
     return QD_OK;
 }
@@ -300,7 +315,7 @@ static bool choose(const struct qd_smoothing *s, struct tensor *t)
 void qd_smoothing_run(struct qd_smoothing *s)
 {
     struct qd_error ignored;
-    const size_t kept = s->undo ? 0 : s->options.smoothed_count;
+    const size_t kept = s->kept;
     struct qd_smoothed_tensor *smoothed = qd_arena_alloc(s->arena, kept + s->count + 1, sizeof *smoothed);
     if (smoothed && kept)
         memcpy(smoothed, s->options.smoothed, kept * sizeof *smoothed);

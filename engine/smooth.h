@@ -16,11 +16,13 @@ struct qd_smoothing;
 /* Enough was seen, and nothing is smoothed yet. Unless `measured`, of channels only: each gets finer, at no other's
  * cost, so nothing has to be compared. [loop] */
 bool qd_model_smoothing_due(const struct qd_model *model, bool measured);
+/* Rows will be smoothed soon, or something is: who chooses precisions waits for it. Not for ever. [loop] */
+bool qd_model_smoothing_awaited(const struct qd_model *model);
 /* Of what is due: copies what was learned of the columns; not due again by itself. Errors: NO_MEMORY. [loop] */
 enum qd_status qd_smoothing_create(struct qd_model *model, bool measured, struct qd_smoothing **out,
                                    struct qd_error *error) QD_MUST_CHECK;
-/* One that takes back what is smoothed, for good. Errors: NO_MEMORY. [loop] */
-enum qd_status qd_smoothing_undo(struct qd_model *model, struct qd_smoothing **out,
+/* One that takes back, for good, what is smoothed but for the first `kept` tensors. Errors: NO_MEMORY. [loop] */
+enum qd_status qd_smoothing_undo(struct qd_model *model, size_t kept, struct qd_smoothing **out,
                                  struct qd_error *error) QD_MUST_CHECK;
 /* Chooses s by the least expected error, and compiles the plan when that is worth it. [any] */
 void qd_smoothing_run(struct qd_smoothing *smoothing);

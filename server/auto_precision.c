@@ -67,7 +67,7 @@ void qd_auto_precision(struct qd_server *server, struct qd_model_entry *entry)
 {
     struct qd_error error = {0};
     struct qd_rebalance *rebalance = NULL;
-    if (entry->changing || server->draining)
+    if (entry->changing || server->draining || qd_model_smoothing_awaited(entry->model))
         return;
     if (qd_rebalance_create(entry->model, &rebalance, &error) != QD_OK)
         qd_log(QD_LOG_WARNING, "model '%s': %s", entry->name, error.text);

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #define ENOUGH       16          /* measured requests */
+#define HARM         1.25        /* times the error before: sixteen requests aren't sixteen others */
 #define WAITED_BYTES (64u << 20) /* of packed weights: takes a fraction of a second */
 
 struct correcting {
@@ -16,7 +17,8 @@ struct correcting {
     struct qd_smoothing *smoothing;
     void (*done)(void *ctx); /* NULL: nobody waits */
     void *ctx;
-    double cosine; /* as measured when it began */
+    double cosine;   /* as measured when it began */
+    size_t smoothed; /* tensors then */
 };
 
 static void on_thread(uv_work_t *work)
@@ -34,7 +36,8 @@ static void put_in_force(struct correcting *c)
     if (c->smoothing && qd_smoothing_finish(&c->smoothing)) {
         qd_log(QD_LOG_INFO, "model '%s': %zu tensors are smoothed from now on", c->entry->name,
                qd_model_smoothed(c->entry->model));
-        c->entry->unsmoothed = qd_model_smoothed(c->entry->model) ? c->cosine : 0;
+        c->entry->unsmoothed = qd_model_smoothed(c->entry->model) > c->smoothed ? c->cosine : 0;
+        c->entry->smoothed = c->smoothed;
     }
     if (!c->correction || !qd_correction_finish(&c->correction))
         return;
@@ -74,6 +77,7 @@ static bool begin(struct qd_server *server, struct correcting *c, struct qd_mode
 {
     c->entry = entry;
     c->cosine = measured(entry);
+    c->smoothed = qd_model_smoothed(entry->model);
     c->work.data = c;
     entry->changing |= c->smoothing != NULL;
     entry->correcting = uv_queue_work(server->loop, &c->work, on_thread, on_made) == 0;
@@ -128,10 +132,10 @@ void qd_corrections_judge(struct qd_server *server, struct qd_model_entry *entry
     if (before == 0 || now == 0 || entry->changing || entry->correcting || server->draining)
         return;
     entry->unsmoothed = 0;
-    if (now >= before)
+    if (1 - now <= HARM * (1 - before))
         return;
     struct correcting *c = qd_calloc(1, sizeof *c);
-    if (!c || qd_smoothing_undo(entry->model, &c->smoothing, &error) != QD_OK) {
+    if (!c || qd_smoothing_undo(entry->model, entry->smoothed, &c->smoothing, &error) != QD_OK) {
         qd_free(c);
         return;
     }

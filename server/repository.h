@@ -74,6 +74,7 @@ struct qd_model_entry {
     bool changing;                /* another plan is being compiled */
     bool correcting;              /* other biases, or a smoothed plan, are being made */
     double unsmoothed; /* measured cosine before the plan was smoothed, which is still to be judged; 0: nothing is */
+    size_t smoothed;   /* tensors that were smoothed before */
     bool keeping;      /* a snapshot is being written or removed */
     bool saving;       /* its state file is being written */
     bool save_failed;  /* the last time */

@@ -6,7 +6,8 @@
 #define AIM       0.8 /* share of the target that a plan for more accuracy is predicted to reach */
 #define AIM_AGAIN 0.8 /* and by so much less after each one that was not enough */
 #define SURELY    2   /* standard errors above the target that count, ... */
-#define SOON      32  /* ..., half as many from here on, ... */
+#define FAR       3.0 /* ..., half as many where the mean is so many times the target ... */
+#define SOON      32  /* ... and from here on, ... */
 #define SURE      64  /* ... until so many observations of a plan: then any mean above it does */
 #define LOWER_AIM 0.8 /* the same for a plan of less cost */
 #define CLEARLY   0.7 /* "clearly below": share of the target that mean and three standard errors stay below */
@@ -265,8 +266,9 @@ enum qd_budget_verdict qd_budget_observe(struct qd_budget *b, double error, doub
     b->ww += weight * weight;
     if (b->observed < b->next_look)
         return QD_BUDGET_STAY; /* the sums stay until the next observation: qd_budget_decide reads them */
-    const double mean = qd_budget_mean(b),
-                 surely = b->observed < SURE ? SURELY / (b->observed < SOON ? 1 : 2) * standard_error(b) : 0;
+    const double mean = qd_budget_mean(b);
+    const bool less = b->observed >= SOON || mean > FAR * b->target;
+    const double surely = b->observed < SURE ? SURELY / (less ? 2 : 1) * standard_error(b) : 0;
     if (mean > b->target + surely)
         return QD_BUDGET_OVER;
     if (mean > b->target)

@@ -215,19 +215,15 @@ static struct qd_qparams weight_qp(const struct bed *b, int how, float lo, float
     return qd_qparams_from_range((double)lo, (double)hi, !zeros);
 }
 
-/* (4b), of output j of a convolution. */
-static bool has_window_scale(const struct bed *b, int how)
+/* (4b), of output j of a convolution, or what it is otherwise. */
+static float window_scale(const struct bed *b, int how, int64_t j, float usual)
 {
-    const int64_t taps = b->conv ? qd_shape_span(&b->w.shape, 2, b->w.shape.rank) : 1;
-    return b->conv && !b->transposed && !(how & PER_TENSOR) && (!(how & ASYMMETRIC) || is_depthwise(b)) &&
-           qd_window_is_small((size_t)b->w.shape.dims[1], (size_t)taps);
-}
-
-static float window_scale(const struct bed *b, int64_t j)
-{
-    const size_t channels = (size_t)b->w.shape.dims[1], taps = (size_t)(depth(b) / b->w.shape.dims[1]);
+    const size_t channels = (size_t)b->w.shape.dims[1], all = (size_t)depth(b), taps = channels ? all / channels : 0;
+    if (!b->conv || b->transposed || (how & PER_TENSOR) || ((how & ASYMMETRIC) && !is_depthwise(b)) ||
+        !qd_window_is_small(channels, taps))
+        return usual;
     float row[QD_WINDOW_WEIGHTS];
-    for (size_t p = 0; p < channels * taps; p++)
+    for (size_t p = 0; p < all; p++)
         row[p] = weight(b, j, (int64_t)p);
     return qd_weight_scale_window(&(struct qd_window_weights){row, channels, taps, taps, 1}, 8);
 }
@@ -266,8 +262,7 @@ static void expect_int8(const struct bed *b, int how, const struct qd_qparams *i
             hi = fmaxf(p ? hi : 0, weight(b, j, p));
         }
         struct qd_qparams w_qp = weight_qp(b, how, lo, hi);
-        if (has_window_scale(b, how))
-            w_qp.scale = window_scale(b, j);
+        w_qp.scale = window_scale(b, how, j, w_qp.scale);
         for (int64_t p = 0; p < k; p++) {
             float r = rintf(weight(b, j, p) / w_qp.scale) + (float)w_qp.zero_point;
             q[p] = (int16_t)(fminf(fmaxf(r, (float)w_qp.qmin), (float)w_qp.qmax) - (float)w_qp.zero_point);
@@ -327,16 +322,9 @@ static void expect_int16(const struct bed *b, int bits, float in_scale, float *r
 
 static struct qd_observation observe(const float *real, int64_t n, const struct qd_qparams *qp)
 {
-    struct qd_observation o = {.min = INFINITY, .max = -INFINITY, .elems = (uint64_t)n};
-    float inv = qp ? 1.0f / qp->scale : 0;
-    for (int64_t i = 0; i < n; i++) {
-        o.min = fminf(o.min, real[i]);
-        o.max = fmaxf(o.max, real[i]);
-        if (qp) {
-            o.clipped_low += rintf(real[i] * inv) + (float)qp->zero_point < (float)qp->qmin;
-            o.clipped_high += rintf(real[i] * inv) + (float)qp->zero_point > (float)qp->qmax;
-        }
-    }
+    struct qd_observation o = qd_observation_empty();
+    for (int64_t i = 0; i < n; i++)
+        qd_observe_one(&o, real[i], qp ? real[i] * (1.0f / qp->scale) : 0, qp);
     return o;
 }
 
