@@ -195,7 +195,9 @@ def take_turns(processes, seconds, min_rounds, pause=0.0):
     until = time.monotonic() + seconds
     rounds = 0
     while rounds < min_rounds or time.monotonic() < until:
-        for p in processes[rounds % len(processes):] + processes[:rounds % len(processes)]:
+        first = rounds // 2 % len(processes)
+        order = processes[first:] + processes[:first]
+        for p in order if rounds % 2 else reversed(order):  # there and back: nobody always follows the same one
             if pause:
                 time.sleep(pause)
             p.run()  # not counted: finds the caches full of another's data, which would favour whoever follows its own kin
