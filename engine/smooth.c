@@ -40,7 +40,6 @@ struct qd_smoothing {
     struct tensor *tensors;
     size_t count;
     size_t kept; /* of the options' smoothed tensors: all, or fewer where others are taken back */
-    bool undo;
     struct qd_change *change;
 };
 
@@ -162,7 +161,6 @@ enum qd_status qd_smoothing_undo(struct qd_model *model, size_t kept, struct qd_
     if (!*out)
         return qd_fail(error, QD_ERR_NO_MEMORY, "no memory to take smoothing back");
     (*out)->kept = kept < model->options.smoothed_count ? kept : model->options.smoothed_count;
-    (*out)->undo = true;
     return QD_OK;
 }
 
@@ -315,22 +313,23 @@ static bool choose(const struct qd_smoothing *s, struct tensor *t)
 void qd_smoothing_run(struct qd_smoothing *s)
 {
     struct qd_error ignored;
-    const size_t kept = s->kept;
+    const size_t kept = s->kept, before = s->options.smoothed_count;
     struct qd_smoothed_tensor *smoothed = qd_arena_alloc(s->arena, kept + s->count + 1, sizeof *smoothed);
-    if (smoothed && kept)
+    if (!smoothed)
+        return; /* the plan stays as it is */
+    if (kept)
         memcpy(smoothed, s->options.smoothed, kept * sizeof *smoothed);
     s->options.smoothed = smoothed;
     s->options.smoothed_count = kept;
-    for (size_t t = 0; smoothed && t < s->count; t++) {
+    for (size_t t = 0; t < s->count; t++) {
         if (!choose(s, &s->tensors[t]))
             return;
         if (s->tensors[t].chosen)
             smoothed[s->options.smoothed_count++] = (struct qd_smoothed_tensor){
                 s->tensors[t].name, s->tensors[t].columns, s->tensors[t].chosen};
     }
-    if ((s->options.smoothed_count > kept || s->undo) &&
-        qd_change_create(s->model, &s->options, &s->change, &ignored) != QD_OK)
-        s->change = NULL; /* the plan stays as it is */
+    if (s->options.smoothed_count != before && qd_change_create(s->model, &s->options, &s->change, &ignored) != QD_OK)
+        s->change = NULL;
     qd_model_release_weights(s->model);
 }
 

@@ -89,12 +89,19 @@ static bool begin(struct qd_server *server, struct correcting *c, struct qd_mode
     return false;
 }
 
+/* *known: as is_known, which only smoothing asks. */
+static bool smoothing_due(const struct qd_server *server, const struct qd_model_entry *entry, bool *known)
+{
+    *known = !entry->changing && qd_model_smoothing_due(entry->model, true) && is_known(server, entry);
+    return !entry->changing && qd_model_smoothing_due(entry->model, *known);
+}
+
 bool qd_corrections_check(struct qd_server *server, struct qd_model_entry *entry, void (*done)(void *ctx), void *ctx)
 {
     struct qd_error error;
     struct qd_plan_report plan;
-    const bool known = is_known(server, entry);
-    const bool smooth = !entry->changing && qd_model_smoothing_due(entry->model, known);
+    bool known;
+    const bool smooth = smoothing_due(server, entry, &known);
     if (entry->correcting || server->draining || (!smooth && !qd_model_correction_due(entry->model)))
         return false;
     struct correcting *c = qd_calloc(1, sizeof *c);

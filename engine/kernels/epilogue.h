@@ -27,11 +27,10 @@ static inline float epilogue_row_real(const struct qd_epilogue *e, int32_t acc, 
     return qd_real_one(acc - own->zero_point * e->sums[col], own->scale * e->scale[col], bias);
 }
 
-/* Residual, activation, observation, output of one real value; `inv_scale` = 1 / S when e->quantize. */
-static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale, float real, size_t row, size_t col,
+/* Residual, activation, observation of one real value; `inv_scale` = 1 / S when e->quantize. */
+static inline float epilogue_value(const struct qd_epilogue *e, float inv_scale, float real, size_t row, size_t col,
                                    struct qd_observation *seen)
 {
-    const size_t at = row * e->out_stride_elems + col;
     if (e->residual.data)
         real += epilogue_residual(&e->residual, row, col);
     real = qd_act_one(&e->act, real);
@@ -39,6 +38,15 @@ static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale,
         real *= e->by[col];
     if (e->observe)
         qd_observe_one(seen, real, real * inv_scale, e->quantize);
+    return real;
+}
+
+/* epilogue_value, and where it goes. */
+static inline void epilogue_finish(const struct qd_epilogue *e, float inv_scale, float real, size_t row, size_t col,
+                                   struct qd_observation *seen)
+{
+    const size_t at = row * e->out_stride_elems + col;
+    real = epilogue_value(e, inv_scale, real, row, col, seen);
     if (e->quantize && e->out_s16)
         ((int16_t *)e->out)[at] = (int16_t)qd_round_clamp(real * inv_scale, e->quantize);
     else if (e->quantize)
@@ -68,9 +76,12 @@ static inline uint8_t epilogue_folded(const struct qd_epilogue *e, float inv_sca
 static inline void epilogue_finish_integer(const struct qd_epilogue *e, float inv_scale, int32_t acc, float real,
                                            size_t row, size_t col, struct qd_observation *seen)
 {
-    epilogue_finish(e, inv_scale, real, row, col, seen);
-    if (epilogue_folds(e))
-        ((uint8_t *)e->out)[row * e->out_stride_elems + col] = epilogue_folded(e, inv_scale, acc, col);
+    if (!epilogue_folds(e)) {
+        epilogue_finish(e, inv_scale, real, row, col, seen);
+        return;
+    }
+    (void)epilogue_value(e, inv_scale, real, row, col, seen);
+    ((uint8_t *)e->out)[row * e->out_stride_elems + col] = epilogue_folded(e, inv_scale, acc, col);
 }
 
 static inline float epilogue_inv_scale(const struct qd_epilogue *e)

@@ -8,27 +8,20 @@
 
 #ifdef QD_SIMD_FLOATS
 
-/* (8) of the value x in each column, as bytes. */
-static inline vi tile_limit(const struct tile_epilogue *t, const struct tile_columns c[TILE_VECTORS], float x)
+/* (8) of the bound x of a clip in each column, as bytes; *inside: the range has it in every column. */
+static inline vi tile_bound(const struct tile_epilogue *t, const struct tile_columns c[TILE_VECTORS], float x,
+                            bool *inside)
 {
     const struct qd_qparams *qp = t->e->quantize;
     vi q[TILE_VECTORS];
+    vm cut = vm_none();
     for (size_t v = 0; v < TILE_VECTORS; v++) {
-        const vf scaled = vf_mul(vf_mul(vf_set(x), c[v].by), t->scaling.factor);
+        const vf scaled = vf_mul(vf_mul(vf_set(x), c[v].by), t->scaling.factor), rounded = vf_round(scaled);
+        cut = vm_or(cut, vm_and(c[v].mask, vm_or(vm_lt(rounded, t->scaling.lo), vm_lt(t->scaling.hi, rounded))));
         q[v] = vi_from_vf(vf_min(vf_max(scaled, t->scaling.lo), t->scaling.hi));
     }
+    *inside = vm_count(cut) == 0;
     return vi_pack_u8(q, q, qp->zero_point, qp->qmin, qp->qmax);
-}
-
-/* Is the value x cut in any column? */
-static inline bool tile_cuts(const struct tile_epilogue *t, const struct tile_columns c[TILE_VECTORS], float x)
-{
-    unsigned cut = 0;
-    for (size_t v = 0; v < TILE_VECTORS; v++) {
-        const vf rounded = vf_round(vf_mul(vf_mul(vf_set(x), c[v].by), t->scaling.factor));
-        cut += vm_count(vm_and(c[v].mask, vm_or(vm_lt(rounded, t->scaling.lo), vm_lt(t->scaling.hi, rounded))));
-    }
-    return cut != 0;
 }
 
 static inline void tile_folded_begin(const struct tile_epilogue *t, const struct tile_block *b, struct tile_folded *f)
@@ -47,10 +40,9 @@ static inline void tile_folded_begin(const struct tile_epilogue *t, const struct
         f->least[v] = vi_set(INT32_MAX);
         f->most[v] = vi_set(INT32_MIN);
     }
-    f->low = clip ? tile_limit(t, f->columns, e->act.a) : vi_set_bytes((uint8_t)e->quantize->qmin);
-    f->high = clip ? tile_limit(t, f->columns, e->act.b) : vi_set_bytes((uint8_t)e->quantize->qmax);
-    f->bounded_low = clip && !tile_cuts(t, f->columns, e->act.a);
-    f->bounded_high = clip && !tile_cuts(t, f->columns, e->act.b);
+    f->bounded_low = f->bounded_high = false;
+    f->low = clip ? tile_bound(t, f->columns, e->act.a, &f->bounded_low) : vi_set_bytes((uint8_t)e->quantize->qmin);
+    f->high = clip ? tile_bound(t, f->columns, e->act.b, &f->bounded_high) : vi_set_bytes((uint8_t)e->quantize->qmax);
 }
 
 /* The real values of accumulators, as observed. */

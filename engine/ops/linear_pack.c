@@ -182,6 +182,17 @@ static float weight_scale(const struct packer *p, const struct span *span, const
                                   bits);
 }
 
+/* Of 8 bits; an s8 value as it is carried by u8. */
+static struct qd_qparams weight_qparams(const struct packer *p, const struct span *span, const float *row)
+{
+    if (p->l->weight_zeros)
+        return qd_qparams_from_range((double)span->lo, (double)span->hi, false);
+    return (struct qd_qparams){.scale = weight_scale(p, span, row, 8),
+                               .zero_point = QD_CARRIER_OFFSET,
+                               .qmin = QD_CARRIER_OFFSET - 127,
+                               .qmax = 255};
+}
+
 /* False when a scale is not finite. */
 static bool quantize(const struct packer *p, size_t g, size_t first, size_t count)
 {
@@ -192,15 +203,9 @@ static bool quantize(const struct packer *p, size_t g, size_t first, size_t coun
         const struct span span = column_span(p, g, first + j, row);
         if (!isfinite(absmax(&span)))
             return false;
-        /* An s8 value as it is carried by u8, and back. */
-        struct qd_qparams qp = {.scale = weight_scale(p, &span, row, 8),
-                                .zero_point = QD_CARRIER_OFFSET,
-                                .qmin = QD_CARRIER_OFFSET - 127,
-                                .qmax = 255};
-        if (l->weight_zeros) {
-            qp = qd_qparams_from_range((double)span.lo, (double)span.hi, false);
+        const struct qd_qparams qp = weight_qparams(p, &span, row);
+        if (l->weight_zeros)
             l->weight_zeros[g * l->n + first + j] = qp.zero_point - QD_CARRIER_OFFSET;
-        }
         l->weight_scale[g * l->n + first + j] = qp.scale;
         l->kernels->quantize_u8(row, l->k, &qp, (uint8_t *)to, NULL);
         for (size_t i = 0; i < l->k; i++)

@@ -78,7 +78,25 @@ static void weights(void **unused)
     assert_true(qd_weight_scale_s8(0.0f) == 1.0f);
 }
 
-/* Against the equation, written plainly: no scale of the 64 costs less, and the taps' sum hardly moves. */
+/* (4b) written plainly. */
+static double cost_of_window(const struct qd_window_weights *weights, float scale, double *moved)
+{
+    double cost = 0;
+    *moved = 0;
+    for (size_t c = 0; c < weights->channels; c++) {
+        double sum = 0;
+        for (size_t t = 0; t < weights->taps; t++) {
+            const float w = weights->w[c * weights->channel_step + t * weights->tap_step];
+            const double error = (double)w - (double)scale * (double)rintf(w / scale);
+            sum += error;
+            cost += error * error;
+        }
+        *moved += sum * sum;
+    }
+    return cost + 16 * *moved;
+}
+
+/* No scale of the 64 costs less, and the taps' sum hardly moves. */
 static void scales_of_windows(void **unused)
 {
     (void)unused;
@@ -94,15 +112,13 @@ static void scales_of_windows(void **unused)
         for (size_t i = 0; i < weights.channels * 9; i++)
             absmax = fmaxf(absmax, fabsf(w[i]));
         const float least = absmax / 127;
+        double mine, other;
+        const double cost = cost_of_window(&weights, scale, &mine);
+        moved += mine;
         assert_true(scale >= least && scale <= least * 1.125f);
-        for (size_t c = 0; c < weights.channels; c++) {
-            double sum = 0, before = 0;
-            for (size_t t = 0; t < 9; t++) {
-                sum += (double)(w[c * 9 + t] - scale * rintf(w[c * 9 + t] / scale));
-                before += (double)(w[c * 9 + t] - least * rintf(w[c * 9 + t] / least));
-            }
-            moved += sum * sum;
-            moved_before += before * before;
+        for (int i = 0; i < 64; i++) {
+            assert_true(cost <= cost_of_window(&weights, (float)((double)least * (1 + i / 512.0)), &other));
+            moved_before += i ? 0 : other;
         }
     }
     assert_true(moved < 0.2 * moved_before);

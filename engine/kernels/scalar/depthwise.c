@@ -49,28 +49,30 @@ static float sum_f32(const struct qd_depthwise_args *args, const void *const *en
     return acc;
 }
 
-/* Channel c of pixel i. */
-static void run_one(const struct qd_depthwise_args *args, bool integer, size_t i, size_t c, struct qd_observation *seen)
+static void run_pixel(const struct qd_depthwise_args *args, bool integer, float inv_scale, size_t i,
+                      struct qd_observation *seen)
 {
     const struct qd_epilogue *e = &args->epilogue;
     const void *const *entries = args->table + i / args->pixels * args->row_entries +
                                  i % args->pixels * args->pixel_entries;
-    const float inv_scale = epilogue_inv_scale(e), bias = e->bias ? e->bias[c] : 0.0f;
-    if (integer) {
-        const int32_t acc = sum_q8(args, entries, c);
-        epilogue_finish_integer(e, inv_scale, acc, qd_real_one(acc, e->scale[c], bias), i, c, seen);
-    } else {
-        const float scale = e->scale ? e->scale[c] : 1.0f;
-        epilogue_finish(e, inv_scale, sum_f32(args, entries, c) * scale + bias, i, c, seen);
+    for (size_t c = args->channel_begin; c < args->channel_end; c++) {
+        const float bias = e->bias ? e->bias[c] : 0.0f;
+        if (integer) {
+            const int32_t acc = sum_q8(args, entries, c);
+            epilogue_finish_integer(e, inv_scale, acc, qd_real_one(acc, e->scale[c], bias), i, c, seen);
+        } else {
+            const float scale = e->scale ? e->scale[c] : 1.0f;
+            epilogue_finish(e, inv_scale, sum_f32(args, entries, c) * scale + bias, i, c, seen);
+        }
     }
 }
 
 static void run(const struct qd_depthwise_args *args, bool integer)
 {
+    const float inv_scale = epilogue_inv_scale(&args->epilogue);
     struct qd_observation seen = qd_observation_empty();
     for (size_t i = 0; i < args->rows * args->pixels; i++)
-        for (size_t c = args->channel_begin; c < args->channel_end; c++)
-            run_one(args, integer, i, c, &seen);
+        run_pixel(args, integer, inv_scale, i, &seen);
     if (args->epilogue.observe)
         observation_publish(&seen, args->epilogue.observe);
 }
