@@ -42,6 +42,7 @@ struct qd_team {
     /* The job; written while the gate is closed and nobody is inside. */
     void (*fn)(void *, size_t);
     void *ctx;
+    atomic_int cpu;                   /* the caller's */
     struct share shares[MAX_THREADS]; /* 0: the caller's */
     atomic_uint_fast64_t gate, left;  /* left: helpers that have finished the present job */
     pthread_mutex_t lock;             /* for sleeping only */
@@ -97,11 +98,26 @@ static void leave(struct qd_team *team)
     pthread_mutex_unlock(&team->lock);
 }
 
+/* The kernel may wake a helper on the processor its caller keeps busy, and leave it there for milliseconds: whole
+ * requests. It moves to another that it may use, and stays free to be moved again. */
+static void keep_off(const struct qd_team *team)
+{
+    const int cpu = atomic_load_explicit(&team->cpu, memory_order_relaxed);
+    cpu_set_t allowed, others;
+    if (sched_getcpu() != cpu || cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    others = allowed;
+    CPU_CLR((size_t)cpu, &others);
+    if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
+        (void)sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 /* True: in a job. `worked`: the job it was in before, whose tasks are all taken though its gate may still be open. */
 static bool look(struct qd_team *team, uint64_t worked)
 {
     const uint64_t until = now_ns() + LOOK_NS;
     do {
+        keep_off(team);
         if (atomic_load(&team->gate) / NEXT_JOB != worked && join(team))
             return true;
         sched_yield();
@@ -144,6 +160,7 @@ static void open_gate(struct qd_team *team, size_t tasks, void (*fn)(void *ctx, 
         atomic_store_explicit(&team->shares[i].next, i * tasks / threads, memory_order_relaxed);
         team->shares[i].end = (i + 1) * tasks / threads;
     }
+    atomic_store_explicit(&team->cpu, sched_getcpu(), memory_order_relaxed);
     atomic_store(&team->left, 0);
     atomic_store(&team->gate, (atomic_load(&team->gate) & ~(OPEN | JOINED_MASK)) + NEXT_JOB + OPEN);
     if (atomic_load(&team->sleepers) == 0)
