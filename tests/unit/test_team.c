@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 enum { MOST = 400 };
@@ -143,6 +144,57 @@ static void test_threads_really_work_together(void **state)
     qd_team_destroy(&team);
 }
 
+/* Every job puts the helper on its caller's processor when it ends; `elsewhere`: jobs that it began on another. */
+struct crowd {
+    pthread_barrier_t barrier;
+    pthread_t caller;
+    size_t cpu; /* the caller's */
+    cpu_set_t allowed;
+    size_t elsewhere, changed; /* changed: jobs it began with other processors allowed than it was made with */
+};
+
+static void crowd_in(void *ctx, size_t i)
+{
+    (void)i;
+    struct crowd *crowd = ctx;
+    cpu_set_t mine, now;
+    if (!pthread_equal(pthread_self(), crowd->caller)) {
+        crowd->elsewhere += sched_getcpu() != (int)crowd->cpu;
+        crowd->changed += sched_getaffinity(0, sizeof now, &now) != 0 || !CPU_EQUAL(&now, &crowd->allowed);
+        CPU_ZERO(&mine);
+        CPU_SET(crowd->cpu, &mine);
+        sched_setaffinity(0, sizeof mine, &mine);
+        sched_setaffinity(0, sizeof crowd->allowed, &crowd->allowed);
+    }
+    pthread_barrier_wait(&crowd->barrier);
+}
+
+static void test_helpers_keep_off_their_callers_processor(void **state)
+{
+    (void)state;
+    enum { JOBS = 200 };
+    cpu_set_t mine;
+    struct crowd crowd = {.caller = pthread_self()};
+    assert_int_equal(sched_getaffinity(0, sizeof crowd.allowed, &crowd.allowed), 0);
+    if (CPU_COUNT(&crowd.allowed) < 2)
+        skip();
+    while (!CPU_ISSET(crowd.cpu, &crowd.allowed))
+        crowd.cpu++;
+    CPU_ZERO(&mine);
+    CPU_SET(crowd.cpu, &mine);
+    struct qd_team *team = team_of(2); /* its helper may use every processor, its caller from here on one */
+    assert_int_equal(sched_setaffinity(0, sizeof mine, &mine), 0);
+    pthread_barrier_init(&crowd.barrier, NULL, 2);
+    for (int n = 0; n < JOBS; n++)
+        qd_team_parallel(team)->run(qd_team_parallel(team), 2, crowd_in, &crowd);
+    pthread_barrier_destroy(&crowd.barrier);
+    sched_setaffinity(0, sizeof crowd.allowed, &crowd.allowed);
+    qd_team_destroy(&team);
+    if (crowd.elsewhere < JOBS * 9 / 10)
+        fail_msg("%zu of %d jobs with a processor for each thread", crowd.elsewhere, JOBS);
+    assert_int_equal(crowd.changed, 0);
+}
+
 static void test_sizes(void **state)
 {
     (void)state;
@@ -169,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_nested),
         cmocka_unit_test(test_concurrent_callers),
         cmocka_unit_test(test_threads_really_work_together),
+        cmocka_unit_test(test_helpers_keep_off_their_callers_processor),
         cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
